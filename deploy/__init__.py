@@ -1,0 +1,1 @@
+"""The roof: command line, job entry point, control loop, configurations."""

@@ -1,0 +1,94 @@
+"""``rc-grpo evaluate``: held-out reward and background metrics of the base model, and of a LoRA beside it."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+from rich.console import Console
+from rich.table import Table
+
+from deploy.cluster import connect
+from deploy.evaluation import HeldOut, PairedGain, evaluate
+from deploy.progress import Progress
+from deploy.provenance import provenance
+from rc_grpo.config import RunConfig
+from rc_grpo.data import load_tasks
+from rc_grpo.editor import lora
+from rc_grpo.editor.export import read_lora
+from rc_grpo.editor.kontext import check_model, load_denoiser
+from rc_grpo.evaluation.background import background_metrics
+from rc_grpo.messages import CandidateGroup, EditTask, PolicyVersion
+from reward_service.pool import RewardPool
+from rollout_workers.pool import RolloutPool
+
+MEASURE_DEADLINE_S = 600.0
+
+
+@ray.remote(num_cpus=0)
+def _measure(task: EditTask, group: pa.RecordBatch) -> dict[str, float]:
+    return background_metrics(task, CandidateGroup.from_arrow(group).images[0])
+
+
+def run_assessment(config: RunConfig, folder: Path | None, out: Path | None, console: Console) -> None:
+    """Evaluate the base model and, if given, the LoRA in ``folder``; print a table, write JSON."""
+    if config.data.heldout is None or not config.evaluation.tasks:
+        raise ValueError("evaluation needs data.heldout and evaluation.tasks > 0")
+    check_model(config.editor, config.rollout.acd)
+    policies = {"base": lora.state(load_denoiser(config.editor, config.seed).transformer)}
+    if folder is not None:
+        policies[folder.parent.name if folder.name == "lora" else folder.name] = read_lora(config.editor.lora, folder)
+    tasks = load_tasks(config.data.heldout, purpose="evaluate")[: config.evaluation.tasks]
+    connect(config)
+    try:
+        with Progress(console) as progress:
+            results = asyncio.run(_assess(config, policies, tasks, progress))
+    finally:
+        ray.shutdown()
+    _print(results, console)
+    if out is not None:
+        figures = {name: held_out.metrics() | background for name, (held_out, background) in results.items()}
+        out.write_text(json.dumps(provenance() | {"tasks": len(tasks), "figures": figures}, indent=2) + "\n")
+
+
+async def _assess(
+    config: RunConfig, policies: dict[str, dict[str, Any]], tasks: Sequence[EditTask], progress: Progress
+) -> dict[str, tuple[HeldOut, dict[str, float]]]:
+    rollouts, judges = RolloutPool(config.editor, config.rollout, config.seed), RewardPool(config.reward)
+    results = {}
+    try:
+        await asyncio.gather(rollouts.open(), judges.open())
+        for number, (policy, weights) in enumerate(policies.items()):
+            version = PolicyVersion(
+                number, lora.digest(weights), lora.count_modules(weights), lora.is_identity(weights)
+            )
+            await rollouts.adopt(version, ray.put(np.frombuffer(lora.serialise(weights), dtype=np.uint8)))
+            with progress.phase(policy, len(tasks)) as advance:
+                held_out, scored = await evaluate(tasks, rollouts, judges, config.evaluation, config.seed, advance)
+            measuring = asyncio.gather(*(_measure.remote(item.task, item.group) for item in scored))
+            measured = await asyncio.wait_for(measuring, MEASURE_DEADLINE_S)
+            background = {name: float(np.mean([values[name] for values in measured])) for name in measured[0]}
+            results[policy] = held_out, background
+    finally:
+        rollouts.close()
+        judges.close()
+    return results
+
+
+def _print(results: dict[str, tuple[HeldOut, dict[str, float]]], console: Console) -> None:
+    table = Table(title="Held-out edits")
+    table.add_column("")
+    for name in results:
+        table.add_column(name, justify="right")
+    columns = [held_out.metrics() | background for held_out, background in results.values()]
+    for metric in columns[0]:
+        table.add_row(metric, *(f"{column[metric]:.4f}" for column in columns))
+    console.print(table)
+    if len(results) > 1:
+        first, *_, last = (held_out for held_out, _ in results.values())
+        console.print_json(data=asdict(PairedGain.between(first, last)))

@@ -1,0 +1,101 @@
+"""Connecting to Ray, and the check that everything asked for fits before anything starts."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import ray
+
+from rc_grpo.config import Resources, RunConfig
+
+NAMESPACE_PREFIX = "rc-grpo"
+
+
+class PlacementError(RuntimeError):
+    """The cluster cannot hold the actors that the configuration asks for."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Actors of one pool."""
+
+    pool: str
+    count: int
+    each: Resources
+
+
+def namespace(run: str) -> str:
+    """Return the Ray namespace of a run; its actors are named rollout-0, reward-0, learner-0 in it."""
+    return f"{NAMESPACE_PREFIX}-{run}"
+
+
+def demands(config: RunConfig) -> list[Demand]:
+    """Return what the configuration asks the cluster for."""
+    return [
+        Demand("rollout", config.rollout.workers, config.rollout.resources),
+        Demand("reward", config.reward.workers, config.reward.resources),
+        Demand("learner", config.learner.ranks, config.learner.resources),
+    ]
+
+
+def connect(config: RunConfig) -> None:
+    """Connect to the configured cluster, or start Ray on this machine; then check that the run fits.
+
+    Raises:
+        PlacementError: it does not, with the numbers.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    cluster = config.cluster
+    if cluster.address is None:
+        ray.init(
+            num_cpus=cluster.cpus,
+            include_dashboard=cluster.dashboard,
+            namespace=namespace(config.name),
+            log_to_driver=True,
+        )
+    else:
+        ray.init(address=cluster.address, namespace=namespace(config.name))
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    check_placement(demands(config), nodes)
+
+
+def check_placement(asked: Sequence[Demand], nodes: Sequence[Mapping[str, float]]) -> None:
+    """Check that each actor fits on a node and that all of them fit together.
+
+    A necessary check, made in no time; fragmentation over nodes can still leave an actor waiting for its deadline.
+
+    Args:
+        asked: the pools.
+        nodes: total resources of each node, in Ray's names.
+
+    Raises:
+        PlacementError: naming the pool or the resource that is short, with a table of what is asked and what is there.
+    """
+    there: Counter[str] = Counter()
+    for node in nodes:
+        there.update({name: amount for name, amount in node.items() if not name.startswith("node:")})
+    problems = []
+    total: Counter[str] = Counter()
+    for demand in asked:
+        each = demand.each.as_ray()
+        total.update({name: amount * demand.count for name, amount in each.items()})
+        if not any(all(node.get(name, 0.0) >= amount for name, amount in each.items()) for node in nodes):
+            problems.append(f"no node holds one {demand.pool} actor ({_amounts(each)})")
+    for name, amount in total.items():
+        if amount > there[name] + 1e-6:
+            problems.append(f"{name}: {amount:g} asked, {there[name]:g} in the cluster")
+    if problems:
+        table = "\n".join(
+            f"  {demand.pool:<8} {demand.count:>3} x ({_amounts(demand.each.as_ray())})" for demand in asked
+        )
+        raise PlacementError(
+            "the cluster cannot hold this run: "
+            + "; ".join(problems)
+            + f"\n{table}\n  cluster  {len(nodes):>3} nodes (together {_amounts({key: there[key] for key in total})})\n"
+            "lower workers, ranks or resources of a pool (rollout.workers, learner.ranks, *.resources), or add nodes"
+        )
+
+
+def _amounts(resources: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {amount:g}" for name, amount in sorted(resources.items())) or "nothing"

@@ -1,0 +1,79 @@
+"""Contact sheets: what people look at. A row a task: source, mask, candidates from best to worst."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from rc_grpo.editor.geometry import binary_mask, resize_image, resize_mask
+from rc_grpo.images import Pixels, decode_rgb
+from rc_grpo.messages import EditTask
+
+CELL_AT_MOST = 192
+GAP = 6
+LINE = 16
+MASK_TINT = np.array([255, 64, 64], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a sheet.
+
+    Attributes:
+        title: printed above the images.
+        cells: images ``[h, w, 3]`` uint8 and what is printed under each.
+    """
+
+    title: str
+    cells: tuple[tuple[Pixels, str], ...]
+
+
+def group_row(task: EditTask, images: NDArray[np.uint8], rewards: Sequence[float], *, at_most: int = 8) -> Row:
+    """Return a group's row: source, mask, target if known, then candidates by reward, failed ones last.
+
+    Of more than ``at_most`` candidates the best, the worst and some between are shown.
+    """
+    height, width = images.shape[1:3]
+    source = resize_image(decode_rgb(task.source), height, width)
+    cells = [(source, "source"), (_tinted(source, resize_mask(binary_mask(task.mask), height, width)), "mask")]
+    if task.target is not None:
+        cells.append((resize_image(decode_rgb(task.target), height, width), "target"))
+    order = sorted(range(len(images)), key=lambda index: (np.isnan(rewards[index]), -rewards[index]))
+    shown = np.unique(np.linspace(0, len(order) - 1, min(at_most, len(order))).round().astype(int))
+    for index in (order[position] for position in shown):
+        score = "failed" if np.isnan(rewards[index]) else f"{rewards[index]:.3f}"
+        cells.append((images[index], f"{score}{' (reference)' if index == 0 else ''}"))
+    return Row(f"{task.task_id}: {task.instruction}", tuple(cells))
+
+
+def contact_sheet(rows: Sequence[Row]) -> Image.Image:
+    """Draw rows under each other, on white."""
+    font = ImageFont.load_default(size=12)
+    thumbnails = [[(_thumbnail(image), label) for image, label in row.cells] for row in rows]
+    width = max(sum(image.width + GAP for image, _ in cells) for cells in thumbnails) + GAP
+    heights = [max(image.height for image, _ in cells) + 2 * LINE + GAP for cells in thumbnails]
+    sheet = Image.new("RGB", (width, sum(heights) + GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    top = GAP
+    for row, cells, height in zip(rows, thumbnails, heights, strict=True):
+        draw.text((GAP, top), row.title, fill="black", font=font)
+        left = GAP
+        for image, label in cells:
+            sheet.paste(image, (left, top + LINE))
+            draw.text((left, top + LINE + image.height), label, fill="dimgray", font=font)
+            left += image.width + GAP
+        top += height
+    return sheet
+
+
+def _thumbnail(image: Pixels) -> Image.Image:
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    picture.thumbnail((CELL_AT_MOST, CELL_AT_MOST))
+    return picture
+
+
+def _tinted(image: Pixels, inside: NDArray[np.float32]) -> Pixels:
+    strength = 0.55 * inside[..., None]
+    return (image * (1 - strength) + MASK_TINT * strength).astype(np.uint8)

@@ -1,0 +1,118 @@
+"""Held-out evaluation: the policy's unperturbed edits of tasks it never trained on, scored by the run's own judge."""
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rc_grpo.config import EvaluationConfig
+from rc_grpo.messages import EditTask, PolicyVersion, RolloutSeeds, ScoredGroup
+from rc_grpo.seeds import derive
+from reward_service.pool import RewardPool
+from rollout_workers.pool import RolloutPool
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Scores of the held-out tasks under one version, in the order of the tasks.
+
+    Attributes:
+        version: that acted.
+        reward: ``[tasks]`` task reward; NaN where scoring failed.
+        background_drift: ``[tasks]``.
+        subscores: the judge's parts by name, each ``[tasks]``.
+    """
+
+    version: PolicyVersion
+    reward: NDArray[np.float64]
+    background_drift: NDArray[np.float64]
+    subscores: dict[str, NDArray[np.float64]]
+
+    def metrics(self) -> dict[str, float]:
+        """Return means by name."""
+        parts = {f"heldout/{name}": float(np.nanmean(values)) for name, values in self.subscores.items()}
+        return {
+            "heldout/reward": float(np.nanmean(self.reward)),
+            "heldout/background_drift": float(self.background_drift.mean()),
+            "heldout/failed": float(np.isnan(self.reward).sum()),
+        } | parts
+
+
+@dataclass(frozen=True)
+class PairedGain:
+    """The change of the held-out reward between two versions on the same tasks with the same seeds.
+
+    Attributes:
+        before: mean reward of the tasks that both versions have a score for.
+        after: likewise.
+        gain: mean of the differences.
+        standard_error: of that mean.
+        tasks: number of pairs.
+    """
+
+    before: float
+    after: float
+    gain: float
+    standard_error: float
+    tasks: int
+
+    @property
+    def in_standard_errors(self) -> float:
+        """The gain in units of its standard error."""
+        return self.gain / self.standard_error if self.standard_error > 0 else math.copysign(math.inf, self.gain)
+
+    @classmethod
+    def between(cls, before: HeldOut, after: HeldOut) -> "PairedGain":
+        """Compare two evaluations task by task."""
+        both = ~(np.isnan(before.reward) | np.isnan(after.reward))
+        if both.sum() < 2:
+            raise ValueError(f"only {int(both.sum())} tasks have a score before and after; nothing can be compared")
+        old, new = before.reward[both], after.reward[both]
+        difference = new - old
+        return cls(
+            before=float(old.mean()),
+            after=float(new.mean()),
+            gain=float(difference.mean()),
+            standard_error=float(difference.std(ddof=1) / math.sqrt(len(difference))),
+            tasks=len(difference),
+        )
+
+
+async def evaluate(
+    tasks: Sequence[EditTask],
+    rollouts: RolloutPool,
+    judges: RewardPool,
+    config: EvaluationConfig,
+    seed: int,
+    advance: Callable[[], object],
+) -> tuple[HeldOut, list[ScoredGroup]]:
+    """Edit and score every task once, from a noise that depends on the run's seed and the task alone.
+
+    Args:
+        tasks: held-out tasks.
+        rollouts: holding the version to evaluate.
+        judges: who scores.
+        config: number of steps.
+        seed: of the run.
+        advance: called after each task, for a progress display.
+    """
+
+    async def one(task: EditTask) -> ScoredGroup:
+        seeds = RolloutSeeds(derive(seed, "heldout", task.task_id))
+        rollout = await rollouts.rollout(task, seeds, steps=config.steps, keep_states=False)
+        scores = await judges.score(task, rollout.group)
+        advance()
+        return ScoredGroup(task, rollout.receipt, scores, rollout.group, rollout.conditions)
+
+    scored = await asyncio.gather(*(one(task) for task in tasks))
+    names = sorted({name for item in scored for name in item.scores.subscores})
+    result = HeldOut(
+        version=scored[0].receipt.policy,
+        reward=np.array([item.scores.task_reward[0] for item in scored]),
+        background_drift=np.array([item.receipt.background_drift[0] for item in scored]),
+        subscores={name: np.array([item.scores.subscores.get(name, [np.nan])[0] for item in scored]) for name in names},
+    )
+    return result, list(scored)

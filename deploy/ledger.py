@@ -1,0 +1,127 @@
+"""The ledger: which groups are owed, under way, ready and learned from, and how old they may be.
+
+A plain state machine without a clock or a cluster. The plan of a run is fixed beforehand -- ticket n is always the same
+task with the same seeds -- so a lost or over-old group is made again from its ticket, and nothing is lost or doubled.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from rc_grpo.messages import RolloutSeeds, ScoredGroup
+from rc_grpo.seeds import generator
+
+
+@dataclass(frozen=True, order=True)
+class Ticket:
+    """One group that the run owes.
+
+    Attributes:
+        number: position in the plan.
+        wave: the update it is planned for.
+        task: index of the task in the training data.
+    """
+
+    number: int
+    wave: int
+    task: int
+
+
+class Ledger:
+    """Owner of the run's plan and of the staleness bound (rule 3 of the design).
+
+    Args:
+        tasks: number of training tasks.
+        updates: planned updates.
+        groups_per_update: P.
+        max_staleness: how many versions old a group may be when it is learned from.
+        seed: of the run; orders the tasks within each epoch.
+    """
+
+    def __init__(self, tasks: int, updates: int, groups_per_update: int, max_staleness: int, seed: int) -> None:
+        if tasks < 1:
+            raise ValueError("there are no training tasks to plan with")
+        self._tasks = tasks
+        self._groups = groups_per_update
+        self._max_staleness = max_staleness
+        self._seed = seed
+        self._owed = [self._ticket(number) for number in range(updates * groups_per_update)]
+        self._under_way: set[Ticket] = set()
+        self._ready: dict[Ticket, ScoredGroup] = {}
+        self.learned = 0
+        self.dropped: Counter[str] = Counter()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many tickets are in which state."""
+        return {
+            "owed": len(self._owed),
+            "under_way": len(self._under_way),
+            "ready": len(self._ready),
+            "learned": self.learned,
+            "dropped_stale": self.dropped["stale"],
+        }
+
+    def dispatch(self, update: int) -> list[Ticket]:
+        """Hand out every owed ticket that may start while the learner is about to make ``update`` (0-based)."""
+        open_now = sorted(ticket for ticket in self._owed if ticket.wave <= update + self._max_staleness)
+        handed_out = set(open_now)
+        self._owed = [ticket for ticket in self._owed if ticket not in handed_out]
+        self._under_way |= handed_out
+        return open_now
+
+    def admit(self, ticket: Ticket, scored: ScoredGroup, version: int) -> bool:
+        """Take a finished group in, unless it is too old already; then its ticket is owed again.
+
+        Args:
+            ticket: under which it was made.
+            scored: the group.
+            version: the learner's current version number.
+        """
+        if ticket not in self._under_way:
+            raise ValueError(f"{ticket} is not under way; a group must be admitted once")
+        self._under_way.remove(ticket)
+        if self._stale(scored, version):
+            self._drop(ticket)
+            return False
+        self._ready[ticket] = scored
+        return True
+
+    def cut(self, version: int) -> list[ScoredGroup] | None:
+        """Return the next batch, earliest tickets first, or None while too few groups are ready.
+
+        Age is checked again: groups that grew too old while they waited are dropped and owed again.
+        """
+        for ticket in [ticket for ticket, scored in self._ready.items() if self._stale(scored, version)]:
+            del self._ready[ticket]
+            self._drop(ticket)
+        if len(self._ready) < self._groups:
+            return None
+        batch = [self._ready.pop(ticket) for ticket in sorted(self._ready)[: self._groups]]
+        self.learned += len(batch)
+        return batch
+
+    def seeds(self, ticket: Ticket, task_id: str, group_size: int) -> RolloutSeeds:
+        """Return the seeds of a ticket's group: a function of run seed, wave, task and candidate alone."""
+        return RolloutSeeds.for_group(self._seed, ticket.wave, task_id, group_size)
+
+    def _ticket(self, number: int) -> Ticket:
+        epoch, position = divmod(number, self._tasks)
+        return Ticket(number, wave=number // self._groups, task=self._order(epoch)[position])
+
+    def _order(self, epoch: int) -> Sequence[int]:
+        if getattr(self, "_epoch", None) != epoch:
+            self._epoch = epoch
+            self._permutation: list[int] = torch.randperm(
+                self._tasks, generator=generator(self._seed, "epoch", epoch)
+            ).tolist()
+        return self._permutation
+
+    def _stale(self, scored: ScoredGroup, version: int) -> bool:
+        return version - scored.receipt.policy.number > self._max_staleness
+
+    def _drop(self, ticket: Ticket) -> None:
+        self.dropped["stale"] += 1
+        self._owed.append(ticket)

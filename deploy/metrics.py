@@ -1,0 +1,76 @@
+"""What is measured of an update, and where it is written: JSON lines and TensorBoard, the same names in both."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+
+from learner.group import UpdateReport
+from rc_grpo.messages import ScoredGroup
+
+
+def batch_metrics(batch: Sequence[ScoredGroup], report: UpdateReport) -> dict[str, float]:
+    """Return the statistics of a batch: rewards and their spread, background drift, ACD, staleness, failures."""
+    task = np.stack([scored.scores.task_reward for scored in batch])
+    acd = np.stack([scored.scores.acd_reward for scored in batch])
+    drift = np.array([scored.receipt.background_drift for scored in batch])
+    ages = [report.version.number - scored.receipt.policy.number for scored in batch]
+    metrics = {
+        "reward/task_mean": _mean(task),
+        "reward/task_within_group_std": _within_group_std(task),
+        "reward/reference_candidate": _mean(task[:, 0]),
+        "reward/failed_scores": float(np.isnan(task).sum()),
+        "reward/judge_latency_seconds": float(np.mean([scored.scores.latency for scored in batch])),
+        "background_drift/mean": float(drift.mean()),
+        "background_drift/within_group_std": float(drift.std(axis=1).mean()),
+        "staleness/mean": float(np.mean(ages)),
+        "staleness/max": float(max(ages)),
+        "groups_skipped/share": sum(reason is not None for reason in report.skipped) / len(batch),
+    }
+    if not np.isnan(acd).all():
+        metrics |= {"acd/mean": _mean(acd), "acd/within_group_std": _within_group_std(acd)}
+    for name in sorted({name for scored in batch for name in scored.scores.subscores}):
+        values = [scored.scores.subscores[name] for scored in batch if name in scored.scores.subscores]
+        metrics[f"judge/{name}"] = _mean(np.concatenate(values))
+    for part in sorted({part for scored in batch for part in scored.receipt.seconds}):
+        metrics[f"rollout_seconds/{part}"] = float(np.mean([scored.receipt.seconds[part] for scored in batch]))
+    return metrics | report.metrics
+
+
+class MetricsLog:
+    """Appends metrics to ``metrics.jsonl`` and TensorBoard event files.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._lines = (folder / "metrics.jsonl").open("a", buffering=1)
+        self._board = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(self, update: int, metrics: Mapping[str, float], **labels: Any) -> None:
+        """Write one set of metrics; NaN becomes null in the JSON line."""
+        clean = {name: value if np.isfinite(value) else None for name, value in metrics.items()}
+        self._lines.write(json.dumps({"update": update, **labels, **clean}) + "\n")
+        for name, value in metrics.items():
+            self._board.add_scalar(name, value, update)
+        self._board.flush()
+
+    def close(self) -> None:
+        """Flush and close both."""
+        self._lines.close()
+        self._board.close()
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+
+
+def _within_group_std(values: np.ndarray) -> float:
+    """Mean over groups of the population std within each, of the candidates that were scored."""
+    counted = [group[~np.isnan(group)] for group in values]
+    stds = [group.std() for group in counted if len(group) > 1]
+    return float(np.mean(stds)) if stds else float("nan")

@@ -1,0 +1,93 @@
+"""What a person watching a run sees: a bar with what matters and the time left, or plain lines on no screen."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from deploy.evaluation import PairedGain
+
+
+class Progress:
+    """Shows a run on a console.
+
+    Args:
+        console: the terminal; lines are printed where it is none.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console()
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            transient=False,
+        )
+        self._training: int | None = None
+
+    def __enter__(self) -> "Progress":
+        if self.console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def say(self, text: str) -> None:
+        """Print a line above the bars."""
+        self.console.print(text, highlight=False)
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Show what is being waited for."""
+        self.say(f"{what} ...")
+        bar = self._bars.add_task(what, total=None, note="")
+        try:
+            yield
+        finally:
+            self._bars.remove_task(bar)  # type: ignore[arg-type]
+
+    @contextmanager
+    def phase(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+        """Show a phase of known length; yields what to call after each item."""
+        if not self.console.is_terminal:
+            self.say(f"{what} ...")
+        bar = self._bars.add_task(what, total=total, note="")
+        try:
+            yield lambda: self._bars.advance(bar)
+        finally:
+            self._bars.remove_task(bar)
+
+    def update(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        """Show a finished update."""
+        note = (
+            f"reward {metrics['reward/task_mean']:.3f}  drift {metrics['background_drift/mean']:.3f}  "
+            f"skipped {metrics['groups_skipped/share']:.0%}  {metrics['seconds/update_total']:.1f} s/update"
+        )
+        if not self.console.is_terminal:
+            self.say(f"update {done}/{total}  {note}")
+            return
+        if self._training is None:
+            self._training = self._bars.add_task("updates", total=total, note=note)
+        self._bars.update(self._training, completed=done, note=note)  # type: ignore[arg-type]
+
+    def gain(self, gain: PairedGain) -> None:
+        """Print what training did to the held-out reward."""
+        table = Table(title=f"Held-out task reward, {gain.tasks} tasks, same seeds")
+        for column in ("before", "after", "gain", "paired standard error", "gain / standard error"):
+            table.add_column(column, justify="right")
+        table.add_row(
+            f"{gain.before:.4f}",
+            f"{gain.after:.4f}",
+            f"{gain.gain:+.4f}",
+            f"{gain.standard_error:.4f}",
+            f"{gain.in_standard_errors:+.1f}",
+        )
+        self.console.print(table)

@@ -1,0 +1,182 @@
+"""One training run: its folder, its pools, its records. The verbs that `deploy.loop` is written in."""
+
+import asyncio
+import json
+import logging
+import shutil
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import Any
+
+from ray import ObjectRef
+
+from deploy.collector import Collector
+from deploy.evaluation import HeldOut, PairedGain, evaluate
+from deploy.ledger import Ledger
+from deploy.metrics import MetricsLog, batch_metrics
+from deploy.progress import Progress
+from deploy.provenance import provenance
+from deploy.recorder import READ_DEADLINE_S, RecorderActor
+from learner.group import LearnerGroup, UpdateReport
+from learner.rank import RunShape
+from rc_grpo.config import RunConfig, dump
+from rc_grpo.data import load_tasks
+from rc_grpo.messages import EditTask, PolicyVersion, ScoredGroup
+from reward_service.pool import RewardPool
+from rollout_workers.pool import RolloutPool
+
+logger = logging.getLogger(__name__)
+Pools = tuple[RolloutPool, RewardPool, LearnerGroup]
+
+
+class RunExistsError(FileExistsError):
+    """A run of that name has left a folder already; nothing of it is overwritten."""
+
+
+class Run:
+    """A run from its first file to its summary.
+
+    Args:
+        config: resolved and validated.
+        progress: where a person watches.
+
+    Raises:
+        RunExistsError: the folder exists.
+        rc_grpo.data.DataError: the tasks cannot be read.
+    """
+
+    def __init__(self, config: RunConfig, progress: Progress) -> None:
+        self.config = config
+        self.folder = (config.output.root / config.name).resolve()
+        self._progress = progress
+        tasks = load_tasks(config.data.train)
+        self._heldout: Sequence[EditTask] = ()
+        if config.data.heldout is not None and config.evaluation.tasks:
+            heldout = load_tasks(config.data.heldout, purpose="evaluate")
+            self._heldout = heldout[: config.evaluation.tasks]
+        loop = config.loop
+        self.updates = range(loop.updates)
+        ledger = Ledger(len(tasks), loop.updates, loop.groups_per_update, loop.max_staleness, config.seed)
+        self.collector = Collector(ledger, tasks, config.rollout.group_size)
+        self._evaluations: list[HeldOut] = []
+        self._done = 0
+        self._recording: ObjectRef[Any] | None = None
+        self._refused = {"train": tasks.refused}
+        if self.folder.exists():
+            raise RunExistsError(f"{self.folder} exists; choose another name (--set name=...) or remove it")
+
+    @asynccontextmanager
+    async def pools(self) -> AsyncIterator[Pools]:
+        """Start the three services and the recorder; stop them however the run ends."""
+        config = self.config
+        self._create_folder()
+        run_shape = RunShape(
+            config.seed, config.rollout.solver, config.rollout.steps, config.loop.updates, config.loop.max_staleness
+        )
+        rollouts = RolloutPool(config.editor, config.rollout, config.seed)
+        judges = RewardPool(config.reward)
+        learner = LearnerGroup(config.editor, config.learner, config.objective, run_shape)
+        self._recorder = RecorderActor.options(name="recorder", num_cpus=0).remote(
+            self.folder, config.output.experience
+        )
+        self._log = MetricsLog(self.folder)
+        try:
+            with self._progress.waiting("starting rollout, reward and learner actors"):
+                await asyncio.gather(rollouts.open(), judges.open(), learner.open())
+            self._started = self._mark = time.monotonic()
+            yield rollouts, judges, learner
+        finally:
+            for pool in (rollouts, judges, learner):
+                pool.close()
+            self._log.close()
+
+    async def evaluate(self, rollouts: RolloutPool, judges: RewardPool, version: PolicyVersion) -> None:
+        """Score the held-out tasks under the version that the rollout workers hold."""
+        if not self._heldout:
+            return
+        with self._progress.phase(f"held-out evaluation of {version}", len(self._heldout)) as advance:
+            heldout, _ = await evaluate(
+                self._heldout, rollouts, judges, self.config.evaluation, self.config.seed, advance
+            )
+        self._evaluations.append(heldout)
+        self._log.write(self._done, heldout.metrics(), event="evaluation")
+        path = self.folder / "evaluations" / f"update-{self._done:05d}.json"
+        path.parent.mkdir(exist_ok=True)
+        rewards = {task.task_id: score for task, score in zip(self._heldout, heldout.reward.tolist(), strict=True)}
+        path.write_text(json.dumps({"version": asdict(version), "metrics": heldout.metrics(), "reward": rewards}))
+        self._progress.say(f"held-out reward of {version}: {heldout.metrics()['heldout/reward']:.4f}")
+        self._mark = time.monotonic()
+
+    async def record(self, batch: Sequence[ScoredGroup], report: UpdateReport, *pools: Any) -> None:
+        """Log an update; hand its groups to the recorder; checkpoint and evaluate when it is time."""
+        rollouts, judges, learner = pools
+        output, self._done = self.config.output, self._done + 1
+        metrics = batch_metrics(batch, report) | self._pace(rollouts, judges)
+        self._log.write(self._done, metrics, event="update", version=str(learner.version))
+        with_grid = self._done % output.grid_every == 0 or self._done == 1
+        await self._recorded()
+        self._recording = self._recorder.record.remote(self._done, list(batch), report.advantages, with_grid)
+        self._progress.update(self._done, self.config.loop.updates, metrics)
+        if self._done % output.checkpoint_every == 0:
+            await self._checkpoint(learner)
+        every = self.config.evaluation.every
+        if every and self._done % every == 0 and self._done < self.config.loop.updates:
+            await self.evaluate(rollouts, judges, learner.version)
+
+    async def finish(self, learner: LearnerGroup) -> None:
+        """Export the policy, write the summary, say what came of it."""
+        await self._checkpoint(learner)
+        digest = await learner.export(self.folder / "lora")
+        await self._recorded()
+        summary: dict[str, Any] = {
+            "updates": self._done,
+            "final_version": asdict(learner.version),
+            "exported_digest": digest,
+            "training_minutes": (time.monotonic() - self._started) / 60,
+            "ledger": self.collector.ledger.counts,
+        }
+        if len(self._evaluations) > 1:
+            gain = PairedGain.between(self._evaluations[0], self._evaluations[-1])
+            summary["heldout"] = asdict(gain) | {"gain_in_standard_errors": gain.in_standard_errors}
+            self._progress.gain(gain)
+        (self.folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        self._progress.say(f"everything is in {self.folder}; the LoRA for diffusers in {self.folder / 'lora'}")
+
+    def _pace(self, rollouts: RolloutPool, judges: RewardPool) -> dict[str, float]:
+        now = time.monotonic()
+        seconds, self._mark = now - self._mark, now
+        counts = {f"ledger/{name}": float(count) for name, count in self.collector.ledger.counts.items()}
+        pools = {
+            f"pool/{role}_{name}": float(value)
+            for role, pool in (("rollout", rollouts), ("reward", judges))
+            for name, value in pool.summary.items()
+        }
+        waited = self.collector.take_waited_seconds()
+        return {"seconds/update_total": seconds, "seconds/waiting_for_groups": waited} | counts | pools
+
+    async def _checkpoint(self, learner: LearnerGroup) -> None:
+        folder, tag = self.folder / "checkpoints", f"update-{self._done:05d}"
+        if (folder / tag).exists():
+            return
+        await learner.save(folder, tag)
+        manifest = {"update": self._done, "version": asdict(learner.version), "ledger": self.collector.ledger.counts}
+        (folder / tag / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        kept = sorted(path for path in folder.glob("update-*") if path.is_dir())
+        for path in kept[: -self.config.output.checkpoints_kept]:
+            shutil.rmtree(path)
+
+    async def _recorded(self) -> None:
+        """Wait for the recorder's last job, so that a slow disk holds the run up instead of filling the memory."""
+        if self._recording is not None:
+            await asyncio.wait_for(self._recording, READ_DEADLINE_S)
+
+    def _create_folder(self) -> None:
+        self.folder.mkdir(parents=True)
+        (self.folder / "config.yaml").write_text(dump(self.config))
+        record = provenance() | {
+            "tasks_refused": {split: [asdict(refusal) for refusal in items] for split, items in self._refused.items()},
+            "trains_on_benchmark": self.config.data.train.allow_benchmark,
+        }
+        (self.folder / "environment.json").write_text(json.dumps(record, indent=2) + "\n")

@@ -1,0 +1,89 @@
+"""torch.distributed and DeepSpeed under Ray: addresses from Ray, a backend that fits, no surprise compilation."""
+
+import os
+import socket
+from datetime import timedelta
+from typing import Any
+
+import ray
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from rc_grpo.config import LearnerConfig
+
+
+def rendezvous() -> tuple[str, int]:
+    """Return an address of this node that other nodes reach, and a free port on it, for rank 0 to listen on."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return ray.util.get_node_ip_address(), int(probe.getsockname()[1])
+
+
+def join(rank: int, world_size: int, address: tuple[str, int], device: torch.device, deadline_s: float) -> None:
+    """Join the learner's process group: NCCL between GPUs, gloo between CPUs."""
+    host, port = address
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK="0", WORLD_SIZE=str(world_size), MASTER_ADDR=host, MASTER_PORT=str(port)
+    )
+    if device.type == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    import deepspeed
+
+    # DeepSpeed would otherwise spend 40 s on compiling a shared-memory transport that a LoRA's gradients do not need.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(
+        dist_backend="nccl" if device.type == "cuda" else "gloo",
+        auto_mpi_discovery=False,
+        timeout=timedelta(seconds=deadline_s),
+        verbose=False,
+    )
+
+
+def make_engine(model: nn.Module, parameters: list[nn.Parameter], config: LearnerConfig, updates: int) -> Any:
+    """Wrap a model of which only ``parameters`` train in a DeepSpeed engine.
+
+    No precision section is given: DeepSpeed then leaves dtypes alone, which is how a float32 LoRA stays float32 over a
+    bfloat16 base. The optimiser is PyTorch's, because DeepSpeed's own compile for a minute and do not all continue
+    bit-equal after a restore.
+    """
+    import deepspeed
+
+    optimiser = torch.optim.AdamW(
+        parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+    )
+    engine, *_ = deepspeed.initialize(
+        model=model,
+        model_parameters=parameters,
+        optimizer=optimiser,
+        lr_scheduler=LambdaLR(optimiser, learning_rate_factor(config, updates * config.steps_per_rollout)),
+        config={
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": 1,
+            # backward() accumulates, step() reduces and updates: the number of backward passes is ours to choose.
+            "managed_gradient_accumulation": False,
+            "gradient_clipping": config.grad_norm,
+            "zero_allow_untested_optimizer": True,
+            "zero_optimization": {"stage": config.zero_stage},
+            "steps_per_print": 10**9,
+        },
+    )
+    return engine
+
+
+def learning_rate_factor(config: LearnerConfig, total_steps: int) -> Any:
+    """Return the schedule as a function of the optimiser step: linear warm-up, then constant, or down to 0."""
+
+    def factor(step: int) -> float:
+        if step < config.warmup_updates:
+            return (step + 1) / config.warmup_updates
+        done = (step - config.warmup_updates) / max(1, total_steps - config.warmup_updates)
+        match config.schedule:
+            case "constant":
+                return 1.0
+            case "linear":
+                return max(0.0, 1.0 - done)
+            case "cosine":
+                return float(0.5 * (1.0 + torch.cos(torch.tensor(torch.pi * min(1.0, done)))))
+
+    return factor

@@ -1,0 +1,215 @@
+"""One DeepSpeed rank as a Ray actor."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import ray
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from learner import distributed
+from learner.checkpoint import load_engine, save_engine
+from learner.update import GroupUpdate, GroupWork, Statistics
+from rc_grpo.config import EditorConfig, LearnerConfig, ObjectiveConfig, Solver
+from rc_grpo.editor import export, lora
+from rc_grpo.editor.kontext import load_denoiser
+from rc_grpo.messages import CandidateGroup, PolicyVersion
+
+
+@dataclass(frozen=True)
+class RunShape:
+    """What the learner has to know of the rest of the run.
+
+    Attributes:
+        seed: of the run.
+        method: solver of the rollouts.
+        steps: T of the rollouts.
+        updates: of the whole run, for the schedule.
+        max_staleness: how many versions old a group may be.
+    """
+
+    seed: int
+    method: Solver
+    steps: int
+    updates: int
+    max_staleness: int
+
+
+class LearnerRank:
+    """The policy, its optimiser state (or a shard of it), and the update.
+
+    Args:
+        rank: of this actor.
+        editor: which editor is trained.
+        config: optimiser and ranks.
+        objective: what is maximised.
+        run: the rest of the run, as far as it matters here.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        editor: EditorConfig,
+        config: LearnerConfig,
+        objective: ObjectiveConfig,
+        run: RunShape,
+    ) -> None:
+        torch.set_num_threads(config.threads)
+        # Backward through cuDNN's attention with checkpointing ends in an illegal memory access (gpu_facts.md).
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        self.rank = rank
+        self._config = config
+        self._objective = objective
+        self._run = run
+        self._denoiser = load_denoiser(editor, run.seed)
+        self._past: dict[int, dict[str, Tensor]] = {}
+        self._updates = 0
+        self._ema: dict[str, Tensor] | None = None
+
+    def __repr__(self) -> str:
+        return f"learner-{self.rank}"
+
+    def rendezvous(self) -> tuple[str, int]:
+        """Return the address that rank 0 will listen on."""
+        return distributed.rendezvous()
+
+    def join(self, world_size: int, address: tuple[str, int]) -> None:
+        """Join the process group and build the engine; all ranks together."""
+        device = self._denoiser.device
+        distributed.join(self.rank, world_size, address, device, self._config.call_deadline_s)
+        self._world_size = world_size
+        trained = list(lora.parameters(self._denoiser.transformer).values())
+        self._engine = distributed.make_engine(self._denoiser.transformer, trained, self._config, self._run.updates)
+        self._denoiser.forward = self._engine
+        if self._config.ema_decay is not None:
+            self._ema = self._weights()
+
+    def update(self, work: list[GroupWork], groups: int) -> dict[str, float]:
+        """Take ``steps_per_rollout`` optimiser steps on this rank's groups; all ranks together.
+
+        Args:
+            work: as many entries on every rank.
+            groups: number of groups of the whole batch, over all ranks.
+
+        Returns:
+            Statistics by name; those of the first step apart from those of later ones.
+        """
+        started = time.perf_counter()
+        metrics: dict[str, float] = {}
+        old_paths: list[Tensor | None] = [None] * len(work)
+        for step in range(self._config.steps_per_rollout):
+            statistics = Statistics()
+            for index, item in enumerate(work):
+                old_paths[index] = self._accumulate(item, groups, old_paths[index], statistics)
+            self._engine.step()
+            self._average()
+            prefix = "first_step" if step == 0 else "later_steps"
+            metrics |= {f"{prefix}/{name}": value for name, value in statistics.result().items()}
+        self._updates += 1
+        metrics["grad_norm"] = float(self._engine.get_global_grad_norm() or 0.0)
+        metrics["learning_rate"] = float(self._engine.get_lr()[0])
+        metrics["seconds"] = time.perf_counter() - started
+        return metrics
+
+    def publish(self) -> tuple[PolicyVersion | None, NDArray[np.uint8] | None]:
+        """Return the current version and its safetensors bytes from rank 0, nothing from the others; all together."""
+        weights = self._weights()
+        if self._objective.old_path == "recompute":
+            self._past[self._updates] = weights
+            while len(self._past) > self._run.max_staleness + 1:
+                self._past.pop(min(self._past))
+        if self.rank != 0:
+            return None, None
+        version = PolicyVersion(
+            self._updates, lora.digest(weights), lora.count_modules(weights), lora.is_identity(weights)
+        )
+        return version, np.frombuffer(lora.serialise(weights), dtype=np.uint8)
+
+    def export(self, folder: Path) -> str | None:
+        """Write the policy (its moving average, if kept) for diffusers from rank 0; all together.
+
+        Returns:
+            Digest of the weights written.
+        """
+        weights = self._weights() if self._ema is None else self._ema
+        if self.rank != 0:
+            return None
+        export.save_lora(self._denoiser, weights, folder)
+        return lora.digest(weights)
+
+    def save(self, folder: Path, tag: str) -> None:
+        """Write engine, optimiser and moving average; all together."""
+        save_engine(self._engine, folder, tag, updates=self._updates, ema=self._ema)
+
+    def load(self, folder: Path, tag: str) -> None:
+        """Restore what `save` wrote; all together."""
+        self._updates, self._ema = load_engine(self._engine, folder, tag)
+
+    def leave(self) -> None:
+        """Leave the process group, so that the process can end quietly."""
+        torch.distributed.destroy_process_group()
+
+    def _accumulate(self, item: GroupWork, groups: int, old: Tensor | None, statistics: Statistics) -> Tensor:
+        batch, conditions = ray.get([item.group, item.conditions], timeout=self._config.call_deadline_s)
+        group = CandidateGroup.from_arrow(batch)
+        update = GroupUpdate(self._denoiser, group, conditions, item, self._objective, self._run.method)
+        path, old = self._paths(update, group, item.on_policy, old)
+        scale = item.weight * self._world_size / groups  # DeepSpeed averages over ranks
+        update.backward(path, old, scale, self._engine.backward, statistics)
+        return old
+
+    def _paths(
+        self, update: GroupUpdate, group: CandidateGroup, on_policy: bool, old: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the anchors' path under the weights now in the model, and under those that rolled out.
+
+        On the first step on policy the two are one tensor, so that the ratio is exactly 1 whatever the kernels do.
+        """
+        stored = self._objective.old_path == "stored"
+        if old is None and on_policy:
+            path = update.stored if stored else update.anchor_path()
+            return path, path
+        if old is None:
+            old = update.stored if stored else self._recomputed(update, group.policy)
+        return update.anchor_path(), old
+
+    def _recomputed(self, update: GroupUpdate, policy: PolicyVersion) -> Tensor:
+        if policy.number not in self._past:
+            raise ValueError(
+                f"version {policy} is no longer kept (kept: {sorted(self._past)}), its path cannot be recomputed"
+            )
+        now = lora.state(self._denoiser.transformer)
+        lora.load(self._denoiser.transformer, self._past[policy.number])
+        try:
+            return update.anchor_path()
+        finally:
+            lora.load(self._denoiser.transformer, now)
+
+    def _weights(self) -> dict[str, Tensor]:
+        with self._gathered():
+            return lora.state(self._denoiser.transformer)
+
+    def _average(self) -> None:
+        if self._ema is None or self._config.ema_decay is None:
+            return
+        for name, value in self._weights().items():
+            self._ema[name].lerp_(value, 1.0 - self._config.ema_decay)
+
+    @contextmanager
+    def _gathered(self) -> Iterator[None]:
+        """Make the LoRA's whole tensors visible; ZeRO 3 keeps only shards in between."""
+        if self._config.zero_stage < 3:
+            yield
+            return
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters(list(lora.parameters(self._denoiser.transformer).values())):
+            yield
+
+
+LearnerActor = ray.remote(LearnerRank)

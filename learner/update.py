@@ -1,0 +1,207 @@
+"""The update on one rank: a group's share of the objective's gradient, by surrogate ratios and the discrete adjoint."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rc_grpo.algorithm import adjoint, metric, objective, solver, surrogate
+from rc_grpo.config import ObjectiveConfig, Solver
+from rc_grpo.editor import lora
+from rc_grpo.editor.denoiser import KontextDenoiser
+from rc_grpo.editor.protocol import Velocity
+from rc_grpo.messages import CandidateGroup, Conditions
+
+
+@dataclass(frozen=True)
+class GroupWork:
+    """What the driver asks of a rank for one group.
+
+    Attributes:
+        group: reference to the group's record batch.
+        conditions: reference to the task's conditions.
+        advantages: ``[G]`` float64; NaN leaves a candidate out of the loss.
+        anchors: candidate indices, never 0.
+        steps: trained steps n (0-based), each leading to state n+1.
+        on_policy: the group was rolled out under the weights that the learner has now.
+        weight: 1, or 0 for work that only keeps ranks in step.
+    """
+
+    group: Any
+    conditions: Any
+    advantages: NDArray[np.float64]
+    anchors: tuple[int, ...]
+    steps: tuple[int, ...]
+    on_policy: bool
+    weight: float = 1.0
+
+
+class Statistics:
+    """Maxima and means over steps and groups, kept on the device until asked for."""
+
+    def __init__(self) -> None:
+        self._maxima: dict[str, list[Tensor]] = defaultdict(list)
+        self._means: dict[str, list[Tensor]] = defaultdict(list)
+
+    def maximum(self, name: str, value: Tensor) -> None:
+        """Add a value of which the maximum is reported."""
+        self._maxima[name].append(value.detach().float())
+
+    def mean(self, name: str, value: Tensor) -> None:
+        """Add a value of which the mean is reported."""
+        self._means[name].append(value.detach().float())
+
+    def result(self) -> dict[str, float]:
+        """Return every statistic by name."""
+        maxima = {name: float(torch.stack(values).max()) for name, values in self._maxima.items()}
+        return maxima | {name: float(torch.stack(values).mean()) for name, values in self._means.items()}
+
+
+class GroupUpdate:
+    """One group in the learner.
+
+    Args:
+        denoiser: the policy being trained.
+        group: the candidates, with their states.
+        conditions: of the task.
+        work: what is asked for.
+        config: the objective.
+        method: the solver of rollout and learner.
+    """
+
+    def __init__(
+        self,
+        denoiser: KontextDenoiser,
+        group: CandidateGroup,
+        conditions: Conditions,
+        work: GroupWork,
+        config: ObjectiveConfig,
+        method: Solver,
+    ) -> None:
+        if group.states is None:
+            raise ValueError(f"the group of {group.task_id} came without its trajectory and cannot be learned from")
+        device = denoiser.device
+        self._denoiser = denoiser
+        self._config = config
+        self._method = method
+        self._steps = work.steps
+        self._sigmas = torch.tensor(group.sigmas)
+        self._advantages = torch.tensor(work.advantages, device=device)
+        self._candidates = torch.tensor(group.states, device=device).transpose(0, 1)
+        self.stored = self._candidates[:, list(work.anchors)]
+        """The anchors' trajectories as rolled out, ``[T+1, B, N, C]``."""
+        self._velocity = denoiser.velocity(conditions)
+        mask = torch.tensor(group.token_mask, device=device)
+        channels = self._candidates.shape[-1]
+        self._weights = metric.region_weights(mask, channels, config.tau_edit, config.tau_base, config.power)
+        inside = mask[:, None].to(self._weights.dtype)
+        self._regions = {"edit": self._weights * inside, "background": self._weights * (1 - inside)}
+
+    @torch.no_grad()
+    def anchor_path(self) -> Tensor:
+        """Return the anchors' states ``[T+1, B, N, C]`` under the weights now in the model (Eq. 13).
+
+        ``chain``: integrated from their noise. ``step``: each trained state is one step from the stored one before it.
+        """
+        if self._config.anchor_path == "chain":
+            return solver.integrate(self._velocity, self.stored[0], self._sigmas, self._method)
+        path = self.stored.clone()
+        memories = solver.memories(self.stored, self._sigmas, self._method)
+        for n in self._steps:
+            path[n + 1], _ = solver.step(self._velocity, self.stored[n], self._sigmas, n, memories[n], self._method)
+        return path
+
+    def backward(
+        self,
+        path: Tensor,
+        old: Tensor,
+        scale: float,
+        engine_backward: Callable[[Tensor], object],
+        statistics: Statistics,
+    ) -> None:
+        """Accumulate the gradient of ``-scale * J`` of this group in the parameters.
+
+        Args:
+            path: the anchors under the weights now in the model, see `anchor_path`.
+            old: the anchors under the weights that rolled out; equal to ``path`` on policy.
+            scale: the group's share of the batch.
+            engine_backward: runs backward from a scalar to be minimised; called once for each trained step.
+            statistics: receives the ratio's diagnostics.
+        """
+        gradients = self._state_gradients(path, old, scale, statistics)
+        penalised = _ReferencePenalty(
+            self._velocity, self._denoiser, self._config.reference_penalty * scale / len(self._steps)
+        )
+        shared: dict[str, Any] = {
+            "method": self._method,
+            "backprop": lambda scalar: engine_backward(penalised.take() - scalar),
+            "on_step": lambda n, recomputed: self._compare(n, recomputed, path, statistics),
+        }
+        if self._config.anchor_path == "chain":
+            adjoint.backward(penalised, path, self._sigmas, gradients, **shared)
+        else:
+            adjoint.step_backward(penalised, self.stored, self._sigmas, gradients, self._steps, **shared)
+
+    def _state_gradients(self, path: Tensor, old: Tensor, scale: float, statistics: Statistics) -> Tensor:
+        """Return dJ/dxbar at every trained state, by autograd on the policy alone; 0 elsewhere."""
+        config, gradients = self._config, torch.zeros_like(path)
+        for n in self._steps:
+            candidates, anchors_old = self._candidates[n + 1], old[n + 1]
+            anchors = path[n + 1].detach().requires_grad_()
+            log_ratio = surrogate.log_ratio(candidates, anchors, anchors_old, self._weights)
+            value = objective.clipped_surrogate(self._advantages, log_ratio, config.clip)
+            divergence = objective.policy_kl(surrogate.log_policy(candidates, anchors_old, self._weights), log_ratio)
+            (gradient,) = torch.autograd.grad(value - config.beta * divergence, anchors)
+            gradients[n + 1] = gradient * (scale / len(self._steps))
+            statistics.mean("objective", value)
+            statistics.mean("kl", divergence)
+            statistics.mean("clip_fraction", objective.clip_fraction(self._advantages, log_ratio, config.clip))
+            statistics.maximum("max_abs_log_ratio", log_ratio.abs().max())
+            for region, weights in self._regions.items():
+                part = surrogate.log_ratio(candidates, anchors.detach(), anchors_old, weights)
+                statistics.maximum(f"max_abs_log_ratio_{region}", part.abs().max())
+        return gradients
+
+    def _compare(self, n: int, recomputed: Tensor, path: Tensor, statistics: Statistics) -> None:
+        """Log how far the recomputed step lands from the path: zero but for kernels, unless the weights differ."""
+        ratio = surrogate.log_ratio(self._candidates[n + 1], recomputed, path[n + 1], self._weights)
+        statistics.maximum("recomputed_max_abs_log_ratio", ratio.abs().max())
+        statistics.maximum("recomputed_max_deviation", (recomputed - path[n + 1]).abs().max())
+
+
+class _ReferencePenalty:
+    """A velocity that also collects its mean squared distance to the base model's, when that is penalised."""
+
+    def __init__(self, velocity: Velocity, denoiser: KontextDenoiser, weight: float) -> None:
+        self._velocity = velocity
+        self._denoiser = denoiser
+        self._weight = weight
+        self._collected: list[Tensor] = []
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        value = self._velocity(x, sigma)
+        if self._weight > 0:
+            with torch.no_grad(), lora.disabled(self._denoiser.transformer):
+                base = self._velocity(x.detach(), sigma)
+            self._collected.append(self._weight * (value - base).square().mean())
+        return value
+
+    def take(self) -> Tensor | float:
+        """Return what was collected since the last call."""
+        collected, self._collected = self._collected, []
+        return torch.stack(collected).sum() if collected else 0.0
+
+
+def merge(results: list[Mapping[str, float]]) -> dict[str, float]:
+    """Merge the statistics of several ranks: maxima of what is a maximum, means of the rest."""
+    names = sorted({name for result in results for name in result})
+    merged = {}
+    for name in names:
+        values = [result[name] for result in results if name in result]
+        merged[name] = max(values) if "max_" in name else sum(values) / len(values)
+    return merged

@@ -1,0 +1,346 @@
+"""The configuration of a run: one frozen pydantic tree in which an unknown key is an error.
+
+Each component is handed its own branch and nothing else. Defaults are those of FLUX.1-Kontext-dev; where the paper is
+silent, the docstring of the equation's function says that the value is our reading.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+KONTEXT_LORA_TARGETS = (
+    "attn.to_q",
+    "attn.to_k",
+    "attn.to_v",
+    "attn.to_out.0",
+    "attn.add_q_proj",
+    "attn.add_k_proj",
+    "attn.add_v_proj",
+    "attn.to_add_out",
+)
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Solver = Literal["euler", "heun", "dpmpp_2m"]
+
+
+class Strict(BaseModel):
+    """Base of every branch: immutable, no unknown keys, no silent coercion of a default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Resources(Strict):
+    """What one actor asks Ray for."""
+
+    num_cpus: float = Field(1.0, ge=0)
+    num_gpus: float = Field(0.0, ge=0)
+    custom: dict[str, float] = Field(default_factory=dict, description="custom resources, e.g. {rollout: 1}")
+
+    def as_ray(self) -> dict[str, float]:
+        """Return the demand in Ray's own resource names, as in ``ray.cluster_resources()``."""
+        named = {"CPU": self.num_cpus, "GPU": self.num_gpus, **self.custom}
+        return {name: amount for name, amount in named.items() if amount > 0}
+
+    def as_actor_options(self) -> dict[str, Any]:
+        """Return the demand as keyword arguments of ``ActorClass.options``."""
+        return {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus, "resources": self.custom}
+
+
+class LoraSettings(Strict):
+    """The trained weights: LoRA on the transformer's attention projections."""
+
+    rank: PositiveInt = 32
+    alpha: PositiveFloat = 64.0
+    targets: tuple[str, ...] = KONTEXT_LORA_TARGETS
+
+
+class EditorConfig(Strict):
+    """Which editor, and how it is run."""
+
+    model: str = Field(
+        "black-forest-labs/FLUX.1-Kontext-dev",
+        description="a diffusers folder, a hub id, or `pocket` for the editor that comes with the package",
+    )
+    revision: str | None = Field(None, description="hub revision; name one, so that a run can be repeated")
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    resolution: PositiveInt = Field(512, description="side in pixels of the square whose area an image is resized to")
+    guidance: PositiveFloat = 2.5
+    text_tokens: PositiveInt = Field(
+        512, description="T5 slots; padding is attended, so the length is part of the policy"
+    )
+    gradient_checkpointing: bool = Field(False, description="recompute blocks in the backward pass (learner only)")
+    lora: LoraSettings = LoraSettings()
+
+
+class MaskConfig(Strict):
+    """How a pixel mask becomes a token mask (our reading)."""
+
+    threshold: Fraction = Field(
+        0.0, description="a token is inside when more than this share of its pixels is; 0 means any pixel"
+    )
+    dilation: int = Field(0, ge=0, description="tokens by which the region grows on every side")
+
+
+class AcdConfig(Strict):
+    """Attention concentration density (section 8)."""
+
+    enabled: bool = True
+    layers: tuple[int, ...] = Field(
+        tuple(range(28, 38)), description="joint-attention layers counted over double then single blocks"
+    )
+    text_tokens: Literal["valid", "all"] = "valid"
+
+
+class PoolConfig(Strict):
+    """A pool of actors of one kind."""
+
+    workers: PositiveInt = 1
+    threads: PositiveInt = Field(1, description="CPU threads of an actor; part of what makes a result repeatable")
+    resources: Resources = Resources()
+    start_deadline_s: PositiveFloat = Field(600.0, description="an actor must be up by then")
+    call_deadline_s: PositiveFloat = Field(600.0, description="one call must be answered by then")
+    attempts: PositiveInt = Field(3, description="how often a call is given to another actor before the run ends")
+
+    def actor_options(self, name: str) -> dict[str, Any]:
+        """Return the keyword arguments of ``ActorClass.options`` for one actor of this pool."""
+        threads = {"env_vars": {"OMP_NUM_THREADS": str(self.threads)}}
+        return {"name": name, "runtime_env": threads, **self.resources.as_actor_options()}
+
+
+class RolloutConfig(PoolConfig):
+    """How a group of candidates is made (sections 1 to 3)."""
+
+    group_size: int = Field(12, ge=3, description="G, the unperturbed reference included")
+    steps: PositiveInt = Field(8, description="T")
+    solver: Solver = "euler"
+    exploration: Literal["rdp", "global"] = "rdp"
+    alpha_edit: Fraction = 0.3
+    alpha_base: Fraction = 0.01
+    mask: MaskConfig = MaskConfig()
+    acd: AcdConfig = AcdConfig()
+
+
+class RewardConfig(PoolConfig):
+    """Who scores the candidates."""
+
+    judge: Literal["ground_truth"] = "ground_truth"
+
+
+class ObjectiveConfig(Strict):
+    """From scores to a gradient (sections 4 to 7)."""
+
+    acd_weight: float = Field(0.5, ge=0)
+    min_valid: int = Field(3, ge=2)
+    min_std: float = Field(1e-3, ge=0)
+    advantage_clip: PositiveFloat = 5.0
+    quasi_norm_p: PositiveFloat | None = None
+    anchors: PositiveInt = Field(4, description="B anchors a group, never the reference")
+    anchor_path: Literal["chain", "step"] = "chain"
+    trained_steps: PositiveInt | None = Field(
+        None, description="K of the T steps (anchor_path `step` only); none is all"
+    )
+    old_path: Literal["stored", "recompute"] = Field(
+        "stored",
+        description="`recompute` when rollouts run in another precision or with another solver than the learner",
+    )
+    clip: PositiveFloat = 1e-4
+    beta: float = Field(0.0, ge=0, description="weight of KL(pi_old || pi_theta)")
+    reference_penalty: float = Field(
+        0.0, ge=0, description="weight of the mean squared velocity distance to the base model"
+    )
+    tau_edit: PositiveFloat = 0.9
+    tau_base: PositiveFloat = 1.1
+    power: Literal[1, 2] = 2
+
+
+class LearnerConfig(Strict):
+    """DeepSpeed ranks and the optimiser."""
+
+    ranks: PositiveInt = 1
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    threads: PositiveInt = 1
+    resources: Resources = Resources()
+    learning_rate: PositiveFloat = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(1e-4, ge=0)
+    grad_norm: PositiveFloat = 1.0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_updates: int = Field(0, ge=0)
+    ema_decay: float | None = Field(None, gt=0, lt=1, description="exponential moving average that is exported, if set")
+    steps_per_rollout: PositiveInt = Field(1, description="optimiser steps on one batch of groups")
+    start_deadline_s: PositiveFloat = 900.0
+    call_deadline_s: PositiveFloat = 3600.0
+
+
+class TaskSource(Strict):
+    """Where edit tasks are read from."""
+
+    format: Literal["pocket", "parquet", "jsonl", "compbench"]
+    path: Path | None = Field(None, description="file or folder; not for `pocket`")
+    split: Literal["train", "heldout"] = Field("train", description="of the pocket world")
+    limit: PositiveInt | None = Field(None, description="use only the first so many tasks")
+    columns: dict[str, str] = Field(default_factory=dict, description="our field name -> column name in the file")
+    invert_mask: bool = False
+    mask_format: Literal["auto", "image", "alpha", "rle"] = Field(
+        "auto", description="how a mask is written; `alpha` means that transparent pixels are where to edit"
+    )
+    on_bad_task: Literal["fail", "skip"] = Field("fail", description="`skip` leaves unusable tasks out and lists them")
+    allow_benchmark: bool = Field(False, description="train on CompBench all the same; lands in the run's metadata")
+
+    @model_validator(mode="after")
+    def _path_where_needed(self) -> Self:
+        if (self.path is None) != (self.format == "pocket"):
+            raise ValueError(f"format {self.format!r} {'takes no' if self.path else 'needs a'} path")
+        return self
+
+
+class DataConfig(Strict):
+    """Training and held-out tasks."""
+
+    train: TaskSource
+    heldout: TaskSource | None = None
+
+
+class LoopConfig(Strict):
+    """The pace of the run."""
+
+    updates: PositiveInt = 100
+    groups_per_update: PositiveInt = 24
+    max_staleness: int = Field(
+        0, ge=0, description="0 is synchronous; n lets groups be n versions old when learned from"
+    )
+
+
+class EvaluationConfig(Strict):
+    """Held-out reward, measured without perturbation before, during and after training."""
+
+    tasks: int = Field(300, ge=0, description="held-out tasks; 0 turns evaluation off")
+    steps: PositiveInt = 28
+    every: PositiveInt | None = Field(None, description="also every so many updates")
+
+
+class OutputConfig(Strict):
+    """What a run leaves in its folder."""
+
+    root: Path = Path("runs")
+    experience: Literal["none", "scores", "images", "states"] = Field(
+        "images", description="what a row of the parquet log holds; each includes the ones before"
+    )
+    grid_every: PositiveInt = Field(5, description="updates between sample grids")
+    checkpoint_every: PositiveInt = 20
+    checkpoints_kept: PositiveInt = 3
+
+
+class ClusterConfig(Strict):
+    """Which Ray cluster."""
+
+    address: str | None = Field(None, description="`auto`, host:port or ray://...; none starts Ray on this machine")
+    dashboard: bool = Field(True, description="of a Ray started here")
+    cpus: PositiveInt | None = Field(
+        None, description="logical CPUs of a Ray started here; none is the machine's count"
+    )
+
+
+class RunConfig(Strict):
+    """The whole run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = 0
+    editor: EditorConfig = EditorConfig()
+    data: DataConfig
+    rollout: RolloutConfig = RolloutConfig()
+    reward: RewardConfig = RewardConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    learner: LearnerConfig = LearnerConfig()
+    loop: LoopConfig = LoopConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    output: OutputConfig = OutputConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.objective.anchors > self.rollout.group_size - 1:
+            raise ValueError(
+                f"objective.anchors = {self.objective.anchors} but a group of rollout.group_size = "
+                f"{self.rollout.group_size} has only {self.rollout.group_size - 1} perturbed candidates to draw from"
+            )
+        if self.objective.trained_steps is not None:
+            if self.objective.anchor_path != "step":
+                raise ValueError("objective.trained_steps is for anchor_path `step`; the chain trains every step")
+            if self.objective.trained_steps > self.rollout.steps:
+                raise ValueError(
+                    f"objective.trained_steps = {self.objective.trained_steps} > rollout.steps = {self.rollout.steps}"
+                )
+        if self.objective.acd_weight > 0 and not self.rollout.acd.enabled:
+            raise ValueError(
+                "objective.acd_weight > 0 needs rollout.acd.enabled; set the weight to 0 or enable the recording"
+            )
+        if self.objective.min_valid > self.rollout.group_size:
+            raise ValueError(
+                f"objective.min_valid = {self.objective.min_valid} > rollout.group_size = {self.rollout.group_size}"
+            )
+        if self.objective.old_path == "recompute" and self.learner.zero_stage == 3:
+            raise ValueError(
+                "objective.old_path `recompute` swaps LoRA weights in place, which ZeRO 3 shards; use zero_stage <= 2"
+            )
+        if self.evaluation.tasks and self.data.heldout is None:
+            raise ValueError(
+                "evaluation.tasks > 0 needs data.heldout; name a held-out source or set evaluation.tasks=0"
+            )
+        return self
+
+
+class ConfigError(ValueError):
+    """The configuration is not usable; the message names the key and the way out."""
+
+
+def load(source: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
+    """Read a YAML file, apply ``a.b=c`` overrides (values in YAML), validate.
+
+    Raises:
+        ConfigError: the file is missing or not a mapping, an override is malformed, a key unknown or a value unfit.
+    """
+    if not source.is_file():
+        raise ConfigError(f"no config file at {source}")
+    try:
+        tree = yaml.safe_load(source.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source} is not YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{source} must hold a mapping, not {type(tree).__name__}")
+    for override in overrides:
+        _apply(tree, override)
+    return parse(tree)
+
+
+def parse(tree: dict[str, Any]) -> RunConfig:
+    """Validate a plain mapping, as read from YAML or from a run's ``config.yaml``."""
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(str(part) for part in problem['loc']) or 'config'}: {problem['msg']}"
+            for problem in error.errors()
+        ]
+        raise ConfigError("the configuration does not fit:\n" + "\n".join(lines)) from error
+
+
+def dump(config: RunConfig) -> str:
+    """Return the whole resolved configuration as YAML that `load` reads back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    path, separator, value = override.partition("=")
+    if not separator or not path:
+        raise ConfigError(f"--set takes a.b=value, not {override!r}")
+    *parents, leaf = path.split(".")
+    node = tree
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override!r}: {parent!r} holds a value, not a section")
+        node = child
+    node[leaf] = yaml.safe_load(value)

@@ -1,0 +1,74 @@
+"""Images and words to conditions, latents to images: the frozen ends of FLUX.1 Kontext, run once a task."""
+
+import numpy as np
+import torch
+from diffusers import FluxKontextPipeline
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rc_grpo.config import EditorConfig
+from rc_grpo.editor.geometry import editing_size, resize_image
+from rc_grpo.images import Pixels, decode_rgb
+from rc_grpo.messages import Conditions, EditTask
+
+
+class KontextCodec:
+    """Text encoders and VAE of a Kontext pipeline.
+
+    Args:
+        pipeline: with tokenizers, text encoders and VAE; its transformer is not used.
+        config: the editor's configuration.
+    """
+
+    def __init__(self, pipeline: FluxKontextPipeline, config: EditorConfig) -> None:
+        self._pipeline = pipeline
+        self._config = config
+        self.token = int(pipeline.vae_scale_factor * 2)
+
+    def encode(self, task: EditTask) -> Conditions:
+        """Encode a task's source image and instruction, at the size it is edited at."""
+        return self.encode_image(decode_rgb(task.source), task.instruction)
+
+    @torch.no_grad()
+    def encode_image(self, source: Pixels, instruction: str) -> Conditions:
+        """Encode an RGB image ``[h, w, 3]`` uint8 and an instruction.
+
+        Raises:
+            ValueError: the instruction does not fit the text slots; cutting it would change what is asked for.
+        """
+        pipeline, config = self._pipeline, self._config
+        text_valid = self._text_valid(instruction)
+        prompt, pooled, _ = pipeline.encode_prompt(
+            prompt=instruction, prompt_2=None, max_sequence_length=config.text_tokens
+        )
+        height, width = editing_size(source.shape[0], source.shape[1], config.resolution, self.token)
+        pixels = torch.from_numpy(resize_image(source, height, width).copy()).permute(2, 0, 1)[None]
+        image = (pixels.float() / 127.5 - 1).to(pipeline.vae.device, pipeline.vae.dtype)
+        latents = pipeline._encode_vae_image(image, generator=None)
+        reference = pipeline._pack_latents(latents, *latents.shape)
+        arrays = {"prompt": prompt[0], "pooled": pooled[0], "reference": reference[0]}
+        return Conditions(
+            height=height,
+            width=width,
+            arrays={name: tensor.float().cpu().numpy() for name, tensor in arrays.items()},
+            text_valid=text_valid,
+        )
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, conditions: Conditions) -> NDArray[np.uint8]:
+        """Decode packed latents ``[B, N, C]`` into images ``[B, H, W, 3]`` uint8."""
+        pipeline, vae = self._pipeline, self._pipeline.vae
+        unpacked = pipeline._unpack_latents(latents, conditions.height, conditions.width, pipeline.vae_scale_factor)
+        unpacked = unpacked / vae.config.scaling_factor + vae.config.shift_factor
+        decoded = vae.decode(unpacked.to(vae.device, vae.dtype), return_dict=False)[0]
+        pixels = ((decoded.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+        return np.asarray(pixels.permute(0, 2, 3, 1).cpu().numpy())
+
+    def _text_valid(self, instruction: str) -> NDArray[np.bool_]:
+        slots = self._config.text_tokens
+        tokens = self._pipeline.tokenizer_2(instruction, padding=False, truncation=False)["input_ids"]
+        if len(tokens) > slots:
+            raise ValueError(
+                f"the instruction has {len(tokens)} tokens and editor.text_tokens is {slots}: {instruction[:60]!r}..."
+            )
+        return np.arange(slots) < len(tokens)

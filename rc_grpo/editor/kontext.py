@@ -1,0 +1,134 @@
+"""FLUX.1 Kontext as a `FlowEditor`: loading its halves, and the whole of both."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+from diffusers import AutoencoderKL, FluxKontextPipeline, FluxTransformer2DModel
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rc_grpo.config import AcdConfig, EditorConfig
+from rc_grpo.editor.codec import KontextCodec
+from rc_grpo.editor.denoiser import KontextDenoiser
+from rc_grpo.images import Pixels
+from rc_grpo.messages import Conditions, EditTask
+from rc_grpo.pocket import MODEL_PATH
+
+POCKET = "pocket"
+
+
+class KontextEditor(KontextDenoiser):
+    """Denoiser and codec in one object: what a rollout worker holds."""
+
+    def __init__(
+        self, transformer: FluxTransformer2DModel, codec: KontextCodec, config: EditorConfig, seed: int
+    ) -> None:
+        super().__init__(transformer, config, codec.token, seed)
+        self._codec = codec
+
+    def encode(self, task: EditTask) -> Conditions:
+        """Encode a task's source image and instruction."""
+        return self._codec.encode(task)
+
+    def encode_image(self, source: Pixels, instruction: str) -> Conditions:
+        """Encode an RGB image ``[h, w, 3]`` uint8 and an instruction."""
+        return self._codec.encode_image(source, instruction)
+
+    def decode(self, latents: Tensor, conditions: Conditions) -> NDArray[np.uint8]:
+        """Decode packed latents ``[B, N, C]`` into images ``[B, H, W, 3]`` uint8."""
+        return self._codec.decode(latents, conditions)
+
+
+class ModelNotFoundError(ValueError):
+    """The editor named by the configuration cannot be loaded."""
+
+
+def model_source(config: EditorConfig) -> str:
+    """Return the folder or hub id behind ``editor.model``."""
+    return str(MODEL_PATH) if config.model == POCKET else config.model
+
+
+def resolve_device(config: EditorConfig) -> torch.device:
+    """Return the device that ``editor.device`` names; `auto` takes CUDA where there is one.
+
+    Raises:
+        ValueError: CUDA is asked for and not there.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("editor.device is cuda, but this process sees no CUDA device; give its pool num_gpus > 0")
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)
+
+
+def load_denoiser(config: EditorConfig, seed: int) -> KontextDenoiser:
+    """Load the transformer alone, with its LoRA attached: the learner's half.
+
+    Raises:
+        ModelNotFoundError: there is no such folder or hub id, or no access to it.
+    """
+    with _naming_the_model(config):
+        vae = AutoencoderKL.load_config(model_source(config), subfolder="vae", revision=config.revision)
+        transformer = _load_transformer(config)
+    token = 2 ** len(vae["block_out_channels"])
+    return KontextDenoiser(transformer, config, token, seed)
+
+
+def load_editor(config: EditorConfig, seed: int) -> KontextEditor:
+    """Load the whole editor, with its LoRA attached.
+
+    Raises:
+        ModelNotFoundError: there is no such folder or hub id, or no access to it.
+    """
+    with _naming_the_model(config):
+        transformer = _load_transformer(config)
+        pipeline = FluxKontextPipeline.from_pretrained(
+            model_source(config), revision=config.revision, dtype=_dtype(config), transformer=None
+        ).to(resolve_device(config))
+    return KontextEditor(transformer, KontextCodec(pipeline, config), config, seed)
+
+
+def _load_transformer(config: EditorConfig) -> FluxTransformer2DModel:
+    transformer = FluxTransformer2DModel.from_pretrained(
+        model_source(config), subfolder="transformer", revision=config.revision, dtype=_dtype(config)
+    )
+    return transformer.to(resolve_device(config))
+
+
+def _dtype(config: EditorConfig) -> torch.dtype:
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
+
+
+@contextmanager
+def _naming_the_model(config: EditorConfig) -> Iterator[None]:
+    # An actor's log is no place for progress bars that redraw themselves.
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    except OSError as error:
+        raise ModelNotFoundError(
+            f"editor.model {config.model!r} cannot be loaded: it must be a diffusers folder, a hub id you may read "
+            f"(HF_TOKEN set, licence accepted), or {POCKET!r}. {error}"
+        ) from error
+
+
+def check_model(editor: EditorConfig, acd: AcdConfig) -> None:
+    """Check from its configuration files alone that the model is there and has the layers that ACD names.
+
+    Raises:
+        ModelNotFoundError: it is not there.
+        ValueError: a layer is not.
+    """
+    with _naming_the_model(editor):
+        config = FluxTransformer2DModel.load_config(
+            model_source(editor), subfolder="transformer", revision=editor.revision
+        )
+    layers = config["num_layers"] + config["num_single_layers"]
+    beyond = [layer for layer in acd.layers if not 0 <= layer < layers]
+    if acd.enabled and (beyond or not acd.layers):
+        raise ValueError(f"rollout.acd.layers names {beyond or 'no layer'}; {editor.model} has layers 0..{layers - 1}")

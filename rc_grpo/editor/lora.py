@@ -1,0 +1,176 @@
+"""The trained weights: LoRA on a FLUX transformer, their canonical form, and the proof that they arrived.
+
+A sync that binds nothing must be impossible, so nothing here matches names by suffix or ignores a leftover: the number
+of wrapped modules is computed from the architecture and asserted, a version's keys must equal the model's, and the
+digest is taken again from the weights that are in the model afterwards.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import safetensors.torch
+import torch
+from diffusers import FluxTransformer2DModel
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from peft.utils import get_peft_model_state_dict
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from rc_grpo.config import LoraSettings
+from rc_grpo.messages import VersionMismatchError
+from rc_grpo.seeds import derive
+
+ADAPTER = "policy"
+"""Name of the adapter inside the transformer."""
+
+_SINGLE_BLOCK_PROJECTIONS = {"attn.to_q", "attn.to_k", "attn.to_v"}
+
+
+def expected_modules(transformer: FluxTransformer2DModel, targets: tuple[str, ...]) -> int:
+    """Return how many modules ``targets`` must match: every one in a double block, q, k and v alone in a single block.
+
+    FLUX.1 with the eight default targets: 19 * 8 + 38 * 3 = 266.
+    """
+    config = transformer.config
+    in_single = sum(target in _SINGLE_BLOCK_PROJECTIONS for target in targets)
+    return int(config.num_layers * len(targets) + config.num_single_layers * in_single)
+
+
+def attach(transformer: FluxTransformer2DModel, settings: LoraSettings, seed: int) -> int:
+    """Freeze the transformer and wrap its projections with a float32 LoRA whose product is zero.
+
+    A is drawn from counter-based seeds, so that version 0 is the same weights on every rank and worker.
+
+    Returns:
+        The number of wrapped modules.
+
+    Raises:
+        ValueError: another number of modules than the architecture has was wrapped.
+    """
+    transformer.requires_grad_(False)
+    transformer.add_adapter(
+        LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=list(settings.targets)),
+        adapter_name=ADAPTER,
+    )
+    wrapped = sum(isinstance(module, LoraLayer) for module in transformer.modules())
+    expected = expected_modules(transformer, settings.targets)
+    if wrapped != expected:
+        raise ValueError(
+            f"LoRA wrapped {wrapped} modules where this transformer has {expected} for {list(settings.targets)}; "
+            "check editor.lora.targets against the names of its attention projections"
+        )
+    for name, parameter in parameters(transformer).items():
+        parameter.data = parameter.data.float()
+        if ".lora_A." in name:
+            generator = torch.Generator().manual_seed(derive(seed, "lora", name))
+            bound = parameter.shape[1] ** -0.5
+            parameter.data.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
+    return wrapped
+
+
+def parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the LoRA parameters by canonical name (PEFT's own, without the adapter's name), sorted."""
+    marker = f".{ADAPTER}"
+    named = {
+        name.replace(marker, ""): parameter
+        for name, parameter in transformer.named_parameters()
+        if ".lora_A." in name or ".lora_B." in name
+    }
+    return dict(sorted(named.items()))
+
+
+def state(transformer: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of the LoRA weights, float32 on the CPU, in canonical order."""
+    return {
+        name: parameter.detach().to("cpu", torch.float32, copy=True)
+        for name, parameter in parameters(transformer).items()
+    }
+
+
+def digest(weights: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 (hex) over names, shapes and float32 bytes in canonical order."""
+    sha = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().to("cpu", torch.float32).contiguous()
+        sha.update(f"{name}:{tuple(tensor.shape)};".encode())
+        sha.update(tensor.numpy().data)
+    return sha.hexdigest()
+
+
+def is_identity(weights: Mapping[str, Tensor]) -> bool:
+    """Tell whether every LoRA product is zero, that is, every B matrix is."""
+    return not any(bool(tensor.any()) for name, tensor in weights.items() if ".lora_B." in name)
+
+
+def count_modules(weights: Mapping[str, Tensor]) -> int:
+    """Return the number of modules a set of LoRA weights is for."""
+    return len({name.rsplit(".lora_", 1)[0] for name in weights})
+
+
+def serialise(weights: Mapping[str, Tensor]) -> bytes:
+    """Return the weights as safetensors bytes."""
+    return bytes(safetensors.torch.save(dict(weights)))
+
+
+def deserialise(data: bytes) -> dict[str, Tensor]:
+    """Read `serialise`'s bytes.
+
+    Raises:
+        VersionMismatchError: the bytes are not safetensors, or are cut off.
+    """
+    try:
+        return dict(safetensors.torch.load(data))
+    except SafetensorError as error:
+        raise VersionMismatchError(f"{len(data)} bytes of LoRA weights cannot be read: {error}") from error
+
+
+@torch.no_grad()
+def load(transformer: nn.Module, weights: Mapping[str, Tensor]) -> int:
+    """Copy weights into the model's LoRA, all of them or none.
+
+    Returns:
+        The number of modules whose weights were replaced.
+
+    Raises:
+        VersionMismatchError: names or shapes differ from the model's.
+    """
+    own = parameters(transformer)
+    if own.keys() != weights.keys():
+        missing, foreign = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+        raise VersionMismatchError(
+            f"LoRA names do not fit the model: {len(missing)} of {len(own)} missing (first: {missing[:2]}), "
+            f"{len(foreign)} unknown (first: {foreign[:2]})"
+        )
+    for name, parameter in own.items():
+        if parameter.shape != weights[name].shape:
+            raise VersionMismatchError(
+                f"{name} has shape {tuple(weights[name].shape)}, the model {tuple(parameter.shape)}"
+            )
+    for name, parameter in own.items():
+        parameter.copy_(weights[name])
+    return count_modules(own)
+
+
+@contextmanager
+def disabled(transformer: nn.Module) -> Iterator[None]:
+    """Run the base model inside the context."""
+    layers = [module for module in transformer.modules() if isinstance(module, LoraLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+def diffusers_state(
+    transformer: FluxTransformer2DModel, weights: Mapping[str, Tensor]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return ``(state dict, adapter metadata)`` as ``FluxKontextPipeline.save_lora_weights`` takes them."""
+    named = {name.replace(".weight", f".{ADAPTER}.weight"): tensor for name, tensor in weights.items()}
+    layers = get_peft_model_state_dict(transformer, state_dict=named, adapter_name=ADAPTER)
+    return dict(layers), dict(transformer.peft_config[ADAPTER].to_dict())

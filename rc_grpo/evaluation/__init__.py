@@ -1,0 +1,1 @@
+"""Measuring edits: metrics that need no judge."""

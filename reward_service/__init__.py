@@ -1,0 +1,1 @@
+"""Reward service: Ray actors that judge groups of candidate edits."""

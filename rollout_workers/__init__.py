@@ -1,0 +1,1 @@
+"""Rollout service: Ray actors that turn tasks into groups of candidate edits."""

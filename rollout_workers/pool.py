@@ -1,0 +1,105 @@
+"""The rollout pool: keeps every worker at the newest policy version and hands tasks to whoever is free."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+
+from rc_grpo.config import EditorConfig, RolloutConfig
+from rc_grpo.messages import (
+    EditTask,
+    PolicyVersion,
+    RolloutReceipt,
+    RolloutSeeds,
+    VersionMismatchError,
+    VersionProof,
+)
+from rc_grpo.pool import Member, PoolError, WorkerPool
+from rollout_workers.worker import RolloutActor
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A finished rollout as the driver sees it: a receipt, and references to what stays in the object store."""
+
+    receipt: RolloutReceipt
+    group: Any
+    conditions: Any
+
+
+class RolloutPool:
+    """Rollout actors that come and go; no process group spans them.
+
+    Args:
+        editor: which editor each worker loads.
+        config: the pool and the rollouts.
+        seed: of the run.
+    """
+
+    def __init__(self, editor: EditorConfig, config: RolloutConfig, seed: int) -> None:
+        self._editor = editor
+        self._config = config
+        self._seed = seed
+        self._version: PolicyVersion | None = None
+        self._weights: Any = None
+        self._held: dict[str, PolicyVersion] = {}
+        self._pool: WorkerPool[Any] = WorkerPool(
+            "rollout", config, self._start, ray.kill, lost=(RayActorError, VersionMismatchError)
+        )
+        self.proofs: list[VersionProof] = []
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """Workers up, workers lost and busy seconds since the start."""
+        return self._pool.summary
+
+    async def open(self) -> None:
+        """Start the workers."""
+        await self._pool.open()
+
+    def close(self) -> None:
+        """Stop the workers."""
+        self._pool.close()
+
+    async def adopt(self, version: PolicyVersion, weights: Any) -> None:
+        """Make ``version`` the one that new rollouts run under.
+
+        Idle workers take it now; busy ones before their next task; one that joins later, first of all.
+
+        Args:
+            version: what the weights are.
+            weights: reference to their safetensors bytes in the object store.
+        """
+        self._version, self._weights = version, weights
+        await self._pool.on_idle(self._bring_up_to_date)
+
+    async def rollout(
+        self, task: EditTask, seeds: RolloutSeeds, *, steps: int | None = None, keep_states: bool = True
+    ) -> Rollout:
+        """Roll one group out on the next free worker, under the newest version at that moment."""
+
+        async def call(member: Member[Any]) -> Rollout:
+            version = await self._bring_up_to_date(member)
+            receipt, group, conditions = member.handle.rollout.options(num_returns=3).remote(
+                task, seeds, version, steps, keep_states
+            )
+            return Rollout(await receipt, group, conditions)
+
+        return await self._pool.run(f"the rollout of {task.task_id}", call)
+
+    async def _start(self, name: str) -> Any:
+        actor = RolloutActor.options(**self._config.actor_options(name)).remote(
+            name, self._editor, self._config, self._seed
+        )
+        await actor.describe.remote()
+        return actor
+
+    async def _bring_up_to_date(self, member: Member[Any]) -> PolicyVersion:
+        if self._version is None:
+            raise PoolError("no policy version was published yet: adopt() one before rollouts")
+        version = self._version
+        if self._held.get(member.name) != version:
+            self.proofs.append(await member.handle.adopt.remote(version, self._weights))
+            self._held[member.name] = version
+        return version

@@ -1,0 +1,123 @@
+"""One rollout: a pure function of task, seeds and policy (Eq. 8, 10-12, 16-18)."""
+
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rc_grpo.algorithm import solver
+from rc_grpo.algorithm.perturbation import candidate_noise, global_noise
+from rc_grpo.config import RolloutConfig
+from rc_grpo.editor.geometry import binary_mask, resize_image, resize_mask, token_mask
+from rc_grpo.editor.protocol import FlowEditor
+from rc_grpo.images import Pixels, decode_rgb
+from rc_grpo.messages import CandidateGroup, Conditions, EditTask, PolicyVersion, RolloutSeeds
+from rc_grpo.seeds import normal
+
+
+@dataclass(frozen=True)
+class PreparedTask:
+    """What is computed once for a task and reused by all its rollouts.
+
+    Attributes:
+        conditions: the encoders' output.
+        mask: ``[N]`` bool, the edit region in tokens.
+        source: ``[H, W, 3]`` uint8, the source at the size it is edited at.
+        outside: ``[H, W]`` float32, share of each pixel outside the mask.
+    """
+
+    conditions: Conditions
+    mask: Tensor
+    source: Pixels
+    outside: NDArray[np.float32]
+
+
+def prepare(editor: FlowEditor, task: EditTask, config: RolloutConfig) -> PreparedTask:
+    """Run the encoders and map the mask to tokens."""
+    conditions = editor.encode(task)
+    size = conditions.height, conditions.width
+    inside = binary_mask(task.mask)
+    return PreparedTask(
+        conditions,
+        mask=token_mask(inside, *size, editor.token, config.mask),
+        source=resize_image(decode_rgb(task.source), *size),
+        outside=1.0 - resize_mask(inside, *size),
+    )
+
+
+def background_drift(images: NDArray[np.uint8], prepared: PreparedTask) -> NDArray[np.float32]:
+    """Return each image's RMS difference to the source outside the mask ``[G]``, in 0..1; 0 where all is inside."""
+    change = (images.astype(np.float32) - prepared.source) / 255
+    total = max(float(prepared.outside.sum()), 1e-9) * images.shape[-1]
+    return np.sqrt((np.square(change) * prepared.outside[..., None]).sum(axis=(1, 2, 3)) / total)
+
+
+def initial_noise(shape: tuple[int, int], mask: Tensor, seeds: RolloutSeeds, config: RolloutConfig) -> Tensor:
+    """Return the group's noise ``[G, N, C]`` float32, drawn on the CPU so that it is the same on every device."""
+    reference = normal(seeds.reference, *shape)
+    if not seeds.deltas:
+        return reference[None]
+    deltas = torch.stack([normal(seed, *shape) for seed in seeds.deltas])
+    if config.exploration == "global":
+        return global_noise(reference, deltas, config.alpha_edit)
+    return candidate_noise(reference, deltas, mask, config.alpha_edit, config.alpha_base)
+
+
+@torch.no_grad()
+def roll_out(
+    editor: FlowEditor,
+    task_id: str,
+    prepared: PreparedTask,
+    seeds: RolloutSeeds,
+    policy: PolicyVersion,
+    config: RolloutConfig,
+    *,
+    steps: int | None = None,
+    keep_states: bool = True,
+    worker: str = "",
+) -> CandidateGroup:
+    """Roll a group out by the deterministic ODE, from noise perturbed inside the mask.
+
+    Args:
+        editor: holding the policy's weights.
+        task_id: named in the group.
+        prepared: the task, see `prepare`.
+        seeds: of the group's noise; one without deltas gives the reference alone (evaluation).
+        policy: the version in the editor, stamped on the group.
+        config: exploration, solver, recording.
+        steps: T, if other than the configuration's.
+        keep_states: whether the group carries its trajectory (training) or images only (evaluation).
+        worker: who rolls out, for the record.
+
+    Returns:
+        The group; states float32 as the solver left them.
+    """
+    conditions, mask = prepared.conditions, prepared.mask
+    started = time.perf_counter()
+    noise = initial_noise(editor.latent_shape(conditions), mask, seeds, config).to(editor.device)
+    sigmas = editor.sigmas(steps or config.steps, conditions)
+    record = config.acd.enabled and keep_states
+    text = torch.from_numpy(np.array(conditions.text_valid))
+    counted = text if config.acd.text_tokens == "valid" else torch.ones_like(text)
+    with editor.recording(config.acd.layers, mask, counted) if record else nullcontext() as recorder:
+        states = solver.integrate(editor.velocity(conditions), noise, sigmas, config.solver)
+    integrated = time.perf_counter()
+    images = editor.decode(states[-1], conditions)
+    decoded = time.perf_counter()
+    return CandidateGroup(
+        task_id=task_id,
+        seeds=seeds,
+        policy=policy,
+        sigmas=sigmas.numpy(),
+        token_mask=mask.numpy(),
+        images=images,
+        background_drift=background_drift(images, prepared),
+        states=states.transpose(0, 1).contiguous().cpu().numpy() if keep_states else None,
+        acd=recorder.density.cpu().numpy() if recorder is not None else None,
+        worker=worker,
+        seconds={"integrate": integrated - started, "decode": decoded - integrated},
+    )

@@ -1,0 +1,98 @@
+"""The rollout actor: an editor that knows which policy version it holds, and works only while it can prove it."""
+
+import os
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+from numpy.typing import NDArray
+
+from rc_grpo.config import EditorConfig, RolloutConfig
+from rc_grpo.editor.kontext import load_editor
+from rc_grpo.messages import (
+    Conditions,
+    EditTask,
+    PolicyVersion,
+    RolloutReceipt,
+    RolloutSeeds,
+    VersionMismatchError,
+    VersionProof,
+)
+from rollout_workers.rollout import PreparedTask, prepare, roll_out
+
+PREPARED_TASKS_KEPT = 512
+
+
+class RolloutWorker:
+    """One editor on one device; `RolloutActor` is it as a Ray actor."""
+
+    def __init__(self, name: str, editor: EditorConfig, rollout: RolloutConfig, seed: int) -> None:
+        torch.set_num_threads(rollout.threads)
+        self.name = name
+        self._config = rollout
+        self._editor = load_editor(editor, seed)
+        self._policy: PolicyVersion | None = None
+        self._prepared: OrderedDict[str, PreparedTask] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def describe(self) -> dict[str, Any]:
+        """Return where this worker is and what it holds."""
+        return {
+            "name": self.name,
+            "pid": os.getpid(),
+            "node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else None,
+            "device": str(self._editor.device),
+            "policy": None if self._policy is None else str(self._policy),
+        }
+
+    def adopt(self, version: PolicyVersion, weights: NDArray[np.uint8]) -> VersionProof:
+        """Take a new policy version and prove it; until that succeeded the worker refuses rollouts."""
+        self._policy = None
+        proof = self._editor.adopt(version, weights, worker=self.name)
+        self._policy = version
+        return proof
+
+    def rollout(
+        self, task: EditTask, seeds: RolloutSeeds, version: PolicyVersion, steps: int | None, keep_states: bool
+    ) -> tuple[RolloutReceipt, pa.RecordBatch, Conditions]:
+        """Roll one group out under ``version``, which must be the one this worker has proved.
+
+        Returns:
+            The receipt for the driver, the group as a record batch, the conditions it was made under.
+        """
+        if self._policy != version:
+            raise VersionMismatchError(
+                f"{self.name} holds {self._policy}, the rollout of {task.task_id} is for {version}"
+            )
+        prepared = self._prepare(task)
+        group = roll_out(
+            self._editor,
+            task.task_id,
+            prepared,
+            seeds,
+            version,
+            self._config,
+            steps=steps,
+            keep_states=keep_states,
+            worker=self.name,
+        )
+        drift = tuple(group.background_drift.tolist())
+        receipt = RolloutReceipt(task.task_id, version, self.name, drift, group.seconds)
+        return receipt, group.to_arrow(), prepared.conditions
+
+    def _prepare(self, task: EditTask) -> PreparedTask:
+        if task.task_id in self._prepared:
+            self._prepared.move_to_end(task.task_id)
+        else:
+            self._prepared[task.task_id] = prepare(self._editor, task, self._config)
+            if len(self._prepared) > PREPARED_TASKS_KEPT:
+                self._prepared.popitem(last=False)
+        return self._prepared[task.task_id]
+
+
+RolloutActor = ray.remote(RolloutWorker)
