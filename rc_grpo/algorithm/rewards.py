@@ -1,0 +1,201 @@
+"""From scores to advantages: two rewards on one scale, then each group against itself.
+
+A failed score is NaN, and NaN means *absent*: that candidate is in no mean, in no spread and in no loss. It is never a
+zero, a middle value or a random one. Statistics are float64 and correctly rounded sums, so they depend neither on the
+order of the groups nor on how many candidates failed beside the ones that count.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+SkipReason = Literal["too_few_valid", "tied_task_rewards", "no_spread"]
+"""Why a group gives no advantages."""
+
+_TIED_WITHIN = 1e-6
+"""Largest spread, relative to the largest magnitude, that is float32 round-off and not a difference."""
+
+
+class GroupAdvantages(NamedTuple):
+    """Advantages of a minibatch, and why some groups have none.
+
+    Attributes:
+        advantages: float64 ``[P, G]``. NaN for failed candidates of a group that counts (`rc_grpo.algorithm.objective`
+            leaves them out), 0.0 throughout a skipped group.
+        skipped: for each group, why it was skipped, or None.
+    """
+
+    advantages: Tensor
+    skipped: tuple[SkipReason | None, ...]
+
+
+def combine(task: Tensor, acd: Tensor | None, acd_weight: float) -> Tensor:
+    """Add the task reward and the attention reward, each standardised over the whole minibatch (section 5.1).
+
+    ::
+
+        R_i = z_B(task)_i + w * z_B(acd)_i
+
+    ``z_B`` takes mean and population standard deviation over every candidate that counts, of all groups together:
+    pass the minibatch of all ranks, not one rank's share. A reward that is the same for all (spread below float32
+    round-off) standardises to 0. That the default weight is 0.5 is our reading.
+
+    A candidate with a NaN task reward leaves every statistic, the attention reward's too, and so does one with a NaN
+    attention reward when that reward is in use. With weight 0, `acd` is not looked at.
+
+    Args:
+        task: task rewards ``[P, G]`` of P groups, any floating dtype; NaN marks a failed score.
+        acd: attention concentration densities ``[P, G]``; may be None when `acd_weight` is 0.
+        acd_weight: w, non-negative.
+
+    Returns:
+        float64 ``[P, G]`` on the device of `task`; NaN for the candidates that do not count.
+
+    Raises:
+        ValueError: on shapes that do not fit together, an infinite reward, or a negative weight.
+    """
+    _check_rewards("task", task)
+    if not (acd_weight >= 0.0 and math.isfinite(acd_weight)):
+        raise ValueError(f"acd_weight is {acd_weight}, expected a finite number of at least 0: 0 leaves acd out")
+    valid = ~task.isnan()
+    if acd_weight == 0.0:
+        return _standardised(task, valid)
+    if acd is None:
+        raise ValueError(
+            f"acd is None with acd_weight {acd_weight}: record attention in the rollouts, or set the weight to 0"
+        )
+    _check_rewards("acd", acd)
+    if acd.shape != task.shape:
+        raise ValueError(
+            f"acd has shape {list(acd.shape)} and task {list(task.shape)}, expected equal: one of each a candidate"
+        )
+    valid &= ~acd.isnan()
+    return _standardised(task, valid) + acd_weight * _standardised(acd, valid)
+
+
+def group_advantages(
+    rewards: Tensor,
+    clip: float = 5.0,
+    *,
+    min_valid: int = 3,
+    min_std: float = 1e-3,
+    epsilon: float = 1e-4,
+    task: Tensor | None = None,
+    quasi_norm_p: float | None = None,
+) -> GroupAdvantages:
+    """Compare every candidate with its own group (Eq. 4).
+
+    ::
+
+        A_i = (R_i - mean_g R) / (std_g R + epsilon)
+
+    with the population standard deviation over the candidates that count; the reference takes part and has its own
+    advantage. Groups without a real difference are skipped instead of having noise blown up to unit variance (our
+    reading):
+
+    - ``too_few_valid``: fewer than `min_valid` candidates have a reward;
+    - ``tied_task_rewards``: the judge saw no difference (only with `task`), so that only attention noise is left;
+    - ``no_spread``: the standard deviation is below `min_std`.
+
+    With `quasi_norm_p` the standard deviation in the denominator (not in the skipping rule) gives way to Neighbor
+    GRPO's quasi-norm, normalised here so that p = 2 is the standard deviation; that form is our reading::
+
+        ( mean_g |R - mean_g R|^p )^(1/p)
+
+    Args:
+        rewards: combined rewards ``[P, G]``; NaN marks a candidate that does not count.
+        clip: bound on the magnitude of an advantage, above 0. A standardised group of G never exceeds sqrt(G - 1).
+        min_valid: fewest candidates worth comparing, at least 2.
+        min_std: smallest standard deviation worth comparing, non-negative.
+        epsilon: added to the denominator, above 0.
+        task: task rewards ``[P, G]`` before they were combined, to see ties.
+        quasi_norm_p: exponent above 0 (Neighbor GRPO: 0.8), or None for the standard deviation.
+
+    Returns:
+        The advantages, float64 ``[P, G]`` on the device of `rewards`, and the reasons why groups were skipped.
+
+    Raises:
+        ValueError: on shapes that do not fit together, an infinite reward, or an option outside its range.
+    """
+    _check_rewards("rewards", rewards)
+    if task is not None:
+        _check_rewards("task", task)
+        if task.shape != rewards.shape:
+            raise ValueError(
+                f"task has shape {list(task.shape)} and rewards {list(rewards.shape)}, expected equal: "
+                "pass the task rewards that went into combine"
+            )
+    if not clip > 0.0:
+        raise ValueError(f"clip is {clip}, expected a number above 0: use math.inf for no bound")
+    if min_valid < 2:
+        raise ValueError(
+            f"min_valid is {min_valid}, expected at least 2: one candidate has nothing to be compared with"
+        )
+    if not min_std >= 0.0:
+        raise ValueError(f"min_std is {min_std}, expected a number of at least 0: 0 skips no group for its spread")
+    if not epsilon > 0.0:
+        raise ValueError(f"epsilon is {epsilon}, expected a number above 0: it keeps the denominator from vanishing")
+    if quasi_norm_p is not None and not (quasi_norm_p > 0.0 and math.isfinite(quasi_norm_p)):
+        raise ValueError(f"quasi_norm_p is {quasi_norm_p}, expected a finite number above 0, or None for the std")
+
+    advantages = rewards.new_zeros(rewards.shape, dtype=torch.float64)
+    skipped: list[SkipReason | None] = []
+    for group, row in enumerate(rewards.double()):
+        valid = ~row.isnan()
+        values: list[float] = row[valid].tolist()
+        if len(values) < min_valid:
+            skipped.append("too_few_valid")
+            continue
+        if task is not None and _tied(task[group][valid].tolist()):
+            skipped.append("tied_task_rewards")
+            continue
+        mean, std = _mean_and_std(values)
+        if std < min_std:
+            skipped.append("no_spread")
+            continue
+        skipped.append(None)
+        scale = std if quasi_norm_p is None else _power_mean([abs(value - mean) for value in values], quasi_norm_p)
+        # A failed candidate's NaN comes through the arithmetic and stays in its place.
+        advantages[group] = ((row - mean) / (scale + epsilon)).clamp(-clip, clip)
+    return GroupAdvantages(advantages, tuple(skipped))
+
+
+def _check_rewards(name: str, rewards: Tensor) -> None:
+    if rewards.dim() != 2 or rewards.numel() == 0 or not rewards.is_floating_point():
+        raise ValueError(
+            f"{name} is {rewards.dtype} of shape {list(rewards.shape)}, expected floating point [P, G]: "
+            "a row a group, a column a candidate"
+        )
+    if bool(rewards.isinf().any()):
+        raise ValueError(f"{name} holds an infinite value: a score that failed is NaN, anything else is finite")
+
+
+def _standardised(rewards: Tensor, valid: Tensor) -> Tensor:
+    """Return z-scores over the valid entries in float64, and NaN elsewhere."""
+    exact = rewards.double()
+    scores = torch.full_like(exact, math.nan)
+    values: list[float] = exact[valid].tolist()
+    if _tied(values):
+        scores[valid] = 0.0
+    else:
+        mean, std = _mean_and_std(values)
+        scores[valid] = (exact[valid] - mean) / std
+    return scores
+
+
+def _tied(values: list[float]) -> bool:
+    if not values:
+        return True
+    return max(values) - min(values) <= _TIED_WITHIN * max(abs(value) for value in values)
+
+
+def _mean_and_std(values: list[float]) -> tuple[float, float]:
+    # fsum rounds once: the result is the same bits in whatever order the groups arrived.
+    mean = math.fsum(values) / len(values)
+    return mean, _power_mean([abs(value - mean) for value in values], 2.0)
+
+
+def _power_mean(magnitudes: list[float], p: float) -> float:
+    return float((math.fsum(magnitude**p for magnitude in magnitudes) / len(magnitudes)) ** (1.0 / p))
