@@ -1,0 +1,61 @@
+# `make train` and `make test` are all that a fresh machine needs: both set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+TORCH := torch==2.13.0+cpu
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+RUN ?= pocket-$(shell date +%Y%m%d-%H%M%S)
+ARGS ?=
+
+export RAY_USAGE_STATS_ENABLED := 0
+export HF_HUB_OFFLINE ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup train test lint unit integration pocket benchmark lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
+
+setup: $(INSTALLED) ## create .venv with everything for the CPU
+
+# The CPU build of torch first and by name: an unpinned torch would pull gigabytes of CUDA. Where pip already knows a place
+# that has it, that one is taken; else PyTorch's own index; else (macOS) the plain wheel is the CPU build.
+$(INSTALLED): pyproject.toml requirements/cpu.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import torch' 2>/dev/null \
+	  || $(BIN)/pip install -q '$(TORCH)' \
+	  || $(BIN)/pip install -q --index-url $(TORCH_INDEX) '$(TORCH)' \
+	  || $(BIN)/pip install -q torch==2.13.0
+	$(BIN)/pip install -q -c requirements/cpu.txt -e '.[cpu,dev]'
+	touch $@
+
+train: $(INSTALLED) ## a real post-training of the pocket editor on this machine's CPU
+	$(BIN)/rc-grpo train pocket --set name=$(RUN) $(ARGS)
+
+test: lint unit integration ## everything that CI runs
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(INSTALLED) ## fast tests, no cluster
+	$(BIN)/pytest tests/unit $(ARGS)
+
+integration: $(INSTALLED) ## tests on a real local Ray cluster
+	$(BIN)/pytest tests/integration $(ARGS)
+
+pocket: $(INSTALLED) ## train the pocket editor anew (GPU if there is one)
+	$(BIN)/pip install -q -c requirements/cpu.txt -e '.[pocket]'
+	$(BIN)/python -m rc_grpo.pocket.train --out rc_grpo/pocket/model $(ARGS)
+
+benchmark: $(INSTALLED) ## measure the pocket training; writes benchmarks/results/pocket_train.json
+	$(BIN)/python -m benchmarks.pocket_train $(ARGS)
+
+lock: $(INSTALLED) ## write requirements/cpu.txt from what is installed
+	$(BIN)/pip freeze --exclude-editable > requirements/cpu.txt
+
+clean: ## remove caches and the virtual environment, keep runs/
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Scripts that measure; each leaves a file under benchmarks/results/."""

@@ -1,0 +1,143 @@
+"""Region-constrained GRPO as one sequential program: no Ray, no DeepSpeed, the same equations.
+
+For sweeps of hyper-parameters, where starting a cluster for each point would cost more than the point. Many points run
+side by side on one GPU:
+
+    python -m benchmarks.sequential --config pocket --sweep sweep.yaml --processes 8 --out DIR
+
+``sweep.yaml`` holds a list of override lists, one for each point.
+"""
+
+import argparse
+import json
+import multiprocessing
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from deploy.cli import find_config
+from deploy.ledger import Ledger
+from learner.update import GroupUpdate, GroupWork, Statistics
+from rc_grpo.algorithm.rewards import combine, group_advantages
+from rc_grpo.algorithm.surrogate import sample_anchors
+from rc_grpo.config import RunConfig, load
+from rc_grpo.data import load_tasks
+from rc_grpo.editor import lora
+from rc_grpo.editor.kontext import KontextEditor, load_editor
+from rc_grpo.messages import EditTask, PolicyVersion, RolloutSeeds
+from rc_grpo.seeds import derive
+from reward_service.actor import make_judge, score_group
+from reward_service.judge import Judge
+from rollout_workers.rollout import prepare, roll_out
+
+POLICY = PolicyVersion(0, "sequential", 0, is_identity=False)
+
+
+def heldout(editor: KontextEditor, judge: Judge, tasks: list[EditTask], config: RunConfig) -> dict[str, float]:
+    """Return mean reward and sub-scores of the unperturbed edits."""
+    parts: dict[str, list[float]] = {}
+    for task in tasks:
+        seeds = RolloutSeeds(derive(config.seed, "heldout", task.task_id))
+        prepared = prepare(editor, task, config.rollout)
+        group = roll_out(
+            editor, task.task_id, prepared, seeds, POLICY, config.rollout,
+            steps=config.evaluation.steps, keep_states=False,
+        )  # fmt: skip
+        scores = score_group(judge, task, group)
+        values = {"reward": scores.task_reward[0], "drift": group.background_drift[0]}
+        for name, value in (values | {key: array[0] for key, array in scores.subscores.items()}).items():
+            parts.setdefault(name, []).append(float(value))
+    result = {name: float(np.mean(values)) for name, values in parts.items()}
+    return result | {"rewards": parts["reward"]}  # type: ignore[dict-item]
+
+
+def run(config: RunConfig, log: Any, every: int, deadline: float) -> None:
+    """Train and report held-out figures every so many updates."""
+    torch.set_num_threads(1)
+    editor, judge = load_editor(config.editor, config.seed), make_judge(config.reward)
+    tasks, held_out = load_tasks(config.data.train), list(load_tasks(config.data.heldout, purpose="evaluate"))  # type: ignore[arg-type]
+    held_out = held_out[: config.evaluation.tasks]
+    parameters = list(lora.parameters(editor.transformer).values())
+    optimiser = torch.optim.AdamW(
+        parameters, config.learner.learning_rate, config.learner.betas, weight_decay=config.learner.weight_decay
+    )
+    loop, settings = config.loop, config.objective
+    ledger = Ledger(len(tasks), loop.updates, loop.groups_per_update, 0, config.seed)
+    log({"update": 0, "heldout": heldout(editor, judge, held_out, config)})
+    for update in range(loop.updates):
+        batch = []
+        for ticket in ledger.dispatch(update):
+            task = tasks[ticket.task]
+            prepared = prepare(editor, task, config.rollout)
+            seeds = RolloutSeeds.for_group(config.seed, ticket.wave, task.task_id, config.rollout.group_size)
+            group = roll_out(editor, task.task_id, prepared, seeds, POLICY, config.rollout)
+            batch.append((task, prepared.conditions, group, score_group(judge, task, group)))
+        rewards = torch.tensor(np.stack([scores.task_reward for *_, scores in batch]))
+        acd = torch.tensor(np.stack([scores.acd_reward for *_, scores in batch]))
+        advantages, skipped = group_advantages(
+            combine(rewards, acd, settings.acd_weight), settings.advantage_clip,
+            min_valid=settings.min_valid, min_std=settings.min_std, task=rewards, quasi_norm_p=settings.quasi_norm_p,
+        )  # fmt: skip
+        kept = [index for index, reason in enumerate(skipped) if reason is None]
+        statistics = Statistics()
+        for index in kept:
+            task, conditions, group, _ = batch[index]
+            anchors = sample_anchors(group.size, settings.anchors, derive(config.seed, "anchors", update, task.task_id))
+            work = GroupWork(None, None, advantages[index].numpy(), tuple(anchors), tuple(range(config.rollout.steps)), True)
+            step = GroupUpdate(editor, group, conditions, work, settings, config.rollout.solver)
+            step.backward(step.stored, step.stored, 1 / len(kept), torch.Tensor.backward, statistics)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, config.learner.grad_norm)
+        if kept:
+            optimiser.step()
+        optimiser.zero_grad()
+        drift = float(np.mean([group.background_drift.mean() for _, _, group, _ in batch]))
+        log({
+            "update": update + 1, "reward": float(rewards.nanmean()), "std": float(rewards.std(dim=1).mean()),
+            "acd": float(acd.nanmean()), "drift": drift, "skipped": len(batch) - len(kept), "grad_norm": float(norm),
+        })  # fmt: skip
+        last = update + 1 == loop.updates or time.monotonic() > deadline
+        if (update + 1) % every == 0 or last:
+            log({"update": update + 1, "heldout": heldout(editor, judge, held_out, config)})
+        if last:
+            break
+
+
+def _point(arguments: tuple[int, list[str], str, str, int, float]) -> str:
+    index, overrides, name, out, every, seconds = arguments
+    started = time.monotonic()
+    with Path(out, f"point-{index:02d}.jsonl").open("w", buffering=1) as file:
+
+        def log(record: dict[str, Any]) -> None:
+            file.write(json.dumps(record | {"seconds": round(time.monotonic() - started, 1)}) + "\n")
+
+        log({"overrides": overrides})
+        run(load(find_config(name), tuple(overrides)), log, every, started + seconds)
+    return f"{index} {overrides}"
+
+
+def main() -> None:
+    """Run the points of a sweep, several at a time."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", default="pocket")
+    parser.add_argument("--sweep", type=Path, required=True)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--every", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=1e9, help="a point stops after so long")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    points = [
+        (index, overrides, options.config, str(options.out), options.every, options.seconds)
+        for index, overrides in enumerate(yaml.safe_load(options.sweep.read_text()))
+    ]
+    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+        for finished in pool.imap_unordered(_point, points):
+            print(finished, flush=True)
+
+
+if __name__ == "__main__":
+    main()

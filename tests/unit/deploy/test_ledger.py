@@ -1,0 +1,125 @@
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from deploy.ledger import Ledger, Ticket
+from rc_grpo.messages import EditTask, PolicyVersion, RolloutReceipt, ScoredGroup
+
+
+def scored(ticket: Ticket, version: int) -> ScoredGroup:
+    task = EditTask(str(ticket.number), "add", b"", "", b"")
+    receipt = RolloutReceipt(task.task_id, PolicyVersion(version, "d", 1, is_identity=False), "w", (), {})
+    return ScoredGroup(task, receipt, scores=None, group=ticket, conditions=None)  # type: ignore[arg-type]
+
+
+def test_the_plan_visits_every_task_once_an_epoch_in_an_order_of_its_own() -> None:
+    ledger = Ledger(tasks=10, updates=5, groups_per_update=4, max_staleness=5, seed=1)
+    tickets = ledger.dispatch(0)
+    first, second = ([ticket.task for ticket in tickets][start : start + 10] for start in (0, 10))
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+
+
+def test_the_plan_is_a_function_of_the_seed() -> None:
+    plans = [Ledger(10, 5, 4, 5, seed).dispatch(0) for seed in (1, 1, 2)]
+    assert plans[0] == plans[1] != plans[2]
+
+
+def test_synchronous_work_starts_one_wave_at_a_time_and_comes_back_in_order() -> None:
+    ledger = Ledger(tasks=20, updates=3, groups_per_update=4, max_staleness=0, seed=0)
+    for update in range(3):
+        tickets = ledger.dispatch(update)
+        assert [ticket.wave for ticket in tickets] == [update] * 4
+        assert ledger.cut(update) is None
+        for ticket in reversed(tickets):
+            ledger.admit(ticket, scored(ticket, update), update)
+        batch = ledger.cut(update)
+        assert batch is not None
+        assert [item.group for item in batch] == tickets
+
+
+def test_a_group_that_is_too_old_is_counted_and_made_again_under_the_same_ticket() -> None:
+    ledger = Ledger(tasks=4, updates=2, groups_per_update=2, max_staleness=1, seed=0)
+    first, *_ = ledger.dispatch(0)
+    assert not ledger.admit(first, scored(first, version=0), version=2)
+    assert ledger.counts["dropped_stale"] == 1
+    assert ledger.dispatch(0) == [first]
+
+
+def test_a_group_cannot_be_admitted_twice() -> None:
+    ledger = Ledger(tasks=4, updates=2, groups_per_update=2, max_staleness=1, seed=0)
+    first, *_ = ledger.dispatch(0)
+    ledger.admit(first, scored(first, 0), 0)
+    with pytest.raises(ValueError, match="not under way"):
+        ledger.admit(first, scored(first, 0), 0)
+
+
+def test_a_plan_needs_tasks() -> None:
+    with pytest.raises(ValueError, match="no training tasks"):
+        Ledger(0, 1, 1, 0, 0)
+
+
+class Training(RuleBasedStateMachine):
+    """Completions in any order, under any version that was current since dispatch, with updates in between."""
+
+    @initialize(staleness=st.integers(0, 3), groups=st.integers(1, 4), updates=st.integers(1, 6))
+    def start(self, staleness: int, groups: int, updates: int) -> None:
+        self.ledger = Ledger(tasks=7, updates=updates, groups_per_update=groups, max_staleness=staleness, seed=3)
+        self.staleness, self.groups, self.updates = staleness, groups, updates
+        self.version = 0
+        self.under_way: dict[Ticket, int] = {}
+        self.learned: list[Ticket] = []
+
+    @rule()
+    def dispatch(self) -> None:
+        for ticket in self.ledger.dispatch(self.version):
+            assert ticket.wave <= self.version + self.staleness
+            assert ticket not in self.under_way
+            self.under_way[ticket] = self.version
+
+    @precondition(lambda self: self.under_way)
+    @rule(data=st.data())
+    def complete(self, data: st.DataObject) -> None:
+        ticket = data.draw(st.sampled_from(sorted(self.under_way)))
+        version = data.draw(st.integers(self.under_way.pop(ticket), self.version))
+        self.ledger.admit(ticket, scored(ticket, version), self.version)
+
+    @precondition(lambda self: self.version < self.updates)
+    @rule()
+    def learn(self) -> None:
+        batch = self.ledger.cut(self.version)
+        if batch is None:
+            return
+        assert len(batch) == self.groups
+        for item in batch:
+            assert self.version - item.receipt.policy.number <= self.staleness
+            self.learned.append(item.group)
+        self.version += 1
+
+    @invariant()
+    def nothing_is_lost_and_nothing_counted_twice(self) -> None:
+        if not hasattr(self, "ledger"):
+            return
+        counts = self.ledger.counts
+        assert counts["owed"] + counts["under_way"] + counts["ready"] + counts["learned"] == self.updates * self.groups
+        assert len(set(self.learned)) == len(self.learned) == counts["learned"]
+        assert counts["under_way"] == len(self.under_way)
+
+    def teardown(self) -> None:
+        """Whatever happened before, the rest of the run can be finished."""
+        if not hasattr(self, "ledger"):
+            return
+        for _ in range(100):
+            if self.version == self.updates:
+                break
+            self.dispatch()
+            for ticket in sorted(self.under_way):
+                self.under_way.pop(ticket)
+                self.ledger.admit(ticket, scored(ticket, self.version), self.version)
+            self.learn()
+        assert self.version == self.updates
+
+
+Training.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, derandomize=True)
+TestTraining = Training.TestCase

@@ -1,0 +1,216 @@
+"""The update of one group, with plain autograd in DeepSpeed's place."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from learner.group import spread
+from learner.update import GroupUpdate, GroupWork, Statistics, merge
+from rc_grpo.algorithm import solver
+from rc_grpo.algorithm.objective import on_policy_pull
+from rc_grpo.config import ObjectiveConfig
+from rc_grpo.editor import lora
+from rc_grpo.editor.denoiser import KontextDenoiser
+from rc_grpo.messages import CandidateGroup, Conditions, PolicyVersion, RolloutSeeds
+from rc_grpo.seeds import normal
+
+ADVANTAGES = np.array([0.4, -1.2, 1.5, -0.7])
+ANCHORS = (1, 3)
+
+
+def work_for(advantages: np.ndarray = ADVANTAGES, steps: tuple[int, ...] = (0, 1, 2), **changes: object) -> GroupWork:
+    values = {"group": None, "conditions": None, "advantages": advantages, "anchors": ANCHORS, "steps": steps}
+    return GroupWork(**(values | {"on_policy": True} | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def policy(denoiser: KontextDenoiser) -> KontextDenoiser:
+    torch.manual_seed(2)
+    weights = lora.state(denoiser.transformer)
+    lora.load(denoiser.transformer, {name: tensor + 0.05 * torch.randn_like(tensor) for name, tensor in weights.items()})
+    return denoiser
+
+
+def make_group(policy: KontextDenoiser, conditions: Conditions, steps: int = 3, method: str = "euler") -> CandidateGroup:
+    tokens, channels = policy.latent_shape(conditions)
+    reference = normal(10, tokens, channels)
+    noise = torch.stack([reference] + [0.9 * reference + 0.4 * normal(10 + i, tokens, channels) for i in (1, 2, 3)])
+    sigmas = policy.sigmas(steps, conditions)
+    with torch.no_grad():
+        states = solver.integrate(policy.velocity(conditions), noise, sigmas, method)  # type: ignore[arg-type]
+    mask = np.zeros(tokens, dtype=bool)
+    mask[3:7] = True
+    return CandidateGroup(
+        task_id="t",
+        seeds=RolloutSeeds(10, (11, 12, 13)),
+        policy=PolicyVersion(1, "d", 22, is_identity=False),
+        sigmas=sigmas.numpy(),
+        token_mask=mask,
+        images=np.zeros((4, 16, 16, 3), dtype=np.uint8),
+        background_drift=np.zeros(4, dtype=np.float32),
+        states=states.transpose(0, 1).numpy(),
+    )
+
+
+def gradients(
+    policy: KontextDenoiser,
+    group: CandidateGroup,
+    conditions: Conditions,
+    config: ObjectiveConfig,
+    work: GroupWork,
+    old: Callable[[torch.Tensor], torch.Tensor] = lambda path: path,
+    method: str = "euler",
+    scale: float = 1.0,
+) -> tuple[torch.Tensor, dict[str, float]]:
+    parameters = list(lora.parameters(policy.transformer).values())
+    for parameter in parameters:
+        parameter.grad = None
+    update, statistics = GroupUpdate(policy, group, conditions, work, config, method), Statistics()  # type: ignore[arg-type]
+    update.backward(update.stored, old(update.stored), scale, torch.Tensor.backward, statistics)
+    return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]), statistics.result()
+
+
+@pytest.mark.parametrize("method", ["euler", "heun", "dpmpp_2m"])
+def test_on_policy_the_gradient_is_the_closed_form_pull_through_the_whole_chain(
+    policy: KontextDenoiser, conditions: Conditions, method: str
+) -> None:
+    group = make_group(policy, conditions, method=method)
+    config = ObjectiveConfig()
+    got, _ = gradients(policy, group, conditions, config, work_for(), method=method)
+
+    update = GroupUpdate(policy, group, conditions, work_for(), config, method)  # type: ignore[arg-type]
+    parameters = list(lora.parameters(policy.transformer).values())
+    candidates = torch.tensor(group.states).transpose(0, 1)
+    path = solver.integrate(policy.velocity(conditions), update.stored[0], torch.tensor(group.sigmas), method)  # type: ignore[arg-type]
+    objective = torch.zeros(())
+    for t in (1, 2, 3):
+        pull = on_policy_pull(candidates[t], torch.tensor(ADVANTAGES), update._weights)
+        objective = objective + (path[t] * pull).sum() / (len(ANCHORS) * 3)
+    expected = torch.cat([g.flatten() for g in torch.autograd.grad(-objective, parameters)])
+    assert (got - expected).norm() / expected.norm() < 2e-4
+
+
+def test_the_ratio_is_exactly_one_on_policy_in_both_regions(policy: KontextDenoiser, conditions: Conditions) -> None:
+    _, statistics = gradients(policy, make_group(policy, conditions), conditions, ObjectiveConfig(), work_for())
+    assert statistics["max_abs_log_ratio"] == 0.0
+    assert statistics["max_abs_log_ratio_edit"] == statistics["max_abs_log_ratio_background"] == 0.0
+    assert statistics["kl"] == 0.0
+    assert statistics["clip_fraction"] == 0.0
+
+
+def test_learner_and_rollout_agree_on_every_step_and_other_weights_are_seen_not_to(
+    policy: KontextDenoiser, conditions: Conditions
+) -> None:
+    group = make_group(policy, conditions)
+    _, same = gradients(policy, group, conditions, ObjectiveConfig(), work_for())
+    assert same["recomputed_max_deviation"] < 1e-5
+    weights = lora.state(policy.transformer)
+    lora.load(policy.transformer, {name: 1.5 * tensor for name, tensor in weights.items()})
+    _, other = gradients(policy, group, conditions, ObjectiveConfig(), work_for())
+    assert other["recomputed_max_deviation"] > 100 * same["recomputed_max_deviation"]
+    assert other["max_abs_log_ratio"] == 0.0  # stop-gradient: only the recomputation tells
+
+
+def test_step_and_chain_are_the_same_for_a_single_step(policy: KontextDenoiser, conditions: Conditions) -> None:
+    group = make_group(policy, conditions, steps=1)
+    chain, _ = gradients(policy, group, conditions, ObjectiveConfig(), work_for(steps=(0,)))
+    step, _ = gradients(policy, group, conditions, ObjectiveConfig(anchor_path="step"), work_for(steps=(0,)))
+    torch.testing.assert_close(chain, step, rtol=1e-5, atol=1e-9)
+
+
+def test_on_policy_paths_have_the_rolled_out_values(policy: KontextDenoiser, conditions: Conditions) -> None:
+    group = make_group(policy, conditions)
+    for config in (ObjectiveConfig(), ObjectiveConfig(anchor_path="step")):
+        update = GroupUpdate(policy, group, conditions, work_for(), config, "euler")
+        torch.testing.assert_close(update.anchor_path(), update.stored, rtol=1e-4, atol=1e-5)
+
+
+def test_flipping_every_advantage_flips_the_gradient(policy: KontextDenoiser, conditions: Conditions) -> None:
+    group = make_group(policy, conditions)
+    plus, _ = gradients(policy, group, conditions, ObjectiveConfig(), work_for())
+    minus, _ = gradients(policy, group, conditions, ObjectiveConfig(), work_for(-ADVANTAGES))
+    torch.testing.assert_close(plus, -minus, rtol=1e-4, atol=1e-9)
+
+
+def test_work_without_weight_adds_nothing_but_runs_as_many_backward_passes(
+    policy: KontextDenoiser, conditions: Conditions
+) -> None:
+    group = make_group(policy, conditions)
+    calls: list[torch.Tensor] = []
+
+    def backward(scalar: torch.Tensor) -> None:
+        calls.append(scalar)
+        scalar.backward()
+
+    update = GroupUpdate(policy, group, conditions, work_for(), ObjectiveConfig(), "euler")
+    update.backward(update.stored, update.stored, 0.0, backward, Statistics())
+    assert len(calls) == 3
+    assert all(not parameter.grad.any() for parameter in lora.parameters(policy.transformer).values())
+
+
+def test_a_failed_candidate_is_out_of_the_loss_and_no_nan_reaches_the_gradient(
+    policy: KontextDenoiser, conditions: Conditions
+) -> None:
+    group = make_group(policy, conditions)
+    got, _ = gradients(
+        policy, group, conditions, ObjectiveConfig(), work_for(np.array([0.5, np.nan, 0.5, -1.0]))
+    )
+    assert torch.isfinite(got).all()
+    assert got.any()
+
+
+def test_a_stale_group_is_measured_against_the_path_that_was_rolled_out(
+    policy: KontextDenoiser, conditions: Conditions
+) -> None:
+    group = make_group(policy, conditions)
+    weights = lora.state(policy.transformer)
+    lora.load(policy.transformer, {name: 1.2 * tensor for name, tensor in weights.items()})
+    update = GroupUpdate(policy, group, conditions, work_for(on_policy=False), ObjectiveConfig(clip=0.2), "euler")
+    statistics = Statistics()
+    update.backward(update.anchor_path(), update.stored, 1.0, torch.Tensor.backward, statistics)
+    result = statistics.result()
+    assert result["max_abs_log_ratio"] > 0
+    assert result["recomputed_max_deviation"] < 1e-5
+
+
+def test_the_reference_penalty_pulls_towards_the_base_model(policy: KontextDenoiser, conditions: Conditions) -> None:
+    group = make_group(policy, conditions)
+    config = ObjectiveConfig(reference_penalty=10.0)
+    parameters = lora.parameters(policy.transformer)
+
+    def distance() -> float:
+        x = torch.tensor(group.states[:, 0])
+        with torch.no_grad():
+            value = policy.velocity(conditions)(x, 1.0)
+            with lora.disabled(policy.transformer):
+                return float((value - policy.velocity(conditions)(x, 1.0)).square().mean())
+
+    before = distance()
+    for _ in range(20):
+        gradients(policy, group, conditions, config, work_for(np.zeros(4)))
+        with torch.no_grad():
+            for parameter in parameters.values():
+                parameter -= 1.0 * parameter.grad
+    assert distance() < 0.9 * before
+
+
+def test_a_group_without_its_trajectory_is_refused(policy: KontextDenoiser, conditions: Conditions) -> None:
+    group = make_group(policy, conditions)
+    bare = CandidateGroup(**{**vars(group), "states": None})
+    with pytest.raises(ValueError, match="without its trajectory"):
+        GroupUpdate(policy, bare, conditions, work_for(), ObjectiveConfig(), "euler")
+
+
+@pytest.mark.parametrize(("groups", "ranks"), [(1, 1), (5, 2), (6, 3), (2, 4)])
+def test_groups_are_dealt_whole_and_every_rank_gets_as_many(groups: int, ranks: int) -> None:
+    work = [work_for(anchors=(index,)) for index in range(groups)]
+    shares = spread(work, ranks)
+    assert len({len(share) for share in shares}) == 1
+    counted = [item.anchors[0] for share in shares for item in share if item.weight > 0]
+    assert sorted(counted) == list(range(groups))
+
+
+def test_statistics_of_ranks_merge_by_their_kind() -> None:
+    assert merge([{"max_a": 1.0, "b": 1.0}, {"max_a": 3.0, "b": 2.0}, {"c": 5.0}]) == {"max_a": 3.0, "b": 1.5, "c": 5.0}

@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+
+from rc_grpo.config import ConfigError, RunConfig, dump, load, parse
+
+POCKET = Path("deploy/configs/pocket.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(Path("deploy/configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_packaged_config_is_valid_and_survives_a_round_trip(path: Path, tmp_path: Path) -> None:
+    config = load(path)
+    (tmp_path / "again.yaml").write_text(dump(config))
+    assert load(tmp_path / "again.yaml") == config
+
+
+def test_an_override_reaches_its_key_and_its_neighbours_stay() -> None:
+    config = load(POCKET, ("rollout.alpha_edit=0.25", "learner.zero_stage=2"))
+    assert (config.rollout.alpha_edit, config.learner.zero_stage) == (0.25, 2)
+    assert config.rollout.group_size == load(POCKET).rollout.group_size
+
+
+@pytest.mark.parametrize(
+    ("override", "names"),
+    [
+        ("rollout.groupsize=3", "rollout.groupsize"),
+        ("colour=red", "colour"),
+        ("rollout.alpha_edit=1.5", "rollout.alpha_edit"),
+        ("objective.anchors=99", "objective.anchors"),
+        ("objective.trained_steps=2", "objective.trained_steps"),
+        ("rollout.acd.enabled=false", "objective.acd_weight"),
+        ("data.heldout=null", "data.heldout"),
+        ("name=../escape", "name"),
+        ("seed", "a.b=value"),
+        ("seed.deep=1", "seed"),
+    ],
+)
+def test_a_bad_key_or_value_is_named(override: str, names: str) -> None:
+    with pytest.raises(ConfigError, match=names.replace(".", r"\.")):
+        load(POCKET, (override,))
+
+
+def test_a_config_cannot_be_changed_after_validation() -> None:
+    config = load(POCKET)
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 3  # type: ignore[misc]
+
+
+def test_missing_and_malformed_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
+        load(tmp_path / "nowhere.yaml")
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(ConfigError, match="mapping"):
+        load(tmp_path / "list.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [")
+    with pytest.raises(ConfigError, match="not YAML"):
+        load(tmp_path / "broken.yaml")
+
+
+def test_defaults_are_those_of_the_design() -> None:
+    config = parse({"name": "x", "data": {"train": {"format": "pocket"}, "heldout": {"format": "pocket"}}})
+    assert isinstance(config, RunConfig)
+    assert (config.rollout.group_size, config.rollout.steps, config.objective.anchors) == (12, 8, 4)
+    assert (config.rollout.alpha_edit, config.rollout.alpha_base) == (0.3, 0.01)
+    assert (config.objective.tau_edit, config.objective.tau_base, config.objective.clip) == (0.9, 1.1, 1e-4)
+    assert (config.editor.lora.rank, config.editor.lora.alpha, len(config.editor.lora.targets)) == (32, 64, 8)
+    assert config.rollout.acd.layers == tuple(range(28, 38))
+    assert config.evaluation.steps == 28
