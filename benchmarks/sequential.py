@@ -3,7 +3,7 @@
 For sweeps of hyper-parameters, where starting a cluster for each point would cost more than the point. Many points run
 side by side on one GPU:
 
-    python -m benchmarks.sequential --config pocket --sweep sweep.yaml --processes 8 --out DIR
+    python -m benchmarks.sequential --sweep sweep.yaml --processes 8 --out DIR
 
 ``sweep.yaml`` holds a list of override lists, one for each point.
 """
@@ -19,7 +19,6 @@ import numpy as np
 import torch
 import yaml
 
-from deploy.cli import find_config
 from deploy.ledger import Ledger
 from learner.update import GroupUpdate, GroupWork, Statistics
 from rc_grpo.algorithm.rewards import combine, group_advantages
@@ -30,8 +29,8 @@ from rc_grpo.editor import lora
 from rc_grpo.editor.kontext import KontextEditor, load_editor
 from rc_grpo.messages import EditTask, PolicyVersion, RolloutSeeds
 from rc_grpo.seeds import derive
-from reward_service.actor import make_judge, score_group
 from reward_service.judge import Judge
+from reward_service.scoring import make_judge, score_group
 from rollout_workers.rollout import prepare, roll_out
 
 POLICY = PolicyVersion(0, "sequential", 0, is_identity=False)
@@ -87,7 +86,9 @@ def run(config: RunConfig, log: Any, every: int, deadline: float) -> None:
         for index in kept:
             task, conditions, group, _ = batch[index]
             anchors = sample_anchors(group.size, settings.anchors, derive(config.seed, "anchors", update, task.task_id))
-            work = GroupWork(None, None, advantages[index].numpy(), tuple(anchors), tuple(range(config.rollout.steps)), True)
+            work = GroupWork(
+                None, None, advantages[index].numpy(), tuple(anchors), tuple(range(config.rollout.steps)), True
+            )
             step = GroupUpdate(editor, group, conditions, work, settings, config.rollout.solver)
             step.backward(step.stored, step.stored, 1 / len(kept), torch.Tensor.backward, statistics)
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.learner.grad_norm)
@@ -115,15 +116,16 @@ def _point(arguments: tuple[int, list[str], str, str, int, float]) -> str:
             file.write(json.dumps(record | {"seconds": round(time.monotonic() - started, 1)}) + "\n")
 
         log({"overrides": overrides})
-        run(load(find_config(name), tuple(overrides)), log, every, started + seconds)
+        run(load(Path(name), tuple(overrides)), log, every, started + seconds)
     return f"{index} {overrides}"
 
 
 def main() -> None:
     """Run the points of a sweep, several at a time."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", default="pocket")
+    parser.add_argument("--config", default="deploy/configs/pocket.yaml")
     parser.add_argument("--sweep", type=Path, required=True)
+    parser.add_argument("--set", action="append", default=[], help="an override for every point")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--every", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=1e9, help="a point stops after so long")
@@ -131,7 +133,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     points = [
-        (index, overrides, options.config, str(options.out), options.every, options.seconds)
+        (index, options.set + overrides, options.config, str(options.out), options.every, options.seconds)
         for index, overrides in enumerate(yaml.safe_load(options.sweep.read_text()))
     ]
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:

@@ -1,6 +1,7 @@
 """The ``rc-grpo`` command."""
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -120,6 +121,7 @@ def _resolve(name: str, overrides: list[str] | None) -> RunConfig:
 @contextmanager
 def _plain_errors() -> Iterator[None]:
     """Say what is wrong in a line or two where the user can mend it; everything else keeps its traceback."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         yield

@@ -75,7 +75,12 @@ def test_the_attention_reward_is_the_mean_recording_and_nan_when_there_is_none()
 
 def test_a_failed_score_survives_as_nan_with_its_reason() -> None:
     scores = GroupScores(
-        "t", "judge", np.array([0.5, np.nan]), np.array([1.0, 1.1]), {"success": np.array([3.0, np.nan])}, (None, "timeout")
+        "t",
+        "judge",
+        np.array([0.5, np.nan]),
+        np.array([1.0, 1.1]),
+        {"success": np.array([3.0, np.nan])},
+        (None, "timeout"),
     )
     again = GroupScores.from_arrow(scores.to_arrow())
     np.testing.assert_array_equal(again.task_reward, scores.task_reward)

@@ -98,7 +98,8 @@ def test_recording_under_gradients_is_refused(
 
 
 def test_a_layer_that_does_not_exist_is_named(denoiser: KontextDenoiser, mask: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match=r"layer 4; this model has layers 0\.\.3"), denoiser.recording(
-        (4,), mask, torch.ones(3, dtype=torch.bool)
+    with (
+        pytest.raises(ValueError, match=r"layer 4; this model has layers 0\.\.3"),
+        denoiser.recording((4,), mask, torch.ones(3, dtype=torch.bool)),
     ):
         pass

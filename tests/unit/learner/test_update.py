@@ -29,11 +29,15 @@ def work_for(advantages: np.ndarray = ADVANTAGES, steps: tuple[int, ...] = (0, 1
 def policy(denoiser: KontextDenoiser) -> KontextDenoiser:
     torch.manual_seed(2)
     weights = lora.state(denoiser.transformer)
-    lora.load(denoiser.transformer, {name: tensor + 0.05 * torch.randn_like(tensor) for name, tensor in weights.items()})
+    lora.load(
+        denoiser.transformer, {name: tensor + 0.05 * torch.randn_like(tensor) for name, tensor in weights.items()}
+    )
     return denoiser
 
 
-def make_group(policy: KontextDenoiser, conditions: Conditions, steps: int = 3, method: str = "euler") -> CandidateGroup:
+def make_group(
+    policy: KontextDenoiser, conditions: Conditions, steps: int = 3, method: str = "euler"
+) -> CandidateGroup:
     tokens, channels = policy.latent_shape(conditions)
     reference = normal(10, tokens, channels)
     noise = torch.stack([reference] + [0.9 * reference + 0.4 * normal(10 + i, tokens, channels) for i in (1, 2, 3)])
@@ -154,9 +158,7 @@ def test_a_failed_candidate_is_out_of_the_loss_and_no_nan_reaches_the_gradient(
     policy: KontextDenoiser, conditions: Conditions
 ) -> None:
     group = make_group(policy, conditions)
-    got, _ = gradients(
-        policy, group, conditions, ObjectiveConfig(), work_for(np.array([0.5, np.nan, 0.5, -1.0]))
-    )
+    got, _ = gradients(policy, group, conditions, ObjectiveConfig(), work_for(np.array([0.5, np.nan, 0.5, -1.0])))
     assert torch.isfinite(got).all()
     assert got.any()
 

@@ -1,0 +1,110 @@
+"""CompBench, the benchmark: its folders as its own script lays them out, and its parquet files as the hub has them."""
+
+import json
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rc_grpo.data.errors import DataError
+from rc_grpo.data.record import Record, text
+
+logger = logging.getLogger(__name__)
+
+FAMILIES = ("add", "remove", "replace")
+"""The three families of local editing that the paper evaluates; its others have no mask or no single one."""
+
+HUB_COLUMNS = {
+    "task_id": "image_path",
+    "kind": "task",
+    "source": "input_image",
+    "instruction": "instruction",
+    "mask": "mask",
+    "target": "edited_image",
+    "caption": "caption",
+}
+"""Field -> column of the hub's files, whose split is called train and is the benchmark nevertheless."""
+
+
+def is_hub_data(columns: Collection[str]) -> bool:
+    """Whether a file with these columns is the hub's CompBench; a column added to them does not change what it is."""
+    return set(HUB_COLUMNS.values()) <= set(columns)
+
+
+def task_id(family: str, image_path: str) -> str:
+    """Return ``family/image_path``, which is also where CompBench's script looks for the edited image."""
+    return f"{family}/{image_path}"
+
+
+@dataclass(frozen=True)
+class CompBench:
+    """Reader of ``tasks/{add,remove,replace}/metadata.json`` and the image folders beside it.
+
+    Attributes:
+        root: the folder of the families.
+        items: family, number in its metadata, and entry of every task.
+        with_target: families that have a folder of true results.
+    """
+
+    root: Path
+    items: tuple[tuple[str, int, Mapping[str, Any]], ...]
+    with_target: frozenset[str]
+
+    @classmethod
+    def open(cls, path: Path) -> "CompBench":
+        """Read the metadata of every family there is.
+
+        Raises:
+            DataError: ``path`` is not CompBench's folder, or a metadata file is not a list of objects.
+        """
+        root = path / "tasks" if (path / "tasks").is_dir() else path
+        files = {family: root / family / "metadata.json" for family in FAMILIES}
+        present = [family for family, file in files.items() if file.is_file()]
+        if not present:
+            raise DataError(
+                f"{path} is not CompBench's folder: there is none of {', '.join(map(str, files.values()))}. "
+                "Its own download_from_hf.py makes it"
+            )
+        if missing := [family for family in FAMILIES if family not in present]:
+            logger.warning(
+                "%s: no %s; the benchmark's overall figure wants all three families", root, ", ".join(missing)
+            )
+        items = [(family, i, item) for family in present for i, item in enumerate(_entries(files[family]))]
+        targets = frozenset(family for family in present if (root / family / "edited_image").is_dir())
+        return cls(root, tuple(items), targets)
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self.record(i) for i in range(len(self.items)))
+
+    def record(self, index: int) -> Record:
+        """Return one task; its images are named, not read."""
+        family, number, item = self.items[index]
+        # The script takes either name.
+        name = text(item.get("image_path")) or text(item.get("image_name"))
+        return Record(
+            place=f"{self.root / family / 'metadata.json'}, entry {number}",
+            task_id=task_id(family, name or f"entry-{number:06d}"),
+            values={
+                "kind": family,
+                "source": f"input_image/{name}",
+                "instruction": item.get("instruction"),
+                "mask": f"mask/{name}",
+                "target": f"edited_image/{name}" if family in self.with_target else None,
+                "caption": item.get("caption"),
+            },
+            folder=self.root / family,
+            fault=None if name else "the entry has no image_path",
+            # Its script scales image and mask to 512x512 each for itself, so that their sizes need not agree.
+            stretch_mask=True,
+        )
+
+
+def _entries(file: Path) -> list[Mapping[str, Any]]:
+    try:
+        entries = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{file} is not JSON: {error}") from error
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise DataError(f"{file} must hold a list of objects")
+    return entries

@@ -1,0 +1,74 @@
+"""The one way in: a task source of the config becomes a set of tasks."""
+
+import logging
+from pathlib import Path
+from typing import Literal
+
+from rc_grpo.config import TaskSource
+from rc_grpo.data.compbench import CompBench
+from rc_grpo.data.errors import DataError
+from rc_grpo.data.jsonl import JsonLines
+from rc_grpo.data.parquet import Parquet
+from rc_grpo.data.record import Reader
+from rc_grpo.data.tasks import TaskSet, checked
+from rc_grpo.pocket.world import PocketWorld
+
+logger = logging.getLogger(__name__)
+
+Purpose = Literal["train", "evaluate"]
+_POCKET_SIZES = {"train": 2000, "heldout": 300}
+
+
+def load_tasks(source: TaskSource, purpose: Purpose = "train") -> TaskSet:
+    """Return the tasks of a source, every one of them checked.
+
+    Masks are decoded here, images when a task is asked for: bad data fail before a GPU is touched, and a large set
+    costs no memory.
+
+    Args:
+        source: where from, and how to read it.
+        purpose: what for. CompBench is for evaluation; training on it wants ``allow_benchmark``.
+
+    Raises:
+        DataError: the data set is missing, empty, not as described or holds an unusable task (see ``on_bad_task``), or
+            it is the benchmark and meant for training.
+    """
+    if source.format == "pocket":
+        _no_columns(source)
+        world = PocketWorld(source.split, source.limit or _POCKET_SIZES[source.split])
+        return TaskSet(world.__getitem__, range(len(world)))
+    assert source.path is not None
+    return checked(_reader(source, source.path, purpose), source, str(source.path))
+
+
+def _reader(source: TaskSource, path: Path, purpose: Purpose) -> Reader:
+    match source.format:
+        case "jsonl":
+            return JsonLines.open(path, source.columns)
+        case "compbench":
+            _no_columns(source)
+            _allow_benchmark(source, purpose)
+            return CompBench.open(path)
+    parquet = Parquet.open(path, source.columns)
+    if parquet.is_benchmark:
+        _allow_benchmark(source, purpose)
+    return parquet
+
+
+def _no_columns(source: TaskSource) -> None:
+    if source.columns:
+        raise DataError(
+            f"format {source.format!r} has fields of its own; remove `columns` ({', '.join(source.columns)})"
+        )
+
+
+def _allow_benchmark(source: TaskSource, purpose: Purpose) -> None:
+    if purpose == "evaluate":
+        return
+    if not source.allow_benchmark:
+        raise DataError(
+            f"{source.path} is CompBench, the benchmark (the hub calls its split `train`, which it is not); "
+            "a model trained on it has no score on it. Train on other data, or set allow_benchmark: true, "
+            "which the run's metadata keep"
+        )
+    logger.warning("training on CompBench, the benchmark, as allow_benchmark says: its score will mean nothing")

@@ -1,0 +1,70 @@
+"""A real local Ray cluster, shared by the module's runs, and short trainings of the real pocket editor on it."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from rich.console import Console
+
+from deploy.loop import train
+from deploy.progress import Progress
+from deploy.run import Run
+from rc_grpo.config import RunConfig, load
+
+POCKET = Path("deploy/configs/pocket.yaml")
+SHORT = (
+    "loop.updates=2",
+    "loop.groups_per_update=3",
+    "rollout.group_size=4",
+    "rollout.steps=3",
+    "objective.anchors=2",
+    "rollout.workers=1",
+    "learner.threads=1",
+    "data.train.limit=12",
+    "data.heldout.limit=4",
+    "evaluation.tasks=0",
+    "output.experience=none",
+)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=8, include_dashboard=False, runtime_env={"env_vars": {"TRANSFORMERS_VERBOSITY": "error"}})
+    yield
+    ray.shutdown()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run left."""
+
+    folder: Path
+    summary: dict[str, Any]
+    updates: list[dict[str, Any]]
+
+    @property
+    def digest(self) -> str:
+        return str(self.summary["final_version"]["digest"])
+
+
+def short_config(root: Path, name: str, *overrides: str) -> RunConfig:
+    return load(POCKET, (*SHORT, f"name={name}", f"output.root={root}", *overrides))
+
+
+def train_short(root: Path, name: str, *overrides: str) -> Finished:
+    """Train on the cluster that is up, and read back what the run wrote."""
+    config = short_config(root, name, *overrides)
+    with Progress(Console(quiet=True)) as progress:
+        asyncio.run(asyncio.wait_for(train(Run(config, progress)), 240))
+    return read_run(root / name)
+
+
+def read_run(folder: Path) -> Finished:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    summary = json.loads((folder / "summary.json").read_text())
+    return Finished(folder, summary, [line for line in lines if line["event"] == "update"])

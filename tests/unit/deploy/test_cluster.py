@@ -1,0 +1,34 @@
+import pytest
+
+from deploy.cluster import Demand, PlacementError, check_placement
+from rc_grpo.config import Resources
+
+EIGHT_GPUS = {"CPU": 64.0, "GPU": 8.0, "node:10.0.0.1": 1.0}
+
+
+def test_a_run_that_fits_passes() -> None:
+    check_placement(
+        [Demand("rollout", 6, Resources(num_gpus=1)), Demand("learner", 2, Resources(num_gpus=1))], [EIGHT_GPUS]
+    )
+
+
+def test_too_many_actors_fail_with_the_numbers() -> None:
+    asked = [Demand("rollout", 7, Resources(num_gpus=1)), Demand("learner", 2, Resources(num_gpus=1))]
+    with pytest.raises(PlacementError, match=r"GPU: 9 asked, 8 in the cluster") as error:
+        check_placement(asked, [EIGHT_GPUS])
+    assert "rollout    7 x (CPU 1, GPU 1)" in str(error.value)
+    assert "rollout.workers" in str(error.value)
+
+
+def test_an_actor_that_fits_on_no_node_is_named_even_if_the_sum_would_do() -> None:
+    with pytest.raises(PlacementError, match="no node holds one learner actor"):
+        check_placement([Demand("learner", 1, Resources(num_gpus=4))], [{"CPU": 8.0, "GPU": 2.0}] * 4)
+
+
+def test_a_custom_resource_that_nobody_has_is_named() -> None:
+    with pytest.raises(PlacementError, match="reward_node: 1 asked, 0 in the cluster"):
+        check_placement([Demand("reward", 1, Resources(custom={"reward_node": 1}))], [EIGHT_GPUS])
+
+
+def test_fractions_of_a_machine_add_up() -> None:
+    check_placement([Demand("rollout", 3, Resources(num_cpus=0.1))] * 10, [{"CPU": 3.0}])

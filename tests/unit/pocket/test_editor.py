@@ -1,0 +1,93 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FluxKontextPipeline
+
+from rc_grpo.pocket import MAX_SEQUENCE_LENGTH, MODEL_PATH
+from rc_grpo.pocket.evaluate import edit, scores
+from rc_grpo.pocket.flow import shifted
+from rc_grpo.pocket.pairs import imperfect, to_float
+from rc_grpo.pocket.tokenizers import clip_tokenizer, t5_tokenizer
+from rc_grpo.pocket.world import PLACES, SIZES, SPRITES, TEMPLATES, PocketWorld, article
+
+INSTRUCTIONS = [
+    template.format(old=old, new=new, place=place, size=size, article=article(new))
+    for templates in TEMPLATES.values()
+    for template in templates
+    for old, new in zip(SPRITES, reversed(SPRITES), strict=True)
+    for place in PLACES
+    for size in SIZES
+]
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Any:
+    loaded = FluxKontextPipeline.from_pretrained(MODEL_PATH)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+def test_the_model_is_small_and_whole_in_float32(pipeline: Any) -> None:
+    assert sum(path.stat().st_size for path in MODEL_PATH.rglob("*") if path.is_file()) < 16 * 2**20
+    for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
+        assert {parameter.dtype for parameter in getattr(pipeline, name).parameters()} == {torch.float32}
+
+
+def test_every_instruction_fits_without_unknown_tokens(pipeline: Any) -> None:
+    tokenizer = pipeline.tokenizer_2
+    encoded = tokenizer(INSTRUCTIONS).input_ids
+    assert max(map(len, encoded)) <= MAX_SEQUENCE_LENGTH
+    assert not any(tokenizer.unk_token_id in ids for ids in encoded)
+    # One token a word: the editor never sees a word in pieces.
+    assert [len(ids) - 1 for ids in encoded] == [len(text.split()) for text in INSTRUCTIONS]
+
+
+def test_saved_tokenizers_are_those_of_this_world(pipeline: Any) -> None:
+    texts = [*INSTRUCTIONS[::50], "Add a purple dinosaur!"]
+    # CLIP's ids depend on how its trainer broke ties; the pieces do not.
+    pieces = [
+        [words.convert_ids_to_tokens(ids) for ids in words(texts[:-1]).input_ids]
+        for words in (pipeline.tokenizer, clip_tokenizer())
+    ]
+    assert pieces[0] == pieces[1]
+    assert pipeline.tokenizer_2(texts).input_ids == t5_tokenizer()(texts).input_ids
+
+
+def test_edits_move_the_region_towards_the_target(pipeline: Any) -> None:
+    report = scores(pipeline, tasks=6, seeds=1)
+    assert report["all"]["relative_error"] < 0.9
+    assert report["all"]["background_drift"] < 0.2
+
+
+def test_the_noise_alone_decides_an_edit(pipeline: Any) -> None:
+    task = PocketWorld("heldout", 1)[0]
+    images = edit(pipeline, task, [0, 1], steps=2)
+    again = edit(pipeline, task, [0, 1], steps=2)
+    np.testing.assert_array_equal(images, again)
+    assert np.abs(images[0] - images[1]).max() > 0.01
+
+
+def test_shifted_times_are_the_pipelines_own_sigmas(pipeline: Any) -> None:
+    edit(pipeline, PocketWorld("heldout", 1)[0], [0], steps=4)
+    torch.testing.assert_close(
+        shifted(torch.linspace(1, 0.25, 4)), pipeline.scheduler.sigmas[:4].float().cpu(), atol=1e-5, rtol=0
+    )
+
+
+def test_imperfect_pairs_are_weak_or_spilled_in_half_the_cases() -> None:
+    world = PocketWorld("train", 3)
+    scenes = [world.scene(0)] * 200
+    source, target = (
+        to_float(torch.stack([torch.from_numpy(np.array(getattr(scene, name))) for scene in scenes])).permute(
+            0, 3, 1, 2
+        )
+        for name in ("source", "target")
+    )
+    noisy = imperfect(source, target, torch.Generator().manual_seed(0))
+    outside = torch.from_numpy(np.array(scenes[0].mask == 0))
+    drift = (noisy - source)[:, :, outside].abs().amax(dim=(1, 2)) > 1e-4
+    clean = (noisy - target).abs().amax(dim=(1, 2, 3)) < 1e-4
+    assert 0.35 < drift.float().mean() < 0.6
+    assert 0.15 < clean.float().mean() < 0.4

@@ -1,0 +1,175 @@
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from rc_grpo.config import PoolConfig
+from rc_grpo.pool import DeadlineExceededError, Member, PoolError, WorkerPool
+
+
+class LostError(Exception):
+    pass
+
+
+class Fake:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.stopped = False
+
+
+def make_pool(
+    workers: int = 2, start: Callable[[str], Awaitable[Fake]] | None = None, **settings: float
+) -> WorkerPool[Fake]:
+    async def quick(name: str) -> Fake:
+        return Fake(name)
+
+    def stop(worker: Fake) -> None:
+        worker.stopped = True
+
+    config = PoolConfig(workers=workers, **settings)  # type: ignore[arg-type]
+    return WorkerPool("fake", config, start or quick, stop, (LostError,))
+
+
+async def name_of(member: Member[Fake]) -> str:
+    await asyncio.sleep(0.01)
+    return member.handle.name
+
+
+def test_calls_are_spread_over_workers_one_at_a_time_each() -> None:
+    async def scenario() -> None:
+        pool, busy = make_pool(workers=3), set()
+
+        async def call(member: Member[Fake]) -> str:
+            assert member.name not in busy
+            busy.add(member.name)
+            await asyncio.sleep(0.01)
+            busy.remove(member.name)
+            return member.name
+
+        await pool.open()
+        names = await asyncio.gather(*(pool.run("a call", call) for _ in range(9)))
+        assert {name: names.count(name) for name in names} == {"fake-0": 3, "fake-1": 3, "fake-2": 3}
+
+    asyncio.run(scenario())
+
+
+def test_a_lost_worker_is_stopped_replaced_and_its_call_made_elsewhere() -> None:
+    async def scenario() -> None:
+        pool = make_pool(workers=2)
+        await pool.open()
+        victims = [member.handle for member in pool.members if member.name == "fake-0"]
+
+        async def call(member: Member[Fake]) -> str:
+            if member.name == "fake-0":
+                raise LostError("killed")
+            return await name_of(member)
+
+        results = await asyncio.gather(*(pool.run("a call", call) for _ in range(4)))
+        await asyncio.sleep(0.05)
+        assert "fake-0" not in results
+        assert [victim.stopped for victim in victims] == [True]
+        assert sorted(member.name for member in pool.members) == ["fake-1", "fake-2"]
+        assert pool.statistics.lost == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_silent_worker_is_given_up_at_its_deadline() -> None:
+    async def scenario() -> None:
+        pool = make_pool(workers=1, call_deadline_s=0.05)
+        await pool.open()
+
+        async def call(member: Member[Fake]) -> str:
+            if member.name == "fake-0":
+                await asyncio.sleep(60)
+            return member.name
+
+        assert await pool.run("the scoring of task-7", call) == "fake-1"
+        assert "fake-0 did not answer the scoring of task-7 within 0.05 s" in pool.statistics.reasons[0]
+
+    asyncio.run(scenario())
+
+
+def test_a_call_that_loses_every_worker_ends_with_what_was_tried() -> None:
+    async def scenario() -> None:
+        pool, lost = make_pool(workers=1, attempts=3), itertools.count()
+
+        async def call(member: Member[Fake]) -> None:
+            next(lost)
+            raise LostError("again")
+
+        await pool.open()
+        with pytest.raises(PoolError, match="given to 3 fake workers"):
+            await pool.run("a cursed call", call)
+        assert next(lost) == 3
+
+    asyncio.run(scenario())
+
+
+def test_an_error_of_the_call_itself_is_raised_and_the_worker_kept() -> None:
+    async def scenario() -> None:
+        pool = make_pool(workers=1)
+        await pool.open()
+
+        async def call(member: Member[Fake]) -> None:
+            raise ValueError("bad task")
+
+        with pytest.raises(ValueError, match="bad task"):
+            await pool.run("a call", call)
+        assert await pool.run("a call", name_of) == "fake-0"
+        assert pool.statistics.lost == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_that_does_not_start_in_time_is_named() -> None:
+    async def never(name: str) -> Fake:
+        await asyncio.sleep(60)
+        return Fake(name)
+
+    with pytest.raises(DeadlineExceededError, match=r"fake-0 was not up within start_deadline_s = 0\.05 s"):
+        asyncio.run(make_pool(workers=1, start=never, start_deadline_s=0.05).open())
+
+
+def test_a_replacement_that_cannot_start_ends_the_waiting() -> None:
+    async def once(name: str) -> Fake:
+        if name != "fake-0":
+            raise RuntimeError("no room")
+        return Fake(name)
+
+    async def scenario() -> None:
+        pool = make_pool(workers=1, start=once)
+        await pool.open()
+
+        async def call(member: Member[Fake]) -> None:
+            raise LostError("killed")
+
+        with pytest.raises(PoolError, match="could not be replaced: no room"):
+            await asyncio.wait_for(pool.run("a call", call), 10)
+
+    asyncio.run(scenario())
+
+
+def test_idle_workers_are_reached_and_busy_ones_left_alone() -> None:
+    async def scenario() -> None:
+        pool, reached = make_pool(workers=2), []
+        await pool.open()
+        release = asyncio.Event()
+
+        async def busy(member: Member[Fake]) -> None:
+            await release.wait()
+
+        async def note(member: Member[Fake]) -> None:
+            reached.append(member.name)
+
+        working = asyncio.create_task(pool.run("work", busy))
+        await asyncio.sleep(0.01)
+        await pool.on_idle(note)
+        assert reached == ["fake-1"]
+        release.set()
+        await working
+        await pool.on_idle(note)
+        assert sorted(reached) == ["fake-0", "fake-1", "fake-1"]
+
+    asyncio.run(scenario())
