@@ -1,7 +1,8 @@
 """The pocket training as a newcomer runs it, and what an update costs sequential and overlapped.
 
-One full run of the packaged config gives the held-out gain and the minutes. Then short runs of the same config, synchronous
-and with ``max_staleness: 1`` in turn, give seconds an update; CPU use of the whole machine beside them says what bounds it.
+One full run of the packaged config gives the held-out gain and the minutes. Then short runs of the same config,
+synchronous and with ``max_staleness: 1`` in turn, give seconds an update; the machine's CPU use beside them says what
+bounds it.
 """
 
 import json

@@ -13,7 +13,8 @@ Pixels = NDArray[np.uint8]
 def encode_png(pixels: Pixels) -> bytes:
     """Encode an image ``[H, W, 3]`` or a mask ``[H, W]`` (uint8) as PNG, the lossless format every message carries."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
+    # Level 1 takes a quarter of the time of the default for a sixth more bytes, and a run encodes every candidate.
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
 
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from rc_grpo.images import decode_rgb, encode_png
 from rc_grpo.messages import CandidateGroup, EditTask, PolicyVersion, RolloutSeeds
 from rc_grpo.pocket.world import PocketWorld
-from reward_service.scoring import score_group
 from reward_service.ground_truth import GroundTruthJudge
 from reward_service.judge import Verdict
+from reward_service.scoring import score_group
 
 JUDGE = GroundTruthJudge()
 TASK = PocketWorld("heldout", 30)[3]
