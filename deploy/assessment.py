@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.cluster import connect
+from deploy.contact_sheet import contact_sheet, task_row
 from deploy.evaluation import HeldOut, PairedGain, evaluate
 from deploy.progress import Progress
 from deploy.provenance import provenance
@@ -28,6 +29,7 @@ from reward_service.pool import RewardPool
 from rollout_workers.pool import RolloutPool
 
 MEASURE_DEADLINE_S = 600.0
+TASKS_ON_A_SHEET = 10
 
 
 @ray.remote(num_cpus=0)
@@ -35,8 +37,23 @@ def _measure(task: EditTask, group: pa.RecordBatch) -> dict[str, float]:
     return background_metrics(task, CandidateGroup.from_arrow(group).images[0])
 
 
-def run_assessment(config: RunConfig, folder: Path | None, out: Path | None, console: Console) -> None:
-    """Evaluate the base model and, if given, the LoRA in ``folder``; print a table, write JSON."""
+@ray.remote(num_cpus=0)
+def _draw(tasks: Sequence[EditTask], edits: dict[str, list[Any]], scores: dict[str, list[float]], path: Path) -> None:
+    """Draw source, mask, target and each policy's edit of some tasks."""
+    rows = []
+    for index, task in enumerate(tasks):
+        cells: list[tuple[Any, str]] = []
+        for policy, groups in edits.items():
+            (batch,) = ray.get([groups[index]], timeout=MEASURE_DEADLINE_S)
+            cells.append((CandidateGroup.from_arrow(batch).images[0], f"{policy} {scores[policy][index]:.3f}"))
+        rows.append(task_row(task, cells))
+    contact_sheet(rows).save(path)
+
+
+def run_assessment(
+    config: RunConfig, folder: Path | None, out: Path | None, sheet: Path | None, console: Console
+) -> None:
+    """Evaluate the base model and, if given, the LoRA in ``folder``; print a table, write JSON and a sheet of edits."""
     if config.data.heldout is None or not config.evaluation.tasks:
         raise ValueError("evaluation needs data.heldout and evaluation.tasks > 0")
     check_model(config.editor, config.rollout.acd)
@@ -47,7 +64,7 @@ def run_assessment(config: RunConfig, folder: Path | None, out: Path | None, con
     connect(config)
     try:
         with Progress(console) as progress:
-            results = asyncio.run(_assess(config, policies, tasks, progress))
+            results = asyncio.run(_assess(config, policies, tasks, progress, sheet))
     finally:
         ray.shutdown()
     _print(results, console)
@@ -57,10 +74,15 @@ def run_assessment(config: RunConfig, folder: Path | None, out: Path | None, con
 
 
 async def _assess(
-    config: RunConfig, policies: dict[str, dict[str, Any]], tasks: Sequence[EditTask], progress: Progress
+    config: RunConfig,
+    policies: dict[str, dict[str, Any]],
+    tasks: Sequence[EditTask],
+    progress: Progress,
+    sheet: Path | None,
 ) -> dict[str, tuple[HeldOut, dict[str, float]]]:
     rollouts, judges = RolloutPool(config.editor, config.rollout, config.seed), RewardPool(config.reward)
-    results = {}
+    results: dict[str, tuple[HeldOut, dict[str, float]]] = {}
+    edits: dict[str, list[Any]] = {}
     try:
         await asyncio.gather(rollouts.open(), judges.open())
         for number, (policy, weights) in enumerate(policies.items()):
@@ -74,6 +96,11 @@ async def _assess(
             measured = await asyncio.wait_for(measuring, MEASURE_DEADLINE_S)
             background = {name: float(np.mean([values[name] for values in measured])) for name in measured[0]}
             results[policy] = held_out, background
+            edits[policy] = [item.group for item in scored[:TASKS_ON_A_SHEET]]
+        if sheet is not None:
+            scores = {policy: held_out.reward.tolist() for policy, (held_out, _) in results.items()}
+            drawing = _draw.remote(tasks[:TASKS_ON_A_SHEET], edits, scores, sheet.resolve())
+            await asyncio.wait_for(drawing, MEASURE_DEADLINE_S)
     finally:
         rollouts.close()
         judges.close()

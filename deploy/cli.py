@@ -1,25 +1,19 @@
 """The ``rc-grpo`` command."""
 
-import logging
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from rc_grpo.config import ConfigError, RunConfig, dump, load
-from rc_grpo.data import DataError
-from rc_grpo.pool import DeadlineExceededError, PoolError
+from deploy.configs import find_config
+from deploy.errors import plain_errors
+from rc_grpo.config import RunConfig, dump, load
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Region-constrained GRPO for flow-based image editors."
 )
 console = Console()
-errors = Console(stderr=True)
 
 ConfigArgument = Annotated[
     str, typer.Argument(help="a YAML file, or the name of a packaged config: pocket, flux_kontext_dev")
@@ -31,7 +25,7 @@ LoraOption = Annotated[Path | None, typer.Option(help="folder with LoRA weights,
 @app.command()
 def train(config: ConfigArgument, set_: SetOption = None) -> None:
     """Run a post-training to its end."""
-    with _plain_errors():
+    with plain_errors():
         from deploy.train import run_training
 
         run_training(_resolve(config, set_))
@@ -42,13 +36,14 @@ def evaluate(
     config: ConfigArgument,
     lora: LoraOption = None,
     out: Annotated[Path | None, typer.Option(help="write the figures as JSON")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="draw some of the edits, base and LoRA side by side")] = None,
     set_: SetOption = None,
 ) -> None:
     """Score held-out edits of the base model, and of a LoRA beside it."""
-    with _plain_errors():
+    with plain_errors():
         from deploy.assessment import run_assessment
 
-        run_assessment(_resolve(config, set_), lora, out, console)
+        run_assessment(_resolve(config, set_), lora, out, sheet, console)
 
 
 @app.command()
@@ -65,7 +60,7 @@ def edit(
     set_: SetOption = None,
 ) -> None:
     """Edit one image with the base model and, if given, a LoRA; side by side."""
-    with _plain_errors():
+    with plain_errors():
         from deploy.edit import edit_image
 
         edited, sheet = edit_image(_resolve(config, set_).editor, image, instruction, lora, steps=steps, seed=seed)
@@ -78,7 +73,7 @@ def edit(
 @app.command("config")
 def show_config(config: ConfigArgument, set_: SetOption = None) -> None:
     """Print the resolved, validated configuration."""
-    with _plain_errors():
+    with plain_errors():
         typer.echo(dump(_resolve(config, set_)), nl=False)
 
 
@@ -90,7 +85,7 @@ def inspect(
     out: Annotated[Path | None, typer.Option(help="where the sheet goes")] = None,
 ) -> None:
     """Draw groups of a run as a contact sheet: source, mask, candidates by reward."""
-    with _plain_errors():
+    with plain_errors():
         from deploy.inspection import inspect_run
 
         sheet, shown = inspect_run(run, update, groups)
@@ -99,35 +94,8 @@ def inspect(
         console.print(f"update {shown} of {run}: {path}")
 
 
-def find_config(name: str) -> Path:
-    """Return the file behind a path or the name of a packaged config.
-
-    Raises:
-        ConfigError: there is neither.
-    """
-    if Path(name).is_file():
-        return Path(name)
-    packaged = Path(str(resources.files("deploy") / "configs"))
-    if (packaged / f"{name}.yaml").is_file():
-        return packaged / f"{name}.yaml"
-    names = ", ".join(sorted(path.stem for path in packaged.glob("*.yaml")))
-    raise ConfigError(f"no config file {name!r}, and no packaged config of that name (there are: {names})")
-
-
 def _resolve(name: str, overrides: list[str] | None) -> RunConfig:
     return load(find_config(name), tuple(overrides or ()))
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Say what is wrong in a line or two where the user can mend it; everything else keeps its traceback."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        yield
-    except (ConfigError, DataError, DeadlineExceededError, PoolError, ValueError, FileExistsError) as error:
-        errors.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error
 
 
 if __name__ == "__main__":

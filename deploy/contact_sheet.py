@@ -30,22 +30,28 @@ class Row:
     cells: tuple[tuple[Pixels, str], ...]
 
 
+def task_row(task: EditTask, cells: Sequence[tuple[Pixels, str]]) -> Row:
+    """Return a row of source, mask and target (if known), then edits of the task with what is printed under each."""
+    height, width = cells[0][0].shape[:2]
+    source = resize_image(decode_rgb(task.source), height, width)
+    given = [(source, "source"), (_tinted(source, resize_mask(binary_mask(task.mask), height, width)), "mask")]
+    if task.target is not None:
+        given.append((resize_image(decode_rgb(task.target), height, width), "target"))
+    return Row(f"{task.task_id}: {task.instruction}", (*given, *cells))
+
+
 def group_row(task: EditTask, images: NDArray[np.uint8], rewards: Sequence[float], *, at_most: int = 8) -> Row:
-    """Return a group's row: source, mask, target if known, then candidates by reward, failed ones last.
+    """Return the row of a group's candidates by reward, failed ones last.
 
     Of more than ``at_most`` candidates the best, the worst and some between are shown.
     """
-    height, width = images.shape[1:3]
-    source = resize_image(decode_rgb(task.source), height, width)
-    cells = [(source, "source"), (_tinted(source, resize_mask(binary_mask(task.mask), height, width)), "mask")]
-    if task.target is not None:
-        cells.append((resize_image(decode_rgb(task.target), height, width), "target"))
+    cells = []
     order = sorted(range(len(images)), key=lambda index: (np.isnan(rewards[index]), -rewards[index]))
     shown = np.unique(np.linspace(0, len(order) - 1, min(at_most, len(order))).round().astype(int))
     for index in (order[position] for position in shown):
         score = "failed" if np.isnan(rewards[index]) else f"{rewards[index]:.3f}"
         cells.append((images[index], f"{score}{' (reference)' if index == 0 else ''}"))
-    return Row(f"{task.task_id}: {task.instruction}", tuple(cells))
+    return task_row(task, cells)
 
 
 def contact_sheet(rows: Sequence[Row]) -> Image.Image:

@@ -1,14 +1,18 @@
 """Entry point of a training job: ``rc-grpo train CONFIG``, or ``python -m deploy.train --config CONFIG`` under Ray."""
 
 import asyncio
+from typing import Annotated
 
 import ray
+import typer
 
 from deploy.cluster import connect
+from deploy.configs import find_config
+from deploy.errors import plain_errors
 from deploy.loop import train
 from deploy.progress import Progress
 from deploy.run import Run
-from rc_grpo.config import RunConfig
+from rc_grpo.config import RunConfig, load
 from rc_grpo.editor.kontext import check_model
 
 
@@ -22,3 +26,16 @@ def run_training(config: RunConfig) -> None:
             asyncio.run(train(run))
         finally:
             ray.shutdown()
+
+
+def main(
+    config: Annotated[str, typer.Option(help="a YAML file, or a packaged config")],
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="override; repeatable")] = None,
+) -> None:
+    """Run a post-training to its end, as a Ray job."""
+    with plain_errors():
+        run_training(load(find_config(config), tuple(set_ or ())))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,62 @@
+"""Quotes figures from ``benchmarks/results`` in the README and the docs, so that no number there is typed by hand.
+
+A number followed by ``<!--NAME:KEY-->`` is a figure's value, rounded to as many decimals as are written:
+
+    python -m benchmarks.quote            # write the current figures
+    python -m benchmarks.quote --check    # say which differ, exit 1 if any
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+from benchmarks.results import FOLDER
+
+ROOT = Path(__file__).parent.parent
+QUOTE = re.compile(r"(?P<number>[+-]?\d+(?:\.(?P<decimals>\d+))?)(?P<mark><!--(?P<name>\w+):(?P<key>\w+)-->)")
+
+
+def figure(name: str, key: str) -> float:
+    """Return one measured value.
+
+    Raises:
+        KeyError: there is no such result or figure.
+    """
+    path = FOLDER / f"{name}.json"
+    if not path.is_file():
+        raise KeyError(f"no result {path}")
+    return float(json.loads(path.read_text())["figures"][key]["value"])
+
+
+def requote(text: str) -> str:
+    """Return a text with every quoted figure at its current value."""
+
+    def current(match: re.Match[str]) -> str:
+        decimals = len(match["decimals"] or "")
+        return f"{figure(match['name'], match['key']):.{decimals}f}{match['mark']}"
+
+    return QUOTE.sub(current, text)
+
+
+def quoting_files() -> list[Path]:
+    """Return the files that may quote figures."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def main() -> None:
+    """Write or check the quotes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    stale = [path for path in quoting_files() if requote(path.read_text()) != path.read_text()]
+    for path in stale:
+        print(f"{'stale' if check else 'updated'}: {path.relative_to(ROOT)}")
+        if not check:
+            path.write_text(requote(path.read_text()))
+    sys.exit(1 if check and stale else 0)
+
+
+if __name__ == "__main__":
+    main()

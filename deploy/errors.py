@@ -1,0 +1,29 @@
+"""Errors that the user can mend are said in a line or two; everything else keeps its traceback."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from deploy.cluster import PlacementError
+from rc_grpo.config import ConfigError
+from rc_grpo.data import DataError
+from rc_grpo.pool import DeadlineExceededError, PoolError
+
+MENDABLE = (ConfigError, DataError, PlacementError, DeadlineExceededError, PoolError, ValueError, FileExistsError)
+EXIT_CODE = 2
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Run a command; on an error that its user can mend, say it on stderr and exit with 2."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        yield
+    except MENDABLE as error:
+        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(EXIT_CODE)

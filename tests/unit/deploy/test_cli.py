@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from deploy.cli import app
+from rc_grpo.config import load
+from rc_grpo.pocket.world import PocketWorld
+
+runner = CliRunner()
+
+
+def output_of(*arguments: str, code: int = 0) -> str:
+    result = runner.invoke(app, list(arguments))
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_config_prints_what_can_be_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "resolved.yaml"
+    path.write_text(output_of("config", "pocket", "--set", "rollout.steps=3"))
+    assert load(path).rollout.steps == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("train", "nowhere"), "no config file 'nowhere'"),
+        (("train", "pocket", "--set", "rollout.stepz=3"), "rollout.stepz"),
+        (("train", "pocket", "--set", "editor.model=no/such"), "no/such"),
+        (("train", "pocket", "--set", "rollout.acd.layers=[9]"), "layers 0..5"),
+        (("evaluate", "pocket", "--set", "evaluation.tasks=0"), "data.heldout"),
+        (("inspect", "/nowhere"), "holds no experience"),
+        (("edit", "/nowhere.png", "Add a cat"), "no image at /nowhere.png"),
+    ],
+)
+def test_what_the_user_can_mend_is_said_without_a_traceback(
+    arguments: tuple[str, ...], says: str, tmp_path: Path
+) -> None:
+    output = output_of(*arguments, code=2)
+    assert says in output.replace("\n", "")
+    assert "Traceback" not in output
+
+
+def test_an_empty_data_set_and_an_empty_mask_fail_before_ray_starts(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    source = f"data.train={{format: jsonl, path: {tmp_path}/empty.jsonl}}"
+    assert "empty.jsonl" in output_of("train", "pocket", "--set", source, code=2).replace("\n", "")
+    Image.new("RGB", (64, 64), "green").save(tmp_path / "s.png")
+    Image.new("L", (64, 64), 0).save(tmp_path / "m.png")
+    (tmp_path / "bad.jsonl").write_text(
+        '{"task_id": "task-9", "source": "s.png", "mask": "m.png", "instruction": "Add a cat"}\n'
+    )
+    output = output_of("train", "pocket", "--set", f"data.train={{format: jsonl, path: {tmp_path}/bad.jsonl}}", code=2)
+    assert "task-9" in output
+    assert "mask" in output
+
+
+def test_a_run_of_that_name_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    output = output_of("train", "pocket", "--set", "name=taken", "--set", f"output.root={tmp_path}", code=2)
+    assert "choose another name" in output.replace("\n", " ")
+
+
+def test_edit_writes_the_edit_and_a_side_by_side_sheet(tmp_path: Path) -> None:
+    task = PocketWorld("heldout", 3)[0]
+    (tmp_path / "in.png").write_bytes(task.source)
+    output_of("edit", str(tmp_path / "in.png"), task.instruction, "--out", str(tmp_path / "out.png"), "--steps", "2")
+    sheet, edited = Image.open(tmp_path / "out.png"), Image.open(tmp_path / "out-edited.png")
+    assert edited.size == (128, 128)
+    assert sheet.width > 2 * 128
+    assert np.asarray(edited).std() > 5

@@ -1,0 +1,129 @@
+"""The real pocket editor: loading, encoding, and that diffusers makes the same image from what we export."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FluxKontextPipeline
+from PIL import Image
+
+from rc_grpo.algorithm.solver import integrate
+from rc_grpo.config import AcdConfig, EditorConfig, LoraSettings, load
+from rc_grpo.editor import lora
+from rc_grpo.editor.export import read_lora, save_lora
+from rc_grpo.editor.kontext import KontextEditor, ModelNotFoundError, check_model, load_denoiser, load_editor
+from rc_grpo.images import decode_rgb
+from rc_grpo.pocket import MODEL_PATH
+from rc_grpo.pocket.world import PocketWorld
+from rc_grpo.seeds import normal
+
+POCKET = load(Path("deploy/configs/pocket.yaml"))
+TASK = PocketWorld("heldout", 30)[7]
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def editor() -> KontextEditor:
+    return load_editor(POCKET.editor, seed=0)
+
+
+@pytest.fixture(scope="module")
+def trained(editor: KontextEditor) -> dict[str, torch.Tensor]:
+    torch.manual_seed(3)
+    weights = {
+        name: tensor + 0.03 * torch.randn_like(tensor) for name, tensor in lora.state(editor.transformer).items()
+    }
+    lora.load(editor.transformer, weights)
+    return weights
+
+
+def by_pipeline(noise: torch.Tensor, lora_folder: Path | None) -> np.ndarray:
+    pipeline = FluxKontextPipeline.from_pretrained(MODEL_PATH, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    if lora_folder is not None:
+        pipeline.load_lora_weights(lora_folder)
+    result = pipeline(
+        image=Image.fromarray(decode_rgb(TASK.source)),
+        prompt=TASK.instruction,
+        height=128,
+        width=128,
+        guidance_scale=POCKET.editor.guidance,
+        num_inference_steps=STEPS,
+        max_sequence_length=POCKET.editor.text_tokens,
+        latents=noise,
+        _auto_resize=False,
+        max_area=128 * 128,
+    )
+    return np.asarray(result.images[0]).astype(int)
+
+
+@torch.no_grad()
+def test_diffusers_makes_our_image_from_the_exported_lora(
+    editor: KontextEditor, trained: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    save_lora(editor, trained, tmp_path)
+    conditions = editor.encode(TASK)
+    noise = normal(21, 1, *editor.latent_shape(conditions))
+    states = integrate(editor.velocity(conditions), noise, editor.sigmas(STEPS, conditions))
+    ours = editor.decode(states[-1], conditions)[0].astype(int)
+    theirs, base = by_pipeline(noise, tmp_path), by_pipeline(noise, None)
+    assert np.abs(ours - theirs).max() <= 1
+    assert np.abs(ours - base).max() > 20
+
+
+def test_an_exported_lora_reads_back_bit_for_bit_and_under_its_own_settings_only(
+    editor: KontextEditor, trained: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    save_lora(editor, trained, tmp_path)
+    assert lora.digest(read_lora(POCKET.editor.lora, tmp_path)) == lora.digest(trained)
+    with pytest.raises(ValueError, match=r"\(rank, alpha\)"):
+        read_lora(LoraSettings(rank=POCKET.editor.lora.rank, alpha=1), tmp_path)
+    with pytest.raises(ValueError, match="no LoRA at"):
+        read_lora(POCKET.editor.lora, tmp_path / "nowhere")
+
+
+def test_the_learners_half_has_the_same_weights_as_the_whole(editor: KontextEditor) -> None:
+    half = load_denoiser(POCKET.editor, seed=0)
+    assert half.token == editor.token == 16
+    conditions = editor.encode(TASK)
+    x = normal(5, 1, *editor.latent_shape(conditions))
+    with torch.no_grad(), lora.disabled(editor.transformer), lora.disabled(half.transformer):
+        assert torch.equal(half.velocity(conditions)(x, 0.5), editor.velocity(conditions)(x, 0.5))
+
+
+def test_text_that_does_not_fit_is_an_error_not_cut(editor: KontextEditor) -> None:
+    with pytest.raises(ValueError, match=r"editor\.text_tokens is 24"):
+        editor.encode_image(decode_rgb(TASK.source), "Add a cat. " * 20)
+
+
+def test_padding_is_told_from_the_prompts_own_tokens(editor: KontextEditor) -> None:
+    valid = editor.encode(TASK).text_valid
+    assert valid.shape == (24,)
+    assert 3 <= valid.sum() < 24
+    assert valid[: valid.sum()].all()
+
+
+@torch.no_grad()
+def test_decoding_what_was_encoded_gives_the_picture_back(editor: KontextEditor) -> None:
+    conditions = editor.encode(TASK)
+    image = editor.decode(torch.from_numpy(conditions.arrays["reference"])[None], conditions)[0]
+    error = (image.astype(float) - decode_rgb(TASK.source)) / 255
+    assert np.sqrt((error**2).mean()) < 0.12
+
+
+def test_a_model_that_is_not_there_is_named() -> None:
+    with pytest.raises(ModelNotFoundError, match="no/such-editor"):
+        check_model(EditorConfig(model="no/such-editor"), AcdConfig())
+
+
+def test_layers_that_the_model_lacks_are_named_before_anything_is_loaded() -> None:
+    with pytest.raises(ValueError, match=r"names \[28, .*37\]; pocket has layers 0\.\.5"):
+        check_model(POCKET.editor, AcdConfig())
+
+
+def test_cuda_that_is_not_there_is_an_error_with_the_way_out() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("needs a machine without CUDA")
+    with pytest.raises(ValueError, match="num_gpus"):
+        load_editor(POCKET.editor.model_copy(update={"device": "cuda"}), seed=0)
