@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 
 from deploy.cluster import PlacementError
 from rc_grpo.config import ConfigError
@@ -25,5 +26,5 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except MENDABLE as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(EXIT_CODE)
