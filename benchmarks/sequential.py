@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from torch.optim.lr_scheduler import LambdaLR
 
 from deploy.ledger import Ledger
-from learner.update import GroupUpdate, GroupWork, Statistics
-from rc_grpo.algorithm.rewards import combine, group_advantages
-from rc_grpo.algorithm.surrogate import sample_anchors
+from learner.schedule import learning_rate_factor
+from learner.update import GroupUpdate, Statistics
+from learner.work import GroupWork, RunShape, batch_advantages, draw_anchors, draw_steps
 from rc_grpo.config import RunConfig, load
 from rc_grpo.data import load_tasks
 from rc_grpo.editor import lora
@@ -38,6 +39,8 @@ POLICY = PolicyVersion(0, "sequential", 0, is_identity=False)
 
 def heldout(editor: KontextEditor, judge: Judge, tasks: list[EditTask], config: RunConfig) -> dict[str, float]:
     """Return mean reward and sub-scores of the unperturbed edits."""
+    if not tasks:
+        return {}
     parts: dict[str, list[float]] = {}
     for task in tasks:
         seeds = RolloutSeeds(derive(config.seed, "heldout", task.task_id))
@@ -54,8 +57,8 @@ def heldout(editor: KontextEditor, judge: Judge, tasks: list[EditTask], config: 
     return result | {"rewards": parts["reward"]}  # type: ignore[dict-item]
 
 
-def run(config: RunConfig, log: Any, every: int, deadline: float) -> None:
-    """Train and report held-out figures every so many updates."""
+def run(config: RunConfig, log: Any, every: int, deadline: float) -> dict[str, torch.Tensor]:
+    """Train, report held-out figures every so many updates, and return the LoRA weights."""
     torch.set_num_threads(1)
     editor, judge = load_editor(config.editor, config.seed), make_judge(config.reward)
     tasks, held_out = load_tasks(config.data.train), list(load_tasks(config.data.heldout, purpose="evaluate"))  # type: ignore[arg-type]
@@ -64,7 +67,9 @@ def run(config: RunConfig, log: Any, every: int, deadline: float) -> None:
     optimiser = torch.optim.AdamW(
         parameters, config.learner.learning_rate, config.learner.betas, weight_decay=config.learner.weight_decay
     )
-    loop, settings = config.loop, config.objective
+    schedule = LambdaLR(optimiser, learning_rate_factor(config.learner, config.loop.updates))
+    loop, settings, version = config.loop, config.objective, 0
+    shape = RunShape(config.seed, config.rollout.solver, config.rollout.steps, loop.updates, max_staleness=0)
     ledger = Ledger(len(tasks), loop.updates, loop.groups_per_update, 0, config.seed)
     log({"update": 0, "heldout": heldout(editor, judge, held_out, config)})
     for update in range(loop.updates):
@@ -75,36 +80,45 @@ def run(config: RunConfig, log: Any, every: int, deadline: float) -> None:
             seeds = RolloutSeeds.for_group(config.seed, ticket.wave, task.task_id, config.rollout.group_size)
             group = roll_out(editor, task.task_id, prepared, seeds, POLICY, config.rollout)
             batch.append((task, prepared.conditions, group, score_group(judge, task, group)))
-        rewards = torch.tensor(np.stack([scores.task_reward for *_, scores in batch]))
-        acd = torch.tensor(np.stack([scores.acd_reward for *_, scores in batch]))
-        advantages, skipped = group_advantages(
-            combine(rewards, acd, settings.acd_weight), settings.advantage_clip,
-            min_valid=settings.min_valid, min_std=settings.min_std, task=rewards, quasi_norm_p=settings.quasi_norm_p,
-        )  # fmt: skip
+        advantages, skipped = batch_advantages([scores for *_, scores in batch], settings)
         kept = [index for index, reason in enumerate(skipped) if reason is None]
         statistics = Statistics()
         for index in kept:
             task, conditions, group, _ = batch[index]
-            anchors = sample_anchors(group.size, settings.anchors, derive(config.seed, "anchors", update, task.task_id))
             work = GroupWork(
-                None, None, advantages[index].numpy(), tuple(anchors), tuple(range(config.rollout.steps)), True
+                group=None,
+                conditions=None,
+                advantages=advantages[index].numpy(),
+                anchors=draw_anchors(shape, version, task.task_id, group.size, settings.anchors),
+                steps=draw_steps(shape, version, task.task_id, settings.trained_steps),
+                on_policy=True,
             )
-            step = GroupUpdate(editor, group, conditions, work, settings, config.rollout.solver)
+            step = GroupUpdate(editor, group, conditions, work, settings, shape.method)
             step.backward(step.stored, step.stored, 1 / len(kept), torch.Tensor.backward, statistics)
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.learner.grad_norm)
         if kept:
             optimiser.step()
+            schedule.step()
+            version += 1
         optimiser.zero_grad()
+        rewards = np.stack([scores.task_reward for *_, scores in batch])
         drift = float(np.mean([group.background_drift.mean() for _, _, group, _ in batch]))
-        log({
-            "update": update + 1, "reward": float(rewards.nanmean()), "std": float(rewards.std(dim=1).mean()),
-            "acd": float(acd.nanmean()), "drift": drift, "skipped": len(batch) - len(kept), "grad_norm": float(norm),
-        })  # fmt: skip
+        log(
+            {
+                "update": update + 1,
+                "reward": float(np.nanmean(rewards)),
+                "std": float(np.nanstd(rewards, axis=1).mean()),
+                "drift": drift,
+                "skipped": len(batch) - len(kept),
+                "grad_norm": float(norm),
+            }
+        )
         last = update + 1 == loop.updates or time.monotonic() > deadline
         if (update + 1) % every == 0 or last:
             log({"update": update + 1, "heldout": heldout(editor, judge, held_out, config)})
         if last:
             break
+    return lora.state(editor.transformer)
 
 
 def _point(arguments: tuple[int, list[str], str, str, int, float]) -> str:

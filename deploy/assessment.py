@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import ray
 from rich.console import Console
 from rich.table import Table
 
-from deploy.cluster import connect
+from deploy.cluster import connect, namespace
 from deploy.contact_sheet import contact_sheet, task_row
 from deploy.evaluation import HeldOut, PairedGain, evaluate
 from deploy.progress import Progress
@@ -24,6 +23,7 @@ from rc_grpo.editor import lora
 from rc_grpo.editor.export import read_lora
 from rc_grpo.editor.kontext import check_model, load_denoiser
 from rc_grpo.evaluation.background import background_metrics
+from rc_grpo.images import Pixels
 from rc_grpo.messages import CandidateGroup, EditTask, PolicyVersion
 from reward_service.pool import RewardPool
 from rollout_workers.pool import RolloutPool
@@ -32,22 +32,32 @@ MEASURE_DEADLINE_S = 600.0
 TASKS_ON_A_SHEET = 10
 
 
-@ray.remote(num_cpus=0)
-def _measure(task: EditTask, group: pa.RecordBatch) -> dict[str, float]:
-    return background_metrics(task, CandidateGroup.from_arrow(group).images[0])
+class Beholder:
+    """Looks at edits where they are, so that the driver does not hold them. One process: its calls take turns."""
+
+    def measure(self, tasks: Sequence[EditTask], groups: Sequence[Any]) -> dict[str, float]:
+        """Return the mean background metrics of one edit of each task."""
+        measured = [background_metrics(task, image) for task, image in zip(tasks, _edits(groups), strict=True)]
+        return {name: float(np.mean([values[name] for values in measured])) for name in measured[0]}
+
+    def draw(
+        self, tasks: Sequence[EditTask], groups: dict[str, Sequence[Any]], scores: dict[str, list[float]], path: Path
+    ) -> None:
+        """Draw source, mask, target and each policy's edit of some tasks."""
+        images = {policy: _edits(references) for policy, references in groups.items()}
+        rows = [
+            task_row(task, [(images[policy][index], f"{policy} {scores[policy][index]:.3f}") for policy in images])
+            for index, task in enumerate(tasks)
+        ]
+        contact_sheet(rows).save(path)
 
 
-@ray.remote(num_cpus=0)
-def _draw(tasks: Sequence[EditTask], edits: dict[str, list[Any]], scores: dict[str, list[float]], path: Path) -> None:
-    """Draw source, mask, target and each policy's edit of some tasks."""
-    rows = []
-    for index, task in enumerate(tasks):
-        cells: list[tuple[Any, str]] = []
-        for policy, groups in edits.items():
-            (batch,) = ray.get([groups[index]], timeout=MEASURE_DEADLINE_S)
-            cells.append((CandidateGroup.from_arrow(batch).images[0], f"{policy} {scores[policy][index]:.3f}"))
-        rows.append(task_row(task, cells))
-    contact_sheet(rows).save(path)
+def _edits(groups: Sequence[Any]) -> list[Pixels]:
+    batches = ray.get(list(groups), timeout=MEASURE_DEADLINE_S)
+    return [CandidateGroup.from_arrow(batch).images[0] for batch in batches]
+
+
+BeholderActor = ray.remote(num_cpus=0)(Beholder)
 
 
 def run_assessment(
@@ -80,9 +90,12 @@ async def _assess(
     progress: Progress,
     sheet: Path | None,
 ) -> dict[str, tuple[HeldOut, dict[str, float]]]:
-    rollouts, judges = RolloutPool(config.editor, config.rollout, config.seed), RewardPool(config.reward)
+    home = namespace(config.name)
+    rollouts = RolloutPool(config.editor, config.rollout, config.seed, home)
+    judges = RewardPool(config.reward, home)
     results: dict[str, tuple[HeldOut, dict[str, float]]] = {}
     edits: dict[str, list[Any]] = {}
+    beholder = BeholderActor.options(name="beholder", namespace=home).remote()
     try:
         await asyncio.gather(rollouts.open(), judges.open())
         for number, (policy, weights) in enumerate(policies.items()):
@@ -92,18 +105,18 @@ async def _assess(
             await rollouts.adopt(version, ray.put(np.frombuffer(lora.serialise(weights), dtype=np.uint8)))
             with progress.phase(policy, len(tasks)) as advance:
                 held_out, scored = await evaluate(tasks, rollouts, judges, config.evaluation, config.seed, advance)
-            measuring = asyncio.gather(*(_measure.remote(item.task, item.group) for item in scored))
-            measured = await asyncio.wait_for(measuring, MEASURE_DEADLINE_S)
-            background = {name: float(np.mean([values[name] for values in measured])) for name in measured[0]}
+            measuring = beholder.measure.remote(list(tasks), [item.group for item in scored])
+            background = await asyncio.wait_for(measuring, MEASURE_DEADLINE_S)
             results[policy] = held_out, background
             edits[policy] = [item.group for item in scored[:TASKS_ON_A_SHEET]]
         if sheet is not None:
             scores = {policy: held_out.reward.tolist() for policy, (held_out, _) in results.items()}
-            drawing = _draw.remote(tasks[:TASKS_ON_A_SHEET], edits, scores, sheet.resolve())
+            drawing = beholder.draw.remote(tasks[:TASKS_ON_A_SHEET], edits, scores, sheet.resolve())
             await asyncio.wait_for(drawing, MEASURE_DEADLINE_S)
     finally:
         rollouts.close()
         judges.close()
+        ray.kill(beholder)
     return results
 
 

@@ -47,17 +47,17 @@ def connect(config: RunConfig) -> None:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     cluster = config.cluster
-    # Every actor imports diffusers, which says at each import that torchvision is not there.
-    quiet = {"env_vars": {"TRANSFORMERS_VERBOSITY": os.environ.get("TRANSFORMERS_VERBOSITY", "error")}}
+    # What libraries say at every import in every actor would bury what the run says.
+    quieter = {"TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore::FutureWarning"}
+    quiet = {"env_vars": {name: os.environ.get(name, value) for name, value in quieter.items()}}
     if cluster.address is None:
         ray.init(
             num_cpus=cluster.cpus,
             include_dashboard=cluster.dashboard,
-            namespace=namespace(config.name),
             runtime_env=quiet,
         )
     else:
-        ray.init(address=cluster.address, namespace=namespace(config.name), runtime_env=quiet)
+        ray.init(address=cluster.address, runtime_env=quiet)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     check_placement(demands(config), nodes)
 

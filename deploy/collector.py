@@ -40,20 +40,22 @@ class Collector:
         Rollouts and scorings go on while the caller learns, as far ahead as the staleness bound lets them; with a bound
         of 0 nothing starts before the caller comes back for the next batch.
         """
-        try:
-            for update in updates:
-                started = time.monotonic()
-                while (batch := self.ledger.cut(learner.version.number)) is None:
-                    for ticket in self.ledger.dispatch(update):
-                        self._under_way.add(asyncio.create_task(self._collect(ticket, rollouts, judges)))
-                    done, self._under_way = await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
-                    for task in done:
-                        self.ledger.admit(*task.result(), learner.version.number)
-                self._waited += time.monotonic() - started
-                yield batch
-        finally:
-            for task in self._under_way:
-                task.cancel()
+        for update in updates:
+            started = time.monotonic()
+            while (batch := self.ledger.cut(learner.version.number)) is None:
+                for ticket in self.ledger.dispatch(update):
+                    self._under_way.add(asyncio.create_task(self._collect(ticket, rollouts, judges)))
+                done, self._under_way = await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    self.ledger.admit(*task.result(), learner.version.number)
+            self._waited += time.monotonic() - started
+            yield batch
+
+    def cancel(self) -> None:
+        """Give up what is under way."""
+        for task in self._under_way:
+            task.cancel()
+        self._under_way.clear()
 
     async def _collect(self, ticket: Ticket, rollouts: RolloutPool, judges: RewardPool) -> tuple[Ticket, ScoredGroup]:
         task = self._tasks[ticket.task]

@@ -10,8 +10,10 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
+import ray
 from ray import ObjectRef
 
+from deploy.cluster import namespace
 from deploy.collector import Collector
 from deploy.evaluation import HeldOut, PairedGain, evaluate
 from deploy.ledger import Ledger
@@ -20,7 +22,7 @@ from deploy.progress import Progress
 from deploy.provenance import provenance
 from deploy.recorder import READ_DEADLINE_S, RecorderActor
 from learner.group import LearnerGroup, UpdateReport
-from learner.rank import RunShape
+from learner.work import RunShape
 from rc_grpo.config import RunConfig, dump
 from rc_grpo.data import load_tasks
 from rc_grpo.messages import EditTask, PolicyVersion, ScoredGroup
@@ -75,12 +77,12 @@ class Run:
         run_shape = RunShape(
             config.seed, config.rollout.solver, config.rollout.steps, config.loop.updates, config.loop.max_staleness
         )
-        rollouts = RolloutPool(config.editor, config.rollout, config.seed)
-        judges = RewardPool(config.reward)
-        learner = LearnerGroup(config.editor, config.learner, config.objective, run_shape)
-        self._recorder = RecorderActor.options(name="recorder", num_cpus=0).remote(
-            self.folder, config.output.experience
-        )
+        home = namespace(config.name)
+        rollouts = RolloutPool(config.editor, config.rollout, config.seed, home)
+        judges = RewardPool(config.reward, home)
+        learner = LearnerGroup(config.editor, config.learner, config.objective, run_shape, home)
+        recorder = RecorderActor.options(name="recorder", namespace=home, num_cpus=0)
+        self._recorder = recorder.remote(self.folder, config.output.experience)
         self._log = MetricsLog(self.folder)
         try:
             with self._progress.waiting("starting rollout, reward and learner actors"):
@@ -88,8 +90,10 @@ class Run:
             self._started = self._mark = time.monotonic()
             yield rollouts, judges, learner
         finally:
+            self.collector.cancel()
             for pool in (rollouts, judges, learner):
                 pool.close()
+            ray.kill(self._recorder)
             self._log.close()
 
     async def evaluate(self, rollouts: RolloutPool, judges: RewardPool, version: PolicyVersion) -> None:
@@ -109,9 +113,15 @@ class Run:
         self._progress.say(f"held-out reward of {version}: {heldout.metrics()['heldout/reward']:.4f}")
         self._mark = time.monotonic()
 
-    async def record(self, batch: Sequence[ScoredGroup], report: UpdateReport, *pools: Any) -> None:
+    async def record(
+        self,
+        batch: Sequence[ScoredGroup],
+        report: UpdateReport,
+        rollouts: RolloutPool,
+        judges: RewardPool,
+        learner: LearnerGroup,
+    ) -> None:
         """Log an update; hand its groups to the recorder; checkpoint and evaluate when it is time."""
-        rollouts, judges, learner = pools
         output, self._done = self.config.output, self._done + 1
         metrics = batch_metrics(batch, report) | self._pace(rollouts, judges)
         self._log.write(self._done, metrics, event="update", version=str(learner.version))

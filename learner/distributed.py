@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from learner.schedule import learning_rate_factor
 from rc_grpo.config import LearnerConfig
 
 
@@ -69,21 +70,3 @@ def make_engine(model: nn.Module, parameters: list[nn.Parameter], config: Learne
         },
     )
     return engine
-
-
-def learning_rate_factor(config: LearnerConfig, total_steps: int) -> Any:
-    """Return the schedule as a function of the optimiser step: linear warm-up, then constant, or down to 0."""
-
-    def factor(step: int) -> float:
-        if step < config.warmup_updates:
-            return (step + 1) / config.warmup_updates
-        done = (step - config.warmup_updates) / max(1, total_steps - config.warmup_updates)
-        match config.schedule:
-            case "constant":
-                return 1.0
-            case "linear":
-                return max(0.0, 1.0 - done)
-            case "cosine":
-                return float(0.5 * (1.0 + torch.cos(torch.tensor(torch.pi * min(1.0, done)))))
-
-    return factor

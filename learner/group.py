@@ -1,7 +1,6 @@
 """The learner as the driver sees it: one object with the verbs update, publish, export, save.
 
-Statistics of the whole minibatch (rewards, advantages) are computed here, once, before groups are spread over ranks;
-how they are spread can then not change them.
+What the whole minibatch decides (`learner.work`) is decided here, once; the ranks only compute gradients.
 """
 
 import asyncio
@@ -13,19 +12,16 @@ from typing import Any
 
 import numpy as np
 import ray
-import torch
 from numpy.typing import NDArray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from learner.rank import LearnerActor, RunShape
-from learner.update import GroupWork, merge
-from rc_grpo.algorithm.rewards import combine, group_advantages
-from rc_grpo.algorithm.surrogate import sample_anchors
-from rc_grpo.config import EditorConfig, LearnerConfig, ObjectiveConfig
+from learner.rank import LearnerActor
+from learner.update import merge
+from learner.work import GroupWork, RunShape, batch_advantages, draw_anchors, draw_steps, spread
+from rc_grpo.config import EditorConfig, LearnerConfig, ObjectiveConfig, actor_options
 from rc_grpo.messages import PolicyVersion, ScoredGroup
 from rc_grpo.pool import DeadlineExceededError
-from rc_grpo.seeds import derive, generator
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +49,17 @@ class LearnerGroup:
         learner: ranks and optimiser.
         objective: what is maximised.
         run: the rest of the run, as far as it matters here.
+        namespace: Ray namespace in which the ranks are named.
     """
 
-    def __init__(self, editor: EditorConfig, learner: LearnerConfig, objective: ObjectiveConfig, run: RunShape) -> None:
+    def __init__(
+        self, editor: EditorConfig, learner: LearnerConfig, objective: ObjectiveConfig, run: RunShape, namespace: str
+    ) -> None:
         self._editor = editor
         self._learner = learner
         self._objective = objective
         self._run = run
+        self._namespace = namespace
         self._ranks: list[Any] = []
         self._placement: PlacementGroup | None = None
         self._version: PolicyVersion | None = None
@@ -78,13 +78,10 @@ class LearnerGroup:
         self._placement = placement_group([demand] * learner.ranks, strategy="PACK")
         await self._within(deadline, _awaited(self._placement.ready()), f"{learner.ranks} x {demand} to be free")
         strategy = PlacementGroupSchedulingStrategy(self._placement)
-        environment = {"env_vars": {"OMP_NUM_THREADS": str(learner.threads)}}
         self._ranks = [
             LearnerActor.options(
-                name=f"learner-{rank}",
                 scheduling_strategy=strategy,
-                runtime_env=environment,
-                **learner.resources.as_actor_options(),
+                **actor_options(self._namespace, f"learner-{rank}", learner.threads, learner.resources),
             ).remote(rank, self._editor, learner, self._objective, self._run)
             for rank in range(learner.ranks)
         ]
@@ -113,17 +110,7 @@ class LearnerGroup:
 
         When every group is skipped no rank takes a step, and the version stays what it is.
         """
-        rewards = self._objective
-        task = torch.tensor(np.stack([scored.scores.task_reward for scored in batch]))
-        acd = torch.tensor(np.stack([scored.scores.acd_reward for scored in batch]))
-        advantages, skipped = group_advantages(
-            combine(task, acd, rewards.acd_weight),
-            rewards.advantage_clip,
-            min_valid=rewards.min_valid,
-            min_std=rewards.min_std,
-            task=task,
-            quasi_norm_p=rewards.quasi_norm_p,
-        )
+        advantages, skipped = batch_advantages([scored.scores for scored in batch], self._objective)
         metrics = {f"groups_skipped/{reason}": float(count) for reason, count in Counter(filter(None, skipped)).items()}
         kept = [index for index, reason in enumerate(skipped) if reason is None]
         if kept:
@@ -145,20 +132,14 @@ class LearnerGroup:
         await self._call(self._all("load", folder, tag), f"the checkpoint {tag} to be read")
 
     def _work(self, scored: ScoredGroup, advantages: NDArray[np.float64]) -> GroupWork:
-        config, policy = self._objective, scored.receipt.policy
-        counter = (self.version.number, scored.task.task_id)
-        steps = self._run.steps
-        trained = list(range(steps))
-        if config.trained_steps is not None:
-            order = torch.randperm(steps, generator=generator(self._run.seed, "steps", *counter)).tolist()
-            trained = sorted(order[: config.trained_steps])
+        config, version, task_id = self._objective, self.version, scored.task.task_id
         return GroupWork(
             group=scored.group,
             conditions=scored.conditions,
             advantages=advantages,
-            anchors=tuple(sample_anchors(len(advantages), config.anchors, derive(self._run.seed, "anchors", *counter))),
-            steps=tuple(trained),
-            on_policy=policy == self.version,
+            anchors=draw_anchors(self._run, version.number, task_id, len(advantages), config.anchors),
+            steps=draw_steps(self._run, version.number, task_id, config.trained_steps),
+            on_policy=scored.receipt.policy == version,
         )
 
     async def _step(self, work: list[GroupWork]) -> dict[str, float]:
@@ -179,18 +160,6 @@ class LearnerGroup:
             return await asyncio.wait_for(awaitable, deadline)
         except TimeoutError as error:
             raise DeadlineExceededError(f"the learner waited {deadline:g} s for {what}") from error
-
-
-def spread(work: Sequence[GroupWork], ranks: int) -> list[list[GroupWork]]:
-    """Deal whole groups to ranks, as many to each; what is missing is work of weight 0, so that ranks stay in step."""
-    shares = [list(work[rank::ranks]) for rank in range(ranks)]
-    longest = len(shares[0])
-    idle = _without_weight(work[0])
-    return [share + [idle] * (longest - len(share)) for share in shares]
-
-
-def _without_weight(work: GroupWork) -> GroupWork:
-    return GroupWork(**{**vars(work), "weight": 0.0})
 
 
 async def _awaited(awaitable: Any) -> Any:

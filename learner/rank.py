@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,30 +13,12 @@ from torch import Tensor
 
 from learner import distributed
 from learner.checkpoint import load_engine, save_engine
-from learner.update import GroupUpdate, GroupWork, Statistics
-from rc_grpo.config import EditorConfig, LearnerConfig, ObjectiveConfig, Solver
+from learner.update import GroupUpdate, Statistics
+from learner.work import GroupWork, RunShape
+from rc_grpo.config import EditorConfig, LearnerConfig, ObjectiveConfig
 from rc_grpo.editor import export, lora
 from rc_grpo.editor.kontext import load_denoiser
 from rc_grpo.messages import CandidateGroup, PolicyVersion
-
-
-@dataclass(frozen=True)
-class RunShape:
-    """What the learner has to know of the rest of the run.
-
-    Attributes:
-        seed: of the run.
-        method: solver of the rollouts.
-        steps: T of the rollouts.
-        updates: of the whole run, for the schedule.
-        max_staleness: how many versions old a group may be.
-    """
-
-    seed: int
-    method: Solver
-    steps: int
-    updates: int
-    max_staleness: int
 
 
 class LearnerRank:
@@ -60,7 +41,7 @@ class LearnerRank:
         run: RunShape,
     ) -> None:
         torch.set_num_threads(config.threads)
-        # Backward through cuDNN's attention with checkpointing ends in an illegal memory access (gpu_facts.md).
+        # Backward through cuDNN's attention with gradient checkpointing was an illegal memory access on an H200.
         torch.backends.cuda.enable_cudnn_sdp(False)
         self.rank = rank
         self._config = config
@@ -149,10 +130,6 @@ class LearnerRank:
     def load(self, folder: Path, tag: str) -> None:
         """Restore what `save` wrote; all together."""
         self._updates, self._ema = load_engine(self._engine, folder, tag)
-
-    def leave(self) -> None:
-        """Leave the process group, so that the process can end quietly."""
-        torch.distributed.destroy_process_group()
 
     def _accumulate(self, item: GroupWork, groups: int, old: Tensor | None, statistics: Statistics) -> Tensor:
         batch, conditions = ray.get([item.group, item.conditions], timeout=self._config.call_deadline_s)

@@ -2,43 +2,18 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from learner.work import GroupWork
 from rc_grpo.algorithm import adjoint, metric, objective, solver, surrogate
 from rc_grpo.config import ObjectiveConfig, Solver
 from rc_grpo.editor import lora
 from rc_grpo.editor.denoiser import KontextDenoiser
 from rc_grpo.editor.protocol import Velocity
 from rc_grpo.messages import CandidateGroup, Conditions
-
-
-@dataclass(frozen=True)
-class GroupWork:
-    """What the driver asks of a rank for one group.
-
-    Attributes:
-        group: reference to the group's record batch.
-        conditions: reference to the task's conditions.
-        advantages: ``[G]`` float64; NaN leaves a candidate out of the loss.
-        anchors: candidate indices, never 0.
-        steps: trained steps n (0-based), each leading to state n+1.
-        on_policy: the group was rolled out under the weights that the learner has now.
-        weight: 1, or 0 for work that only keeps ranks in step.
-    """
-
-    group: Any
-    conditions: Any
-    advantages: NDArray[np.float64]
-    anchors: tuple[int, ...]
-    steps: tuple[int, ...]
-    on_policy: bool
-    weight: float = 1.0
 
 
 class Statistics:
@@ -165,6 +140,8 @@ class GroupUpdate:
             for region, weights in self._regions.items():
                 part = surrogate.log_ratio(candidates, anchors.detach(), anchors_old, weights)
                 statistics.maximum(f"max_abs_log_ratio_{region}", part.abs().max())
+                clipped = objective.clip_fraction(self._advantages, part, config.clip)
+                statistics.mean(f"clip_fraction_{region}", clipped)
         return gradients
 
     def _compare(self, n: int, recomputed: Tensor, path: Tensor, statistics: Statistics) -> None:

@@ -42,9 +42,17 @@ class Resources(Strict):
         named = {"CPU": self.num_cpus, "GPU": self.num_gpus, **self.custom}
         return {name: amount for name, amount in named.items() if amount > 0}
 
-    def as_actor_options(self) -> dict[str, Any]:
-        """Return the demand as keyword arguments of ``ActorClass.options``."""
-        return {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus, "resources": self.custom}
+
+def actor_options(namespace: str, name: str, threads: int, resources: Resources) -> dict[str, Any]:
+    """Return the keyword arguments of Ray's ``ActorClass.options`` for a named actor of so many CPU threads."""
+    return {
+        "name": name,
+        "namespace": namespace,
+        "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads)}},
+        "num_cpus": resources.num_cpus,
+        "num_gpus": resources.num_gpus,
+        "resources": resources.custom,
+    }
 
 
 class LoraSettings(Strict):
@@ -103,10 +111,9 @@ class PoolConfig(Strict):
     call_deadline_s: PositiveFloat = Field(600.0, description="one call must be answered by then")
     attempts: PositiveInt = Field(3, description="how often a call is given to another actor before the run ends")
 
-    def actor_options(self, name: str) -> dict[str, Any]:
+    def actor_options(self, namespace: str, name: str) -> dict[str, Any]:
         """Return the keyword arguments of ``ActorClass.options`` for one actor of this pool."""
-        threads = {"env_vars": {"OMP_NUM_THREADS": str(self.threads)}}
-        return {"name": name, "runtime_env": threads, **self.resources.as_actor_options()}
+        return actor_options(namespace, name, self.threads, self.resources)
 
 
 class RolloutConfig(PoolConfig):

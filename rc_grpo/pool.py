@@ -123,7 +123,7 @@ class WorkerPool(Generic[Worker]):
             try:
                 result = await asyncio.wait_for(call(member), deadline)
             except self._lost as error:
-                self._replace(member, f"{member.name} died during {what} (attempt {attempt}): {error}")
+                self._replace(member, f"{member.name} was lost during {what} (attempt {attempt}): {_gist(error)}")
             except TimeoutError:
                 self._replace(
                     member,
@@ -153,7 +153,7 @@ class WorkerPool(Generic[Worker]):
             try:
                 await asyncio.wait_for(call(member), deadline)
             except self._lost as error:
-                self._replace(member, f"{member.name} was lost while idle: {error!r}")
+                self._replace(member, f"{member.name} was lost while idle: {_gist(error)}")
             except TimeoutError:
                 self._replace(member, f"{member.name} did not answer within {deadline:g} s while idle")
             except BaseException:
@@ -202,3 +202,9 @@ class WorkerPool(Generic[Worker]):
         self._replacements.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failure = error
+
+
+def _gist(error: BaseException) -> str:
+    """Return the last line of an error's text: a remote error's is a whole traceback, whose end says what it was."""
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else repr(error)

@@ -16,10 +16,12 @@ class RewardPool:
 
     Args:
         config: the pool and the judge.
+        namespace: Ray namespace in which the actors are named.
     """
 
-    def __init__(self, config: RewardConfig) -> None:
+    def __init__(self, config: RewardConfig, namespace: str) -> None:
         self._config = config
+        self._namespace = namespace
         self._pool: WorkerPool[Any] = WorkerPool("reward", config, self._start, ray.kill, lost=(RayActorError,))
 
     @property
@@ -50,6 +52,6 @@ class RewardPool:
         return await self._pool.run(f"the scoring of {task.task_id}", call)
 
     async def _start(self, name: str) -> Any:
-        actor = RewardActor.options(**self._config.actor_options(name)).remote(name, self._config)
+        actor = RewardActor.options(**self._config.actor_options(self._namespace, name)).remote(name, self._config)
         await actor.describe.remote()
         return actor

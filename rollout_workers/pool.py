@@ -35,12 +35,14 @@ class RolloutPool:
         editor: which editor each worker loads.
         config: the pool and the rollouts.
         seed: of the run.
+        namespace: Ray namespace in which the actors are named.
     """
 
-    def __init__(self, editor: EditorConfig, config: RolloutConfig, seed: int) -> None:
+    def __init__(self, editor: EditorConfig, config: RolloutConfig, seed: int, namespace: str) -> None:
         self._editor = editor
         self._config = config
         self._seed = seed
+        self._namespace = namespace
         self._version: PolicyVersion | None = None
         self._weights: Any = None
         self._held: dict[str, PolicyVersion] = {}
@@ -89,7 +91,7 @@ class RolloutPool:
         return await self._pool.run(f"the rollout of {task.task_id}", call)
 
     async def _start(self, name: str) -> Any:
-        actor = RolloutActor.options(**self._config.actor_options(name)).remote(
+        actor = RolloutActor.options(**self._config.actor_options(self._namespace, name)).remote(
             name, self._editor, self._config, self._seed
         )
         await actor.describe.remote()

@@ -35,6 +35,12 @@ class PreparedTask:
     source: Pixels
     outside: NDArray[np.float32]
 
+    @property
+    def nbytes(self) -> int:
+        """Memory it takes."""
+        arrays = [*self.conditions.arrays.values(), self.source, self.outside]
+        return sum(array.nbytes for array in arrays)
+
 
 def prepare(editor: FlowEditor, task: EditTask, config: RolloutConfig) -> PreparedTask:
     """Run the encoders and map the mask to tokens."""

@@ -23,7 +23,8 @@ from rc_grpo.messages import (
 )
 from rollout_workers.rollout import PreparedTask, prepare, roll_out
 
-PREPARED_TASKS_KEPT = 512
+CACHE_BYTES = 2**30
+"""Of prepared tasks a worker keeps: some 100 tasks of FLUX.1 Kontext at 512 pixels, ten thousand pocket tasks."""
 
 
 class RolloutWorker:
@@ -36,6 +37,7 @@ class RolloutWorker:
         self._editor = load_editor(editor, seed)
         self._policy: PolicyVersion | None = None
         self._prepared: OrderedDict[str, PreparedTask] = OrderedDict()
+        self._prepared_bytes = 0
 
     def __repr__(self) -> str:
         return self.name
@@ -88,11 +90,14 @@ class RolloutWorker:
     def _prepare(self, task: EditTask) -> PreparedTask:
         if task.task_id in self._prepared:
             self._prepared.move_to_end(task.task_id)
-        else:
-            self._prepared[task.task_id] = prepare(self._editor, task, self._config)
-            if len(self._prepared) > PREPARED_TASKS_KEPT:
-                self._prepared.popitem(last=False)
-        return self._prepared[task.task_id]
+            return self._prepared[task.task_id]
+        prepared = prepare(self._editor, task, self._config)
+        self._prepared[task.task_id] = prepared
+        self._prepared_bytes += prepared.nbytes
+        while self._prepared_bytes > CACHE_BYTES and len(self._prepared) > 1:
+            _, oldest = self._prepared.popitem(last=False)
+            self._prepared_bytes -= oldest.nbytes
+        return prepared
 
 
 RolloutActor = ray.remote(RolloutWorker)

@@ -87,10 +87,11 @@ def test_two_ranks_learn_what_one_learns(synchronous: Finished, tmp_path: Path) 
         assert mine["update/grad_norm"] == pytest.approx(theirs["update/grad_norm"], rel=1e-3)
 
 
-def test_single_steps_global_exploration_no_attention_reward(tmp_path: Path) -> None:
+def test_single_steps_global_exploration_no_attention_reward_over_a_bfloat16_base(tmp_path: Path) -> None:
     run = train_short(
         tmp_path,
         "step-global",
+        "editor.dtype=bfloat16",
         "objective.anchor_path=step",
         "objective.trained_steps=2",
         "rollout.exploration=global",
@@ -107,6 +108,7 @@ def test_overlapped_training_keeps_the_staleness_bound(tmp_path: Path) -> None:
     run = train_short(
         tmp_path,
         "overlapped",
+        "editor.gradient_checkpointing=true",
         "loop.max_staleness=2",
         "loop.updates=5",
         "rollout.workers=3",

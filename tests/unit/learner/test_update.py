@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from learner.group import spread
-from learner.update import GroupUpdate, GroupWork, Statistics, merge
+from learner.update import GroupUpdate, Statistics, merge
+from learner.work import GroupWork, spread
 from rc_grpo.algorithm import solver
 from rc_grpo.algorithm.objective import on_policy_pull
 from rc_grpo.config import ObjectiveConfig

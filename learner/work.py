@@ -1,0 +1,94 @@
+"""What a batch of scores asks of the ranks: advantages, anchors and trained steps of each group, dealt out whole.
+
+Statistics of the minibatch are taken here, over all groups together, so that how groups are dealt cannot change them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rc_grpo.algorithm.rewards import GroupAdvantages, combine, group_advantages
+from rc_grpo.algorithm.surrogate import sample_anchors
+from rc_grpo.config import ObjectiveConfig, Solver
+from rc_grpo.messages import GroupScores
+from rc_grpo.seeds import derive, generator
+
+
+@dataclass(frozen=True)
+class RunShape:
+    """What the learner has to know of the rest of the run.
+
+    Attributes:
+        seed: of the run.
+        method: solver of the rollouts.
+        steps: T of the rollouts.
+        updates: of the whole run, for the schedule.
+        max_staleness: how many versions old a group may be.
+    """
+
+    seed: int
+    method: Solver
+    steps: int
+    updates: int
+    max_staleness: int
+
+
+@dataclass(frozen=True)
+class GroupWork:
+    """What the driver asks of a rank for one group.
+
+    Attributes:
+        group: reference to the group's record batch.
+        conditions: reference to the task's conditions.
+        advantages: ``[G]`` float64; NaN leaves a candidate out of the loss.
+        anchors: candidate indices, never 0.
+        steps: trained steps n (0-based), each leading to state n+1.
+        on_policy: the group was rolled out under the weights that the learner has now.
+        weight: 1, or 0 for work that only keeps ranks in step.
+    """
+
+    group: Any
+    conditions: Any
+    advantages: NDArray[np.float64]
+    anchors: tuple[int, ...]
+    steps: tuple[int, ...]
+    on_policy: bool
+    weight: float = 1.0
+
+
+def batch_advantages(scores: Sequence[GroupScores], config: ObjectiveConfig) -> GroupAdvantages:
+    """Return the advantages ``[P, G]`` of a minibatch, and why groups are skipped (section 5.1, Eq. 4)."""
+    task = torch.tensor(np.stack([group.task_reward for group in scores]))
+    acd = torch.tensor(np.stack([group.acd_reward for group in scores]))
+    return group_advantages(
+        combine(task, acd, config.acd_weight),
+        config.advantage_clip,
+        min_valid=config.min_valid,
+        min_std=config.min_std,
+        task=task,
+        quasi_norm_p=config.quasi_norm_p,
+    )
+
+
+def draw_anchors(run: RunShape, version: int, task_id: str, group_size: int, count: int) -> tuple[int, ...]:
+    """Draw a group's anchors: a function of run seed, version and task."""
+    return tuple(sample_anchors(group_size, count, derive(run.seed, "anchors", version, task_id)))
+
+
+def draw_steps(run: RunShape, version: int, task_id: str, count: int | None) -> tuple[int, ...]:
+    """Draw the trained steps, in order; all of them where no count is given."""
+    if count is None:
+        return tuple(range(run.steps))
+    order = torch.randperm(run.steps, generator=generator(run.seed, "steps", version, task_id)).tolist()
+    return tuple(sorted(order[:count]))
+
+
+def spread(work: Sequence[GroupWork], ranks: int) -> list[list[GroupWork]]:
+    """Deal whole groups to ranks, as many to each; what is missing is work of weight 0, so that ranks stay in step."""
+    shares = [list(work[rank::ranks]) for rank in range(ranks)]
+    idle = replace(work[0], weight=0.0)
+    return [share + [idle] * (len(shares[0]) - len(share)) for share in shares]
