@@ -1,8 +1,8 @@
 """The pocket training as a newcomer runs it, and what an update costs sequential and overlapped.
 
-One full run of the packaged config gives the held-out gain and the minutes. Then short runs of the same config,
-synchronous and with ``max_staleness: 1`` in turn, give seconds an update; the machine's CPU use beside them says what
-bounds it.
+One full run of the packaged config gives the held-out gain and the minutes. Short runs give seconds an update,
+synchronous and with ``max_staleness: 1``: of the packaged config, whose rollout workers or ranks each fill both cores,
+and with one worker and one rank, where either alone leaves a core idle. CPU use beside them says what bounds each.
 """
 
 import json
@@ -20,9 +20,9 @@ import psutil
 from benchmarks import results
 from benchmarks.results import Figure
 
-UPDATES = 12
+UPDATES = 9
 WARM_UP = 2
-REPEATS = 2
+ONE_CORE_EACH = ("rollout.workers=1", "learner.ranks=1")
 
 
 class CpuUse:
@@ -65,22 +65,18 @@ def updates_of(folder: Path) -> list[dict[str, Any]]:
     return [line for line in lines if line["event"] == "update"]
 
 
-def pace(root: Path, name: str, staleness: int) -> dict[str, float]:
+def pace(root: Path, name: str, *overrides: str) -> dict[str, float]:
     """Run a short training and return seconds an update and where they went."""
     with CpuUse() as cpu:
-        folder = train(
-            root, name, f"loop.max_staleness={staleness}", f"loop.updates={UPDATES}", "evaluation.tasks=0"
-        )  # fmt: skip
+        folder = train(root, name, *overrides, f"loop.updates={UPDATES}", "evaluation.tasks=0")
         records = updates_of(folder)
-        whole = sum(record["seconds/update_total"] for record in records)
-        used = cpu.during(whole)
+        used = cpu.during(sum(record["seconds/update_total"] for record in records))
     steady = records[WARM_UP:]
     return {
         "seconds_per_update": statistics.median(record["seconds/update_total"] for record in steady),
-        "learner_seconds": statistics.median(record.get("update/seconds", 0.0) for record in steady),
+        "learner_seconds": statistics.median(record["update/seconds"] for record in steady),
         "waiting_for_groups_seconds": statistics.median(record["seconds/waiting_for_groups"] for record in steady),
         "cpu_use": used,
-        "groups_skipped_share": statistics.fmean(record["groups_skipped/share"] for record in steady),
     }
 
 
@@ -90,31 +86,32 @@ def main() -> None:
     try:
         folder = train(root, "full")
         summary = json.loads((folder / "summary.json").read_text())
-        paces: dict[str, list[dict[str, float]]] = {"sequential": [], "overlapped": []}
-        for repeat in range(REPEATS):
-            for mode, staleness in (("sequential", 0), ("overlapped", 1)):
-                paces[mode].append(pace(root, f"{mode}-{repeat}", staleness))
+        paces = {
+            f"{mode}{suffix}": pace(root, f"{mode}{suffix}", *pools, staleness)
+            for suffix, pools in (("", ()), ("_one_core_each", ONE_CORE_EACH))
+            for mode, staleness in (("sequential", "loop.max_staleness=0"), ("overlapped", "loop.max_staleness=1"))
+        }
     finally:
         shutil.rmtree(root)
-    seconds = {mode: min(run["seconds_per_update"] for run in runs) for mode, runs in paces.items()}
     heldout = summary["heldout"]
-    note = f"median of {UPDATES - WARM_UP} updates, the better of {REPEATS} runs taken in turn"
-    path = results.write(
-        "pocket_train",
-        {
-            "heldout_gain_in_standard_errors": Figure(
-                heldout["gain_in_standard_errors"], "standard errors", "more than 3", f"{heldout['tasks']} paired tasks"
-            ),
-            "heldout_before": Figure(heldout["before"], "mean task reward, 0..1"),
-            "heldout_after": Figure(heldout["after"], "mean task reward, 0..1"),
-            "train_minutes": Figure(
-                summary["training_minutes"], "minutes", "at most 10", "both held-out evaluations included"
-            ),
-            "seconds_per_update_sequential": Figure(seconds["sequential"], "seconds", None, note),
-            "seconds_per_update_overlapped": Figure(seconds["overlapped"], "seconds", None, note),
-        },
-        {"heldout": heldout, "updates": summary["updates"], "paces": paces},
-    )
+    median = f"median of {UPDATES - WARM_UP} updates"
+    figures = {
+        "heldout_gain_in_standard_errors": Figure(
+            heldout["gain_in_standard_errors"], "standard errors", "more than 3", f"{heldout['tasks']} paired tasks"
+        ),
+        "heldout_before": Figure(heldout["before"], "mean task reward, 0..1"),
+        "heldout_after": Figure(heldout["after"], "mean task reward, 0..1"),
+        "train_minutes": Figure(
+            summary["training_minutes"], "minutes", "at most 10", "both held-out evaluations included"
+        ),
+    }
+    for mode, figure in paces.items():
+        pools = "one rollout worker, one rank" if mode.endswith("one_core_each") else "the packaged config"
+        figures[f"seconds_per_update_{mode}"] = Figure(
+            figure["seconds_per_update"], "seconds", None, f"{median}; {pools}"
+        )
+        figures[f"cpu_use_{mode}"] = Figure(figure["cpu_use"], "share of all cores", None, pools)
+    path = results.write("pocket_train", figures, {"heldout": heldout, "updates": summary["updates"], "paces": paces})
     print(path.read_text())
 
 

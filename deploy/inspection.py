@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 from PIL import Image
-from rc_grpo.data.experience import read_experience
 
 from deploy.contact_sheet import Row, contact_sheet, group_row
 from rc_grpo.config import parse
 from rc_grpo.data import load_tasks
+from rc_grpo.data.experience import read_experience
 from rc_grpo.images import decode_rgb
 
 

@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 import ray
 from numpy.typing import NDArray
-from rc_grpo.data.experience import write_experience
 from torch.utils.tensorboard import SummaryWriter
 
 from deploy.contact_sheet import contact_sheet, group_row
+from rc_grpo.data.experience import write_experience
 from rc_grpo.messages import CandidateGroup, ScoredGroup
 
 GROUPS_IN_A_GRID = 6
