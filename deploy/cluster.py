@@ -83,21 +83,22 @@ def check_placement(asked: Sequence[Demand], nodes: Sequence[Mapping[str, float]
         each = demand.each.as_ray()
         total.update({name: amount * demand.count for name, amount in each.items()})
         if not any(all(node.get(name, 0.0) >= amount for name, amount in each.items()) for node in nodes):
-            problems.append(f"no node holds one {demand.pool} actor ({_amounts(each)})")
+            problems.append(f"no node holds one {demand.pool} actor ({amounts(each)})")
     for name, amount in total.items():
         if amount > there[name] + 1e-6:
             problems.append(f"{name}: {amount:g} asked, {there[name]:g} in the cluster")
     if problems:
         table = "\n".join(
-            f"  {demand.pool:<8} {demand.count:>3} x ({_amounts(demand.each.as_ray())})" for demand in asked
+            f"  {demand.pool:<8} {demand.count:>3} x ({amounts(demand.each.as_ray())})" for demand in asked
         )
         raise PlacementError(
             "the cluster cannot hold this run: "
             + "; ".join(problems)
-            + f"\n{table}\n  cluster  {len(nodes):>3} nodes (together {_amounts({key: there[key] for key in total})})\n"
+            + f"\n{table}\n  cluster  {len(nodes):>3} nodes (together {amounts({key: there[key] for key in total})})\n"
             "lower workers, ranks or resources of a pool (rollout.workers, learner.ranks, *.resources), or add nodes"
         )
 
 
-def _amounts(resources: Mapping[str, float]) -> str:
+def amounts(resources: Mapping[str, float]) -> str:
+    """Return resources in words, such as ``CPU 2, GPU 1``."""
     return ", ".join(f"{name} {amount:g}" for name, amount in sorted(resources.items())) or "nothing"

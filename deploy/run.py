@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray import ObjectRef
 
-from deploy.cluster import namespace
+from deploy.cluster import amounts, demands, namespace
 from deploy.collector import Collector
 from deploy.evaluation import HeldOut, PairedGain, evaluate
 from deploy.ledger import Ledger
@@ -60,7 +60,8 @@ class Run:
             self._heldout = heldout[: config.evaluation.tasks]
         loop = config.loop
         self.updates = range(loop.updates)
-        ledger = Ledger(len(tasks), loop.updates, loop.groups_per_update, loop.max_staleness, config.seed)
+        self._tasks = len(tasks)
+        ledger = Ledger(self._tasks, loop.updates, loop.groups_per_update, loop.max_staleness, config.seed)
         self.collector = Collector(ledger, tasks, config.rollout.group_size)
         self._evaluations: list[HeldOut] = []
         self._done = 0
@@ -68,6 +69,27 @@ class Run:
         self._refused = {"train": tasks.refused}
         if self.folder.exists():
             raise RunExistsError(f"{self.folder} exists; choose another name (--set name=...) or remove it")
+
+    def plan(self) -> str:
+        """Return in a few lines what is about to happen."""
+        config, rollout, objective = self.config, self.config.rollout, self.config.objective
+        pools = ", ".join(
+            f"{demand.count} {demand.pool} x ({amounts(demand.each.as_ray())})" for demand in demands(config)
+        )
+        exploration = f"{rollout.exploration}, alpha {rollout.alpha_edit:g} in the mask, {rollout.alpha_base:g} outside"
+        if rollout.exploration == "global":
+            exploration = f"global, alpha {rollout.alpha_edit:g}"
+        return (
+            f"run      {config.name} in {self.folder}\n"
+            f"editor   {config.editor.model}, {config.editor.dtype}, LoRA rank {config.editor.lora.rank}\n"
+            f"tasks    {self._tasks} to train on, {len(self._refused['train'])} refused, "
+            f"{len(self._heldout)} held out\n"
+            f"pools    {pools}, ZeRO {config.learner.zero_stage}\n"
+            f"rollout  {rollout.group_size} candidates, {rollout.steps} {rollout.solver} steps, {exploration}\n"
+            f"learning {config.loop.updates} updates of {config.loop.groups_per_update} groups, "
+            f"{objective.anchors} anchors by {objective.anchor_path}, ACD weight {objective.acd_weight:g}, "
+            f"max staleness {config.loop.max_staleness}"
+        )
 
     @asynccontextmanager
     async def pools(self) -> AsyncIterator[Pools]:
@@ -164,7 +186,16 @@ class Run:
             for name, value in pool.summary.items()
         }
         waited = self.collector.take_waited_seconds()
-        return {"seconds/update_total": seconds, "seconds/waiting_for_groups": waited} | counts | pools
+        shift = max(proof.canary_shift for proof in rollouts.proofs.values())
+        return (
+            {
+                "seconds/update_total": seconds,
+                "seconds/waiting_for_groups": waited,
+                "policy/canary_shift": shift,
+            }
+            | counts
+            | pools
+        )
 
     async def _checkpoint(self, learner: LearnerGroup) -> None:
         folder, tag = self.folder / "checkpoints", f"update-{self._done:05d}"

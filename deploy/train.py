@@ -21,6 +21,7 @@ def run_training(config: RunConfig) -> None:
     check_model(config.editor, config.rollout.acd)
     with Progress() as progress:
         run = Run(config, progress)
+        progress.say(run.plan())
         connect(config)
         try:
             asyncio.run(train(run))

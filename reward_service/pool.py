@@ -11,7 +11,7 @@ from rc_grpo.pool import Member, WorkerPool
 from reward_service.actor import RewardActor
 
 
-class RewardPool:
+class RewardPool(WorkerPool[Any]):
     """Reward actors that come and go.
 
     Args:
@@ -20,22 +20,9 @@ class RewardPool:
     """
 
     def __init__(self, config: RewardConfig, namespace: str) -> None:
-        self._config = config
+        super().__init__("reward", config, self._start_actor, ray.kill, lost=(RayActorError,))
+        self._reward = config
         self._namespace = namespace
-        self._pool: WorkerPool[Any] = WorkerPool("reward", config, self._start, ray.kill, lost=(RayActorError,))
-
-    @property
-    def summary(self) -> dict[str, float]:
-        """Workers up, workers lost and busy seconds since the start."""
-        return self._pool.summary
-
-    async def open(self) -> None:
-        """Start the workers."""
-        await self._pool.open()
-
-    def close(self) -> None:
-        """Stop the workers."""
-        self._pool.close()
 
     async def score(self, task: EditTask, group: Any) -> GroupScores:
         """Score one group.
@@ -49,9 +36,9 @@ class RewardPool:
             scores: GroupScores = await member.handle.score.remote(task, group)
             return scores
 
-        return await self._pool.run(f"the scoring of {task.task_id}", call)
+        return await self.run(f"the scoring of {task.task_id}", call)
 
-    async def _start(self, name: str) -> Any:
-        actor = RewardActor.options(**self._config.actor_options(self._namespace, name)).remote(name, self._config)
+    async def _start_actor(self, name: str) -> Any:
+        actor = RewardActor.options(**self._reward.actor_options(self._namespace, name)).remote(name, self._reward)
         await actor.describe.remote()
         return actor

@@ -28,7 +28,7 @@ class Rollout:
     conditions: Any
 
 
-class RolloutPool:
+class RolloutPool(WorkerPool[Any]):
     """Rollout actors that come and go; no process group spans them.
 
     Args:
@@ -39,30 +39,16 @@ class RolloutPool:
     """
 
     def __init__(self, editor: EditorConfig, config: RolloutConfig, seed: int, namespace: str) -> None:
+        super().__init__("rollout", config, self._start_actor, ray.kill, lost=(RayActorError, VersionMismatchError))
         self._editor = editor
-        self._config = config
+        self._rollout = config
         self._seed = seed
         self._namespace = namespace
         self._version: PolicyVersion | None = None
         self._weights: Any = None
         self._held: dict[str, PolicyVersion] = {}
-        self._pool: WorkerPool[Any] = WorkerPool(
-            "rollout", config, self._start, ray.kill, lost=(RayActorError, VersionMismatchError)
-        )
-        self.proofs: list[VersionProof] = []
-
-    @property
-    def summary(self) -> dict[str, float]:
-        """Workers up, workers lost and busy seconds since the start."""
-        return self._pool.summary
-
-    async def open(self) -> None:
-        """Start the workers."""
-        await self._pool.open()
-
-    def close(self) -> None:
-        """Stop the workers."""
-        self._pool.close()
+        self.proofs: dict[str, VersionProof] = {}
+        """The last proof of each worker that ever gave one."""
 
     async def adopt(self, version: PolicyVersion, weights: Any) -> None:
         """Make ``version`` the one that new rollouts run under.
@@ -74,7 +60,7 @@ class RolloutPool:
             weights: reference to their safetensors bytes in the object store.
         """
         self._version, self._weights = version, weights
-        await self._pool.on_idle(self._bring_up_to_date)
+        await self.on_idle(self._bring_up_to_date)
 
     async def rollout(
         self, task: EditTask, seeds: RolloutSeeds, *, steps: int | None = None, keep_states: bool = True
@@ -88,11 +74,11 @@ class RolloutPool:
             )
             return Rollout(await receipt, group, conditions)
 
-        return await self._pool.run(f"the rollout of {task.task_id}", call)
+        return await self.run(f"the rollout of {task.task_id}", call)
 
-    async def _start(self, name: str) -> Any:
-        actor = RolloutActor.options(**self._config.actor_options(self._namespace, name)).remote(
-            name, self._editor, self._config, self._seed
+    async def _start_actor(self, name: str) -> Any:
+        actor = RolloutActor.options(**self._rollout.actor_options(self._namespace, name)).remote(
+            name, self._editor, self._rollout, self._seed
         )
         await actor.describe.remote()
         return actor
@@ -102,6 +88,6 @@ class RolloutPool:
             raise PoolError("no policy version was published yet: adopt() one before rollouts")
         version = self._version
         if self._held.get(member.name) != version:
-            self.proofs.append(await member.handle.adopt.remote(version, self._weights))
+            self.proofs[member.name] = await member.handle.adopt.remote(version, self._weights)
             self._held[member.name] = version
         return version

@@ -40,12 +40,15 @@ def test_a_killed_rollout_worker_is_replaced_and_its_group_is_the_same_bits(tmp_
             await asyncio.sleep(0.1)
             os.kill(worker["pid"], signal.SIGKILL)
             after = await under_way
-            first, second = (CandidateGroup.from_arrow(await group.group) for group in (before, after))
+            first, second = [CandidateGroup.from_arrow(await group.group) for group in (before, after)]
             assert (first.worker, second.worker) == ("rollout-0", "rollout-1")
             np.testing.assert_array_equal(first.states, second.states)
             np.testing.assert_array_equal(first.images, second.images)
             assert rollouts.summary["lost"] == 1
-            assert [proof.worker for proof in rollouts.proofs] == ["rollout-0", "rollout-1"]
+            assert {name: proof.digest for name, proof in rollouts.proofs.items()} == {
+                "rollout-0": version.digest,
+                "rollout-1": version.digest,
+            }
 
             judge = await ray.get_actor("reward-0", "killed").describe.remote()
             os.kill(judge["pid"], signal.SIGKILL)
