@@ -49,7 +49,9 @@ integration: $(INSTALLED) ## tests on a real local Ray cluster
 
 pocket: $(INSTALLED) ## train the pocket editor anew (GPU if there is one)
 	$(BIN)/pip install -q -c requirements/cpu.txt -e '.[pocket]'
-	$(BIN)/python -m rc_grpo.pocket.train --out rc_grpo/pocket/model $(ARGS)
+	$(BIN)/python -m rc_grpo.pocket.train --out build/pocket $(ARGS)
+	rm -rf rc_grpo/pocket/model && cp -r build/pocket/model rc_grpo/pocket/model
+	cp build/pocket/scores.json build/pocket/heldout_edits.png docs/pocket/
 
 benchmark: $(INSTALLED) ## measure the pocket training; writes benchmarks/results/pocket_train.json
 	$(BIN)/python -m benchmarks.pocket_train $(ARGS)

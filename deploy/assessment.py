@@ -12,7 +12,7 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
-from deploy.cluster import connect, namespace
+from deploy.cluster import beside_the_driver, connect, namespace
 from deploy.contact_sheet import contact_sheet, task_row
 from deploy.evaluation import HeldOut, PairedGain, evaluate
 from deploy.progress import Progress
@@ -57,7 +57,7 @@ def _edits(groups: Sequence[Any]) -> list[Pixels]:
     return [CandidateGroup.from_arrow(batch).images[0] for batch in batches]
 
 
-BeholderActor = ray.remote(num_cpus=0)(Beholder)
+BeholderActor = ray.remote(Beholder)
 
 
 def run_assessment(
@@ -95,7 +95,7 @@ async def _assess(
     judges = RewardPool(config.reward, home)
     results: dict[str, tuple[HeldOut, dict[str, float]]] = {}
     edits: dict[str, list[Any]] = {}
-    beholder = BeholderActor.options(name="beholder", namespace=home).remote()
+    beholder = BeholderActor.options(name="beholder", namespace=home, **beside_the_driver()).remote()
     try:
         await asyncio.gather(rollouts.open(), judges.open())
         for number, (policy, weights) in enumerate(policies.items()):

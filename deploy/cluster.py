@@ -4,8 +4,10 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rc_grpo.config import Resources, RunConfig
 
@@ -30,6 +32,12 @@ def namespace(run: str) -> str:
     return f"{NAMESPACE_PREFIX}-{run}"
 
 
+def beside_the_driver() -> dict[str, Any]:
+    """Return actor options for a helper of the driver: on its node, where its files are, claiming no CPU."""
+    node = ray.get_runtime_context().get_node_id()
+    return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
+
+
 def demands(config: RunConfig) -> list[Demand]:
     """Return what the configuration asks the cluster for."""
     return [
@@ -42,6 +50,8 @@ def demands(config: RunConfig) -> list[Demand]:
 def connect(config: RunConfig) -> None:
     """Connect to the configured cluster, or start Ray on this machine; then check that the run fits.
 
+    Inside a submitted job Ray names its cluster in RAY_ADDRESS; that one is taken when the configuration names none.
+
     Raises:
         PlacementError: it does not, with the numbers.
     """
@@ -50,14 +60,11 @@ def connect(config: RunConfig) -> None:
     # What libraries say at every import in every actor would bury what the run says.
     quieter = {"TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore::FutureWarning"}
     quiet = {"env_vars": {name: os.environ.get(name, value) for name, value in quieter.items()}}
-    if cluster.address is None:
-        ray.init(
-            num_cpus=cluster.cpus,
-            include_dashboard=cluster.dashboard,
-            runtime_env=quiet,
-        )
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    if address is None:
+        ray.init(num_cpus=cluster.cpus, include_dashboard=cluster.dashboard, runtime_env=quiet)
     else:
-        ray.init(address=cluster.address, runtime_env=quiet)
+        ray.init(address=address, runtime_env=quiet)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     check_placement(demands(config), nodes)
 

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray import ObjectRef
 
-from deploy.cluster import amounts, demands, namespace
+from deploy.cluster import amounts, beside_the_driver, demands, namespace
 from deploy.collector import Collector
 from deploy.evaluation import HeldOut, PairedGain, evaluate
 from deploy.ledger import Ledger
@@ -103,7 +103,7 @@ class Run:
         rollouts = RolloutPool(config.editor, config.rollout, config.seed, home)
         judges = RewardPool(config.reward, home)
         learner = LearnerGroup(config.editor, config.learner, config.objective, run_shape, home)
-        recorder = RecorderActor.options(name="recorder", namespace=home, num_cpus=0)
+        recorder = RecorderActor.options(name="recorder", namespace=home, **beside_the_driver())
         self._recorder = recorder.remote(self.folder, config.output.experience)
         self._log = MetricsLog(self.folder)
         try:

@@ -7,6 +7,7 @@ a laptop can run the script, too, for a worse editor.
 import argparse
 import json
 import logging
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,7 +76,7 @@ def _training(options: argparse.Namespace, date: str) -> dict[str, Any]:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--minutes", type=float, default=8.0, help="training time, without preparation and scoring")
     parser.add_argument("--start", type=Path, help="go on from this editor's folder")
     parser.add_argument(
@@ -87,7 +88,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--variants", type=int, default=4, help="noisy targets a scene")
     parser.add_argument("--batch", type=int, default=768)
     parser.add_argument("--rate", type=float, default=1.5e-3)
-    parser.add_argument("--workers", type=int, default=16)
+    parser.add_argument("--workers", type=int, default=min(16, os.cpu_count() or 1), help="processes composing scenes")
     parser.add_argument("--eval-scenes", type=int, default=300, help="held-out scenes for the autoencoder")
     parser.add_argument("--eval-tasks", type=int, default=48)
     parser.add_argument("--eval-seeds", type=int, default=8)
