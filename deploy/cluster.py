@@ -62,7 +62,8 @@ def connect(config: RunConfig) -> None:
     quiet = {"env_vars": {name: os.environ.get(name, value) for name, value in quieter.items()}}
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     if address is None:
-        ray.init(num_cpus=cluster.cpus, include_dashboard=cluster.dashboard, runtime_env=quiet)
+        # By name: without it Ray would join whatever cluster `ray start` left a note of on this machine, dead ones too.
+        ray.init(address="local", num_cpus=cluster.cpus, include_dashboard=cluster.dashboard, runtime_env=quiet)
     else:
         ray.init(address=address, runtime_env=quiet)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]

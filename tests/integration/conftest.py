@@ -34,7 +34,12 @@ SHORT = (
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    ray.init(num_cpus=8, include_dashboard=False, runtime_env={"env_vars": {"TRANSFORMERS_VERBOSITY": "error"}})
+    ray.init(
+        address="local",
+        num_cpus=8,
+        include_dashboard=False,
+        runtime_env={"env_vars": {"TRANSFORMERS_VERBOSITY": "error"}},
+    )
     yield
     ray.shutdown()
 
