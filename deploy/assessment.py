@@ -25,6 +25,7 @@ from rc_grpo.editor.kontext import check_model, load_denoiser
 from rc_grpo.evaluation.background import background_metrics
 from rc_grpo.images import Pixels
 from rc_grpo.messages import CandidateGroup, EditTask, PolicyVersion
+from rc_grpo.pool import within
 from reward_service.pool import RewardPool
 from rollout_workers.pool import RolloutPool
 
@@ -106,13 +107,13 @@ async def _assess(
             with progress.phase(policy, len(tasks)) as advance:
                 held_out, scored = await evaluate(tasks, rollouts, judges, config.evaluation, config.seed, advance)
             measuring = beholder.measure.remote(list(tasks), [item.group for item in scored])
-            background = await asyncio.wait_for(measuring, MEASURE_DEADLINE_S)
+            background = await within(MEASURE_DEADLINE_S, measuring, "the evaluation", f"the measures of {policy}")
             results[policy] = held_out, background
             edits[policy] = [item.group for item in scored[:TASKS_ON_A_SHEET]]
         if sheet is not None:
             scores = {policy: held_out.reward.tolist() for policy, (held_out, _) in results.items()}
             drawing = beholder.draw.remote(tasks[:TASKS_ON_A_SHEET], edits, scores, sheet.resolve())
-            await asyncio.wait_for(drawing, MEASURE_DEADLINE_S)
+            await within(MEASURE_DEADLINE_S, drawing, "the evaluation", f"{sheet} to be drawn")
     finally:
         rollouts.close()
         judges.close()

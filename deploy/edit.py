@@ -4,14 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import FluxKontextPipeline
 from PIL import Image
 
 from deploy.contact_sheet import Row, contact_sheet
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.export import WEIGHTS_NAME
 from rc_grpo.editor.geometry import editing_size, resize_image
-from rc_grpo.editor.kontext import model_source, resolve_device
+from rc_grpo.editor.kontext import load_pipeline
 from rc_grpo.images import decode_rgb
 
 
@@ -38,9 +37,7 @@ def edit_image(
         raise ValueError(f"no image at {image}")
     if lora is not None and not (lora / WEIGHTS_NAME).is_file():
         raise ValueError(f"no {WEIGHTS_NAME} in {lora}; a run leaves one in runs/NAME/lora")
-    pipeline = FluxKontextPipeline.from_pretrained(
-        model_source(config), revision=config.revision, dtype=getattr(torch, config.dtype)
-    ).to(resolve_device(config))
+    pipeline = load_pipeline(config)
     pipeline.set_progress_bar_config(disable=True)
     pixels = decode_rgb(image.read_bytes())
     height, width = editing_size(pixels.shape[0], pixels.shape[1], config.resolution, pipeline.vae_scale_factor * 2)

@@ -26,6 +26,7 @@ from learner.work import RunShape
 from rc_grpo.config import RunConfig, dump
 from rc_grpo.data import load_tasks
 from rc_grpo.messages import EditTask, PolicyVersion, ScoredGroup
+from rc_grpo.pool import within
 from reward_service.pool import RewardPool
 from rollout_workers.pool import RolloutPool
 
@@ -127,12 +128,13 @@ class Run:
                 self._heldout, rollouts, judges, self.config.evaluation, self.config.seed, advance
             )
         self._evaluations.append(heldout)
-        self._log.write(self._done, heldout.metrics(), event="evaluation")
+        metrics = heldout.metrics()
+        self._log.write(self._done, metrics, event="evaluation")
         path = self.folder / "evaluations" / f"update-{self._done:05d}.json"
         path.parent.mkdir(exist_ok=True)
         rewards = {task.task_id: score for task, score in zip(self._heldout, heldout.reward.tolist(), strict=True)}
-        path.write_text(json.dumps({"version": asdict(version), "metrics": heldout.metrics(), "reward": rewards}))
-        self._progress.say(f"held-out reward of {version}: {heldout.metrics()['heldout/reward']:.4f}")
+        path.write_text(json.dumps({"version": asdict(version), "metrics": metrics, "reward": rewards}))
+        self._progress.say(f"held-out reward of {version}: {metrics['heldout/reward']:.4f}")
         self._mark = time.monotonic()
 
     async def record(
@@ -211,7 +213,7 @@ class Run:
     async def _recorded(self) -> None:
         """Wait for the recorder's last job, so that a slow disk holds the run up instead of filling the memory."""
         if self._recording is not None:
-            await asyncio.wait_for(self._recording, READ_DEADLINE_S)
+            await within(READ_DEADLINE_S, self._recording, "the run", "the recorder to write an update")
 
     def _create_folder(self) -> None:
         self.folder.mkdir(parents=True)

@@ -21,7 +21,7 @@ from learner.update import merge
 from learner.work import GroupWork, RunShape, batch_advantages, draw_anchors, draw_steps, spread
 from rc_grpo.config import EditorConfig, LearnerConfig, ObjectiveConfig, actor_options
 from rc_grpo.messages import PolicyVersion, ScoredGroup
-from rc_grpo.pool import DeadlineExceededError
+from rc_grpo.pool import within
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class LearnerGroup:
         learner, deadline = self._learner, self._learner.start_deadline_s
         demand = learner.resources.as_ray()
         self._placement = placement_group([demand] * learner.ranks, strategy="PACK")
-        await self._within(deadline, _awaited(self._placement.ready()), f"{learner.ranks} x {demand} to be free")
+        await within(deadline, self._placement.ready(), "the learner", f"{learner.ranks} x {demand} to be free")
         strategy = PlacementGroupSchedulingStrategy(self._placement)
         self._ranks = [
             LearnerActor.options(
@@ -85,9 +85,9 @@ class LearnerGroup:
             ).remote(rank, self._editor, learner, self._objective, self._run)
             for rank in range(learner.ranks)
         ]
-        address = await self._within(deadline, _awaited(self._ranks[0].rendezvous.remote()), "learner-0 to start")
+        address = await within(deadline, self._ranks[0].rendezvous.remote(), "the learner", "learner-0 to start")
         joining = self._all("join", learner.ranks, address)
-        await self._within(deadline, joining, "all ranks to join the process group")
+        await within(deadline, joining, "the learner", "all ranks to join the process group")
 
     def close(self) -> None:
         """Stop the ranks and give their resources back."""
@@ -152,15 +152,4 @@ class LearnerGroup:
         return asyncio.gather(*(getattr(rank, method).remote(*arguments) for rank in self._ranks))
 
     async def _call(self, awaitable: Any, what: str) -> Any:
-        return await self._within(self._learner.call_deadline_s, _awaited(awaitable), what)
-
-    @staticmethod
-    async def _within(deadline: float, awaitable: Any, what: str) -> Any:
-        try:
-            return await asyncio.wait_for(awaitable, deadline)
-        except TimeoutError as error:
-            raise DeadlineExceededError(f"the learner waited {deadline:g} s for {what}") from error
-
-
-async def _awaited(awaitable: Any) -> Any:
-    return await awaitable
+        return await within(self._learner.call_deadline_s, awaitable, "the learner", what)

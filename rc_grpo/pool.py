@@ -22,6 +22,18 @@ class DeadlineExceededError(TimeoutError):
     """Somebody was waited for longer than the configuration allows; the message says who, for what, and how long."""
 
 
+async def within(seconds: float, awaitable: Awaitable[Result], who: str, what: str) -> Result:
+    """Await something that may not take for ever.
+
+    Raises:
+        DeadlineExceededError: it took longer than ``seconds``; names who waited, how long, for what.
+    """
+    try:
+        return await asyncio.wait_for(awaitable, seconds)
+    except TimeoutError as error:
+        raise DeadlineExceededError(f"{who} waited {seconds:g} s for {what}") from error
+
+
 class PoolError(RuntimeError):
     """The pool cannot do its work; the message says what was tried."""
 
@@ -40,7 +52,6 @@ class PoolStatistics:
 
     started: int = 0
     lost: int = 0
-    calls: int = 0
     busy_seconds: float = 0.0
     reasons: list[str] = field(default_factory=list)
 
@@ -133,7 +144,6 @@ class WorkerPool(Generic[Worker]):
                 self._idle.put_nowait(member)
                 raise
             else:
-                self.statistics.calls += 1
                 self.statistics.busy_seconds += time.monotonic() - started
                 self._idle.put_nowait(member)
                 return result

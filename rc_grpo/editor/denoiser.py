@@ -3,7 +3,7 @@
 The learner runs this half of an editor alone; text encoders and VAE live in `rc_grpo.editor.codec`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -129,10 +129,6 @@ class KontextDenoiser:
         with lora.disabled(self.transformer):
             base = field(x, 0.5)
         return float((with_lora - base).abs().max())
-
-    def export_state(self, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return ``(state dict, metadata)`` of ``weights`` for diffusers, see `rc_grpo.editor.export`."""
-        return lora.diffusers_state(self.transformer, weights)
 
     def _canary_conditions(self) -> Conditions:
         config = self.transformer.config

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rc_grpo.config import LoraSettings
 from rc_grpo.editor.denoiser import KontextDenoiser
+from rc_grpo.editor.lora import diffusers_state
 
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 
@@ -24,7 +25,7 @@ def save_lora(denoiser: KontextDenoiser, weights: dict[str, Tensor], folder: Pat
     Returns:
         The file written.
     """
-    layers, metadata = denoiser.export_state(weights)
+    layers, metadata = diffusers_state(denoiser.transformer, weights)
     folder.mkdir(parents=True, exist_ok=True)
     FluxKontextPipeline.save_lora_weights(
         folder, transformer_lora_layers=layers, transformer_lora_adapter_metadata=metadata, weight_name=WEIGHTS_NAME

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -86,10 +87,20 @@ def load_editor(config: EditorConfig, seed: int) -> KontextEditor:
     """
     with _naming_the_model(config):
         transformer = _load_transformer(config)
-        pipeline = FluxKontextPipeline.from_pretrained(
-            model_source(config), revision=config.revision, dtype=_dtype(config), transformer=None
-        ).to(resolve_device(config))
+    pipeline = load_pipeline(config, transformer=None)
     return KontextEditor(transformer, KontextCodec(pipeline, config), config, seed)
+
+
+def load_pipeline(config: EditorConfig, **components: Any) -> FluxKontextPipeline:
+    """Load diffusers' own pipeline on the editor's device; a component given as None is left out.
+
+    Raises:
+        ModelNotFoundError: there is no such folder or hub id, or no access to it.
+    """
+    with _naming_the_model(config):
+        return FluxKontextPipeline.from_pretrained(
+            model_source(config), revision=config.revision, dtype=_dtype(config), **components
+        ).to(resolve_device(config))
 
 
 def _load_transformer(config: EditorConfig) -> FluxTransformer2DModel:
