@@ -1,5 +1,6 @@
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -12,6 +13,10 @@ class LostError(Exception):
     pass
 
 
+class UnableError(Exception):
+    pass
+
+
 class Fake:
     def __init__(self, name: str) -> None:
         self.name = name
@@ -19,7 +24,11 @@ class Fake:
 
 
 def make_pool(
-    workers: int = 2, start: Callable[[str], Awaitable[Fake]] | None = None, **settings: float
+    workers: int = 2,
+    start: Callable[[str], Awaitable[Fake]] | None = None,
+    recover: Callable[[Fake], Awaitable[object]] | None = None,
+    calls_at_a_time: int = 1,
+    **settings: float,
 ) -> WorkerPool[Fake]:
     async def quick(name: str) -> Fake:
         return Fake(name)
@@ -28,7 +37,16 @@ def make_pool(
         worker.stopped = True
 
     config = PoolConfig(workers=workers, **settings)  # type: ignore[arg-type]
-    return WorkerPool("fake", config, start or quick, stop, (LostError,))
+    return WorkerPool(
+        "fake",
+        config,
+        start or quick,
+        stop,
+        (LostError,),
+        unable=(UnableError,),
+        recover=recover,
+        calls_at_a_time=calls_at_a_time,
+    )
 
 
 async def name_of(member: Member[Fake]) -> str:
@@ -171,5 +189,106 @@ def test_idle_workers_are_reached_and_busy_ones_left_alone() -> None:
         await working
         await pool.on_idle(note)
         assert sorted(reached) == ["fake-0", "fake-1", "fake-1"]
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_takes_as_many_calls_at_a_time_as_it_may_and_the_least_busy_is_chosen() -> None:
+    async def scenario() -> None:
+        pool, at_once, most = make_pool(workers=2, calls_at_a_time=3), Counter[str](), Counter[str]()
+
+        async def call(member: Member[Fake]) -> None:
+            at_once[member.name] += 1
+            most[member.name] = max(most[member.name], at_once[member.name])
+            await asyncio.sleep(0.01)
+            at_once[member.name] -= 1
+
+        await pool.open()
+        await asyncio.gather(*(pool.run("a call", call) for _ in range(4)))
+        assert most == {"fake-0": 2, "fake-1": 2}
+        await asyncio.gather(*(pool.run("a call", call) for _ in range(20)))
+        assert most == {"fake-0": 3, "fake-1": 3}
+        assert pool.summary["queued"] == 0
+
+    asyncio.run(scenario())
+
+
+def test_one_slow_worker_does_not_hold_up_the_others() -> None:
+    async def scenario() -> None:
+        pool, done = make_pool(workers=2), []
+        await pool.open()
+
+        async def call(member: Member[Fake]) -> None:
+            await asyncio.sleep(0.5 if member.name == "fake-0" else 0.001)
+            done.append(member.name)
+
+        await asyncio.gather(*(pool.run("a call", call) for _ in range(30)))
+        assert done.count("fake-0") == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_that_is_unable_rests_until_it_has_recovered_and_is_not_replaced() -> None:
+    async def scenario() -> None:
+        able, asked = asyncio.Event(), []
+
+        async def recover(worker: Fake) -> None:
+            asked.append(worker.name)
+            await able.wait()
+
+        pool = make_pool(workers=2, recover=recover, calls_at_a_time=2)
+        await pool.open()
+
+        async def call(member: Member[Fake]) -> str:
+            if member.name == "fake-0" and not able.is_set():
+                raise UnableError("its server is restarting")
+            return await name_of(member)
+
+        assert set(await asyncio.gather(*(pool.run("a call", call) for _ in range(8)))) == {"fake-1"}
+        assert asked == ["fake-0"]
+        assert pool.summary["resting"] == 1
+        able.set()
+        await asyncio.sleep(0.01)
+        assert set(await asyncio.gather(*(pool.run("a call", call) for _ in range(8)))) == {"fake-0", "fake-1"}
+        assert (pool.statistics.lost, pool.statistics.rested) == (0, 1)
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_that_does_not_recover_is_replaced() -> None:
+    async def never(worker: Fake) -> None:
+        await asyncio.sleep(60)
+
+    async def scenario() -> None:
+        pool = make_pool(workers=1, recover=never, start_deadline_s=0.05)
+        await pool.open()
+
+        async def call(member: Member[Fake]) -> str:
+            if member.name == "fake-0":
+                raise UnableError("its server is gone")
+            return member.name
+
+        assert await pool.run("a call", call) == "fake-1"
+        assert "fake-0 did not recover within 0.05 s" in pool.statistics.reasons[-1]
+
+    asyncio.run(scenario())
+
+
+def test_a_caller_who_gives_up_leaves_its_place_to_the_next() -> None:
+    async def scenario() -> None:
+        pool = make_pool(workers=1)
+        await pool.open()
+        release = asyncio.Event()
+
+        async def hold(member: Member[Fake]) -> None:
+            await release.wait()
+
+        first, second = (asyncio.create_task(pool.run("a call", hold)) for _ in range(2))
+        third = asyncio.create_task(pool.run("a call", name_of))
+        await asyncio.sleep(0.01)
+        second.cancel()
+        release.set()
+        assert await asyncio.wait_for(third, 1) == "fake-0"
+        await first
 
     asyncio.run(scenario())
