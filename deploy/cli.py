@@ -1,14 +1,15 @@
 """The ``rc-grpo`` command."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
-from deploy.configs import find_config
+from deploy.configs import load_config
 from deploy.errors import plain_errors
-from rc_grpo.config import RunConfig, dump, load
+from rc_grpo.config import dump
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Region-constrained GRPO for flow-based image editors."
@@ -28,7 +29,7 @@ def train(config: ConfigArgument, set_: SetOption = None) -> None:
     with plain_errors():
         from deploy.train import run_training
 
-        run_training(_resolve(config, set_))
+        run_training(load_config(config, set_))
 
 
 @app.command()
@@ -43,7 +44,7 @@ def evaluate(
     with plain_errors():
         from deploy.assessment import run_assessment
 
-        run_assessment(_resolve(config, set_), lora, out, sheet, console)
+        run_assessment(load_config(config, set_), lora, out, sheet, console)
 
 
 @app.command()
@@ -63,7 +64,7 @@ def edit(
     with plain_errors():
         from deploy.edit import edit_image
 
-        edited, sheet = edit_image(_resolve(config, set_).editor, image, instruction, lora, steps=steps, seed=seed)
+        edited, sheet = edit_image(load_config(config, set_).editor, image, instruction, lora, steps=steps, seed=seed)
         sheet.save(out)
         alone = out.with_stem(out.stem + "-edited")
         edited.save(alone)
@@ -74,7 +75,7 @@ def edit(
 def show_config(config: ConfigArgument, set_: SetOption = None) -> None:
     """Print the resolved, validated configuration."""
     with plain_errors():
-        typer.echo(dump(_resolve(config, set_)), nl=False)
+        typer.echo(dump(load_config(config, set_)), nl=False)
 
 
 @app.command()
@@ -94,8 +95,39 @@ def inspect(
         console.print(f"update {shown} of {run}: {path}")
 
 
-def _resolve(name: str, overrides: list[str] | None) -> RunConfig:
-    return load(find_config(name), tuple(overrides or ()))
+@app.command("merge-judge")
+def merge_judge_adapter(
+    base: Annotated[str, typer.Argument(help="folder or hub id of the vision-language model")],
+    adapter: Annotated[str, typer.Argument(help="folder or hub id of the LoRA adapter")],
+    out: Annotated[Path, typer.Argument(help="the folder to make, which a server takes as its model")],
+    revision: Annotated[str | None, typer.Option(help="of the base on the hub")] = None,
+    adapter_revision: Annotated[str | None, typer.Option(help="of the adapter on the hub")] = None,
+    dtype: Annotated[
+        Literal["auto", "bfloat16", "float32"], typer.Option(help="of the merged weights; auto is the base's own")
+    ] = "auto",
+) -> None:
+    """Merge a judge's LoRA adapter into its base, prove that it answers the same, and write a folder to serve."""
+    with plain_errors():
+        from reward_service.merging import merge_judge
+
+        report = merge_judge(
+            base,
+            adapter,
+            out,
+            dtype=dtype,
+            revision=revision,
+            adapter_revision=adapter_revision,
+            on_phase=lambda phase: console.print(f"[dim]{escape(phase)} ...[/dim]", highlight=False),
+        )
+        parity = report.manifest.parity
+        console.print(f"{out}: {'already merged, left alone' if report.already_merged else 'merged'}", soft_wrap=True)
+        console.print(
+            f"max |delta logit| against base + adapter {parity.error:.3g}, what the adapter moves {parity.effect:.3g}; "
+            f"same first choice at {parity.top1_agreement:.1%} of {parity.positions} positions "
+            f"(base alone: {parity.top1_agreement_base:.1%})",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 if __name__ == "__main__":
