@@ -21,17 +21,20 @@ setup: $(INSTALLED) ## create .venv with everything for the CPU
 
 # The CPU build of torch first and by name: an unpinned torch would pull gigabytes of CUDA. Where pip already knows a place
 # that has it, that one is taken; else PyTorch's own index; else (macOS) the plain wheel is the CPU build.
-$(INSTALLED): pyproject.toml requirements/cpu.txt
+# What vLLM's CPU build brings along that cannot load beside a CPU torch goes, and torchvision is made importable.
+$(INSTALLED): pyproject.toml requirements/cpu.txt requirements/torchvision_cpu.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c 'import torch' 2>/dev/null \
 	  || $(BIN)/pip install -q '$(TORCH)' \
 	  || $(BIN)/pip install -q --index-url $(TORCH_INDEX) '$(TORCH)' \
 	  || $(BIN)/pip install -q torch==2.13.0
-	$(BIN)/pip install -q -c requirements/cpu.txt -e '.[cpu,dev]'
+	$(BIN)/pip install -q -c requirements/cpu.txt -e '.[cpu,judge-cpu,dev]'
+	$(BIN)/pip uninstall -q -y torchaudio torchcodec triton
+	$(BIN)/python requirements/torchvision_cpu.py
 	touch $@
 
-train: $(INSTALLED) ## a real post-training of the pocket editor on this machine's CPU
-	$(BIN)/rc-grpo train pocket --set name=$(RUN) $(ARGS)
+train: $(INSTALLED) ## a real post-training of the pocket editor on this machine's CPU; JUDGE=vllm: judged by a vLLM server
+	$(BIN)/rc-grpo train pocket$(if $(JUDGE),_$(JUDGE)) --set name=$(RUN) $(ARGS)
 
 test: lint unit integration ## everything that CI runs
 

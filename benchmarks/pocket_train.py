@@ -5,20 +5,17 @@ synchronous and with ``max_staleness: 1``: of the packaged config, whose rollout
 and with one worker and one rank, where either alone leaves a core idle. CPU use beside them says what bounds each.
 """
 
-import json
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from benchmarks import results
 from benchmarks.results import Figure
+from benchmarks.runs import records_of, summary_of, train
 
 UPDATES = 9
 WARM_UP = 2
@@ -51,25 +48,11 @@ class CpuUse:
             self._samples.append(psutil.cpu_percent(interval=1.0))
 
 
-def train(root: Path, name: str, *overrides: str) -> Path:
-    """Run ``rc-grpo train pocket`` in a process of its own and return the run's folder."""
-    options = [f"name={name}", f"output.root={root}", *overrides]
-    command = [sys.executable, "-m", "deploy.cli", "train", "pocket"]
-    subprocess.run([*command, *(part for option in options for part in ("--set", option))], check=True)
-    return root / name
-
-
-def updates_of(folder: Path) -> list[dict[str, Any]]:
-    """Return the run's update records."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["event"] == "update"]
-
-
 def pace(root: Path, name: str, *overrides: str) -> dict[str, float]:
     """Run a short training and return seconds an update and where they went."""
     with CpuUse() as cpu:
-        folder = train(root, name, *overrides, f"loop.updates={UPDATES}", "evaluation.tasks=0")
-        records = updates_of(folder)
+        folder = train("pocket", root, name, *overrides, f"loop.updates={UPDATES}", "evaluation.tasks=0")
+        records = records_of(folder)
         used = cpu.during(sum(record["seconds/update_total"] for record in records))
     steady = records[WARM_UP:]
     return {
@@ -84,8 +67,8 @@ def main() -> None:
     """Measure and write ``results/pocket_train.json``."""
     root = Path(tempfile.mkdtemp(prefix="rc-grpo-benchmark-"))
     try:
-        folder = train(root, "full")
-        summary = json.loads((folder / "summary.json").read_text())
+        folder = train("pocket", root, "full")
+        summary = summary_of(folder)
         paces = {
             f"{mode}{suffix}": pace(root, f"{mode}{suffix}", *pools, staleness)
             for suffix, pools in (("", ()), ("_one_core_each", ONE_CORE_EACH))

@@ -9,6 +9,7 @@ side by side on one GPU:
 """
 
 import argparse
+import asyncio
 import json
 import multiprocessing
 import time
@@ -30,14 +31,17 @@ from rc_grpo.editor import lora
 from rc_grpo.editor.kontext import KontextEditor, load_editor
 from rc_grpo.messages import EditTask, PolicyVersion, RolloutSeeds
 from rc_grpo.seeds import derive
-from reward_service.judge import Judge
-from reward_service.scoring import make_judge, score_group
+from reward_service.ground_truth import GroundTruthJudge
+from reward_service.scoring import score_group
 from rollout_workers.rollout import prepare, roll_out
 
+JUDGE = "ground_truth"
 POLICY = PolicyVersion(0, "sequential", 0, is_identity=False)
 
 
-def heldout(editor: KontextEditor, judge: Judge, tasks: list[EditTask], config: RunConfig) -> dict[str, float]:
+def heldout(
+    editor: KontextEditor, judge: GroundTruthJudge, tasks: list[EditTask], config: RunConfig
+) -> dict[str, float]:
     """Return mean reward and sub-scores of the unperturbed edits."""
     if not tasks:
         return {}
@@ -49,7 +53,7 @@ def heldout(editor: KontextEditor, judge: Judge, tasks: list[EditTask], config: 
             editor, task.task_id, prepared, seeds, POLICY, config.rollout,
             steps=config.evaluation.steps, keep_states=False,
         )  # fmt: skip
-        scores = score_group(judge, task, group)
+        scores = asyncio.run(score_group(judge, task, group))
         values = {"reward": scores.task_reward[0], "drift": group.background_drift[0]}
         for name, value in (values | {key: array[0] for key, array in scores.subscores.items()}).items():
             parts.setdefault(name, []).append(float(value))
@@ -60,7 +64,7 @@ def heldout(editor: KontextEditor, judge: Judge, tasks: list[EditTask], config: 
 def run(config: RunConfig, log: Any, every: int, deadline: float) -> dict[str, torch.Tensor]:
     """Train, report held-out figures every so many updates, and return the LoRA weights."""
     torch.set_num_threads(1)
-    editor, judge = load_editor(config.editor, config.seed), make_judge(config.reward)
+    editor, judge = load_editor(config.editor, config.seed), GroundTruthJudge()
     tasks, held_out = load_tasks(config.data.train), list(load_tasks(config.data.heldout, purpose="evaluate"))  # type: ignore[arg-type]
     held_out = held_out[: config.evaluation.tasks]
     parameters = list(lora.parameters(editor.transformer).values())
@@ -69,7 +73,7 @@ def run(config: RunConfig, log: Any, every: int, deadline: float) -> dict[str, t
     )
     schedule = LambdaLR(optimiser, learning_rate_factor(config.learner, config.loop.updates))
     loop, settings, version = config.loop, config.objective, 0
-    shape = RunShape(config.seed, config.rollout.solver, config.rollout.steps, loop.updates, max_staleness=0)
+    shape = RunShape(config.seed, config.rollout.solver, config.rollout.steps, loop.updates, 0, {JUDGE: 1.0})
     ledger = Ledger(len(tasks), loop.updates, loop.groups_per_update, 0, config.seed)
     log({"update": 0, "heldout": heldout(editor, judge, held_out, config)})
     for update in range(loop.updates):
@@ -79,8 +83,9 @@ def run(config: RunConfig, log: Any, every: int, deadline: float) -> dict[str, t
             prepared = prepare(editor, task, config.rollout)
             seeds = RolloutSeeds.for_group(config.seed, ticket.wave, task.task_id, config.rollout.group_size)
             group = roll_out(editor, task.task_id, prepared, seeds, POLICY, config.rollout)
-            batch.append((task, prepared.conditions, group, score_group(judge, task, group)))
-        advantages, skipped = batch_advantages([scores for *_, scores in batch], settings)
+            scores = asyncio.run(score_group(judge, task, group))
+            batch.append((task, prepared.conditions, group, scores))
+        advantages, skipped = batch_advantages([scores for *_, scores in batch], shape.judge_weights, settings)
         kept = [index for index, reason in enumerate(skipped) if reason is None]
         statistics = Statistics()
         for index in kept:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from rc_grpo.evaluation.background import background_metrics
 from rc_grpo.images import Pixels
 from rc_grpo.messages import CandidateGroup, EditTask, PolicyVersion
 from rc_grpo.pool import within
-from reward_service.pool import RewardPool
+from reward_service.panel import JudgePanel
 from rollout_workers.pool import RolloutPool
 
 MEASURE_DEADLINE_S = 600.0
@@ -93,7 +92,7 @@ async def _assess(
 ) -> dict[str, tuple[HeldOut, dict[str, float]]]:
     home = namespace(config.name)
     rollouts = RolloutPool(config.editor, config.rollout, config.seed, home)
-    judges = RewardPool(config.reward, home)
+    judges = JudgePanel(config.reward, home)
     results: dict[str, tuple[HeldOut, dict[str, float]]] = {}
     edits: dict[str, list[Any]] = {}
     beholder = BeholderActor.options(name="beholder", namespace=home, **beside_the_driver()).remote()
@@ -115,6 +114,7 @@ async def _assess(
             drawing = beholder.draw.remote(tasks[:TASKS_ON_A_SHEET], edits, scores, sheet.resolve())
             await within(MEASURE_DEADLINE_S, drawing, "the evaluation", f"{sheet} to be drawn")
     finally:
+        await judges.drain()
         rollouts.close()
         judges.close()
         ray.kill(beholder)
@@ -132,4 +132,5 @@ def _print(results: dict[str, tuple[HeldOut, dict[str, float]]], console: Consol
     console.print(table)
     if len(results) > 1:
         first, *_, last = (held_out for held_out, _ in results.values())
-        console.print_json(data=asdict(PairedGain.between(first, last)))
+        gains = PairedGain.of_each_judge(first, last)
+        console.print_json(data={name: gain.as_dict() for name, gain in gains.items()})

@@ -42,7 +42,7 @@ def demands(config: RunConfig) -> list[Demand]:
     """Return what the configuration asks the cluster for."""
     return [
         Demand("rollout", config.rollout.workers, config.rollout.resources),
-        Demand("reward", config.reward.workers, config.reward.resources),
+        *(Demand(f"reward-{name}", judge.workers, judge.resources) for name, judge in config.reward.judges.items()),
         Demand("learner", config.learner.ranks, config.learner.resources),
     ]
 
@@ -96,13 +96,15 @@ def check_placement(asked: Sequence[Demand], nodes: Sequence[Mapping[str, float]
         if amount > there[name] + 1e-6:
             problems.append(f"{name}: {amount:g} asked, {there[name]:g} in the cluster")
     if problems:
+        width = max(8, *(len(demand.pool) for demand in asked))
         table = "\n".join(
-            f"  {demand.pool:<8} {demand.count:>3} x ({amounts(demand.each.as_ray())})" for demand in asked
+            f"  {demand.pool:<{width}} {demand.count:>3} x ({amounts(demand.each.as_ray())})" for demand in asked
         )
+        together = amounts({name: there[name] for name in total})
         raise PlacementError(
             "the cluster cannot hold this run: "
             + "; ".join(problems)
-            + f"\n{table}\n  cluster  {len(nodes):>3} nodes (together {amounts({key: there[key] for key in total})})\n"
+            + f"\n{table}\n  {'cluster':<{width}} {len(nodes):>3} nodes (together {together})\n"
             "lower workers, ranks or resources of a pool (rollout.workers, learner.ranks, *.resources), or add nodes"
         )
 

@@ -2,13 +2,58 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 
 from deploy.ledger import Ledger, Ticket
 from learner.group import LearnerGroup
 from rc_grpo.messages import EditTask, ScoredGroup
-from reward_service.pool import RewardPool
+from reward_service.panel import JudgePanel
 from rollout_workers.pool import RolloutPool
+
+
+class Waits:
+    """How long the learner waited, and for whom: for scores alone, or for rollouts as well."""
+
+    def __init__(self) -> None:
+        self.rollouts_under_way = 0
+        self._seconds = {"rollouts": 0.0, "scores": 0.0}
+        self._waiting = False
+        self._mark = time.monotonic()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """The learner waits."""
+        self._count()
+        self._waiting = True
+        try:
+            yield
+        finally:
+            self._count()
+            self._waiting = False
+
+    @contextmanager
+    def rolling_out(self) -> Iterator[None]:
+        """A rollout is wanted or under way."""
+        self._count()
+        self.rollouts_under_way += 1
+        try:
+            yield
+        finally:
+            self._count()
+            self.rollouts_under_way -= 1
+
+    def take(self) -> dict[str, float]:
+        """Return the seconds waited for ``rollouts`` and for ``scores`` since this was last asked."""
+        self._count()
+        taken, self._seconds = self._seconds, {"rollouts": 0.0, "scores": 0.0}
+        return taken
+
+    def _count(self) -> None:
+        now = time.monotonic()
+        if self._waiting:
+            self._seconds["rollouts" if self.rollouts_under_way else "scores"] += now - self._mark
+        self._mark = now
 
 
 class Collector:
@@ -22,18 +67,13 @@ class Collector:
 
     def __init__(self, ledger: Ledger, tasks: Sequence[EditTask], group_size: int) -> None:
         self.ledger = ledger
+        self.waits = Waits()
         self._tasks = tasks
         self._group_size = group_size
         self._under_way: set[asyncio.Task[tuple[Ticket, ScoredGroup]]] = set()
-        self._waited = 0.0
-
-    def take_waited_seconds(self) -> float:
-        """Return how long the learner waited for groups since this was last asked."""
-        waited, self._waited = self._waited, 0.0
-        return waited
 
     async def batches(
-        self, rollouts: RolloutPool, judges: RewardPool, learner: LearnerGroup, updates: range
+        self, rollouts: RolloutPool, judges: JudgePanel, learner: LearnerGroup, updates: range
     ) -> AsyncIterator[list[ScoredGroup]]:
         """Yield one batch for each update.
 
@@ -41,14 +81,13 @@ class Collector:
         of 0 nothing starts before the caller comes back for the next batch.
         """
         for update in updates:
-            started = time.monotonic()
-            while (batch := self.ledger.cut(learner.version.number)) is None:
-                for ticket in self.ledger.dispatch(update):
-                    self._under_way.add(asyncio.create_task(self._collect(ticket, rollouts, judges)))
-                done, self._under_way = await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    self.ledger.admit(*task.result(), learner.version.number)
-            self._waited += time.monotonic() - started
+            with self.waits.waiting():
+                while (batch := self.ledger.cut(learner.version.number)) is None:
+                    for ticket in self.ledger.dispatch(update):
+                        self._under_way.add(asyncio.create_task(self._collect(ticket, rollouts, judges)))
+                    done, self._under_way = await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        self.ledger.admit(*task.result(), learner.version.number)
             yield batch
 
     def cancel(self) -> None:
@@ -57,8 +96,9 @@ class Collector:
             task.cancel()
         self._under_way.clear()
 
-    async def _collect(self, ticket: Ticket, rollouts: RolloutPool, judges: RewardPool) -> tuple[Ticket, ScoredGroup]:
+    async def _collect(self, ticket: Ticket, rollouts: RolloutPool, judges: JudgePanel) -> tuple[Ticket, ScoredGroup]:
         task = self._tasks[ticket.task]
-        rollout = await rollouts.rollout(task, self.ledger.seeds(ticket, task.task_id, self._group_size))
+        with self.waits.rolling_out():
+            rollout = await rollouts.rollout(task, self.ledger.seeds(ticket, task.task_id, self._group_size))
         scores = await judges.score(task, rollout.group)
         return ticket, ScoredGroup(task, rollout.receipt, scores, rollout.group, rollout.conditions)

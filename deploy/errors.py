@@ -13,8 +13,18 @@ from deploy.cluster import PlacementError
 from rc_grpo.config import ConfigError
 from rc_grpo.data import DataError
 from rc_grpo.pool import DeadlineExceededError, PoolError
+from reward_service.judge import JudgeSetupError
 
-MENDABLE = (ConfigError, DataError, PlacementError, DeadlineExceededError, PoolError, ValueError, FileExistsError)
+MENDABLE = (
+    ConfigError,
+    DataError,
+    PlacementError,
+    DeadlineExceededError,
+    PoolError,
+    JudgeSetupError,
+    ValueError,
+    FileExistsError,
+)
 EXIT_CODE = 2
 
 

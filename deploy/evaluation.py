@@ -1,9 +1,9 @@
-"""Held-out evaluation: the policy's unperturbed edits of tasks it never trained on, scored by the run's own judge."""
+"""Held-out evaluation: the policy's unperturbed edits of tasks it never trained on, scored by the run's own judges."""
 
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rc_grpo.config import EvaluationConfig
 from rc_grpo.messages import EditTask, PolicyVersion, RolloutSeeds, ScoredGroup
 from rc_grpo.seeds import derive
-from reward_service.pool import RewardPool
+from reward_service.panel import JudgePanel
 from rollout_workers.pool import RolloutPool
 
 
@@ -23,17 +23,24 @@ class HeldOut:
         version: that acted.
         reward: ``[tasks]`` task reward; NaN where scoring failed.
         background_drift: ``[tasks]``.
-        subscores: the judge's parts by name, each ``[tasks]``.
+        subscores: the judges' parts as ``JUDGE.PART``, each ``[tasks]``.
+        rewards: each judge's own by name, those of weight 0 too, each ``[tasks]``.
     """
 
     version: PolicyVersion
     reward: NDArray[np.float64]
     background_drift: NDArray[np.float64]
     subscores: dict[str, NDArray[np.float64]]
+    rewards: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float]:
         """Return means by name."""
-        parts = {f"heldout/{name}": float(np.nanmean(values)) for name, values in self.subscores.items()}
+        judged = {f"reward/{name}": values for name, values in self.rewards.items()} | self.subscores
+        parts = {
+            f"heldout/{name.replace('.', '/')}": float(np.nanmean(values))
+            for name, values in judged.items()
+            if not np.isnan(values).all()
+        }
         return {
             "heldout/reward": float(np.nanmean(self.reward)),
             "heldout/background_drift": float(self.background_drift.mean()),
@@ -64,13 +71,23 @@ class PairedGain:
         """The gain in units of its standard error."""
         return self.gain / self.standard_error if self.standard_error > 0 else math.copysign(math.inf, self.gain)
 
+    def as_dict(self) -> dict[str, float]:
+        """Return it for JSON."""
+        return asdict(self) | {"gain_in_standard_errors": self.in_standard_errors}
+
     @classmethod
-    def between(cls, before: HeldOut, after: HeldOut) -> "PairedGain":
-        """Compare two evaluations task by task."""
-        both = ~(np.isnan(before.reward) | np.isnan(after.reward))
+    def of_each_judge(cls, before: HeldOut, after: HeldOut) -> "dict[str, PairedGain]":
+        """Compare two evaluations judge by judge."""
+        return {name: cls.between(before, after, name) for name in before.rewards}
+
+    @classmethod
+    def between(cls, before: HeldOut, after: HeldOut, judge: str | None = None) -> "PairedGain":
+        """Compare two evaluations task by task: the task reward, or one judge's. Tasks without both are left out."""
+        earlier, later = (item.reward if judge is None else item.rewards[judge] for item in (before, after))
+        both = ~(np.isnan(earlier) | np.isnan(later))
         if both.sum() < 2:
             raise ValueError(f"only {int(both.sum())} tasks have a score before and after; nothing can be compared")
-        old, new = before.reward[both], after.reward[both]
+        old, new = earlier[both], later[both]
         difference = new - old
         return cls(
             before=float(old.mean()),
@@ -84,7 +101,7 @@ class PairedGain:
 async def evaluate(
     tasks: Sequence[EditTask],
     rollouts: RolloutPool,
-    judges: RewardPool,
+    judges: JudgePanel,
     config: EvaluationConfig,
     seed: int,
     advance: Callable[[], object],
@@ -112,6 +129,9 @@ async def evaluate(
     result = HeldOut(
         version=scored[0].receipt.policy,
         reward=np.array([item.scores.task_reward[0] for item in scored]),
+        rewards={
+            name: np.array([item.scores.rewards[name][0] for item in scored]) for name in scored[0].scores.rewards
+        },
         background_drift=np.array([item.receipt.background_drift[0] for item in scored]),
         subscores={name: np.array([item.scores.subscores.get(name, [np.nan])[0] for item in scored]) for name in names},
     )

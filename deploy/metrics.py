@@ -1,6 +1,7 @@
 """What is measured of an update, and where it is written: JSON lines and TensorBoard, the same names in both."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ def batch_metrics(batch: Sequence[ScoredGroup], report: UpdateReport) -> dict[st
         "reward/task_within_group_std": _within_group_std(task),
         "reward/reference_candidate": _mean(task[:, 0]),
         "reward/failed_scores": float(np.isnan(task).sum()),
+        "reward/judge_attempts_max": float(max(scored.scores.attempts for scored in batch)),
         "reward/judge_latency_seconds": float(np.mean([scored.scores.latency for scored in batch])),
         "background_drift/mean": float(drift.mean()),
         "background_drift/within_group_std": float(drift.std(axis=1).mean()),
@@ -32,12 +34,39 @@ def batch_metrics(batch: Sequence[ScoredGroup], report: UpdateReport) -> dict[st
     }
     if not np.isnan(acd).all():
         metrics |= {"acd/mean": _mean(acd), "acd/within_group_std": _within_group_std(acd)}
+    for name in sorted({name for scored in batch for name in scored.scores.rewards}):
+        judged = np.stack([scored.scores.rewards[name] for scored in batch])
+        metrics |= {
+            f"reward/{name}_mean": _mean(judged),
+            f"reward/{name}_within_group_std": _within_group_std(judged),
+            f"reward/{name}_failed_scores": float(np.isnan(judged).sum()),
+        }
     for name in sorted({name for scored in batch for name in scored.scores.subscores}):
         values = [scored.scores.subscores[name] for scored in batch if name in scored.scores.subscores]
-        metrics[f"judge/{name}"] = _mean(np.concatenate(values))
+        metrics[f"judge/{name.replace('.', '/')}"] = _mean(np.concatenate(values))
     for part in sorted({part for scored in batch for part in scored.receipt.seconds}):
         metrics[f"rollout_seconds/{part}"] = float(np.mean([scored.receipt.seconds[part] for scored in batch]))
     return metrics | report.metrics
+
+
+class BusyShares:
+    """What pools did since they were last asked about: their statistics, and how much of the time they worked."""
+
+    def __init__(self) -> None:
+        self._asked = time.monotonic()
+        self._busy: dict[str, float] = {}
+
+    def shares(self, pools: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+        """Return each pool's statistics as metrics, and ``busy_share``: of its workers' time, since the last call."""
+        now = time.monotonic()
+        seconds, self._asked = max(now - self._asked, 1e-9), now
+        found: dict[str, float] = {}
+        for role, summary in pools.items():
+            found |= {f"pool/{role}_{name}": float(value) for name, value in summary.items()}
+            worked = summary["busy_seconds"] - self._busy.get(role, 0.0)
+            self._busy[role] = summary["busy_seconds"]
+            found[f"pool/{role}_busy_share"] = worked / (seconds * max(1.0, summary["workers"]))
+        return found
 
 
 class MetricsLog:

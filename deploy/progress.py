@@ -78,16 +78,20 @@ class Progress:
             self._training = self._bars.add_task("updates", total=total, note=note)
         self._bars.update(self._training, completed=done, note=note)  # type: ignore[arg-type]
 
-    def gain(self, gain: PairedGain) -> None:
-        """Print what training did to the held-out reward."""
-        table = Table(title=f"Held-out task reward, {gain.tasks} tasks, same seeds")
-        for column in ("before", "after", "gain", "paired standard error", "gain / standard error"):
+    def gains(self, gains: Mapping[str, PairedGain]) -> None:
+        """Print what training did to the held-out reward of each judge."""
+        table = Table(title="Held-out reward, same tasks, same seeds")
+        table.add_column("judge")
+        for column in ("tasks", "before", "after", "gain", "paired standard error", "gain / standard error"):
             table.add_column(column, justify="right")
-        table.add_row(
-            f"{gain.before:.4f}",
-            f"{gain.after:.4f}",
-            f"{gain.gain:+.4f}",
-            f"{gain.standard_error:.4f}",
-            f"{gain.in_standard_errors:+.1f}",
-        )
+        for name, gain in gains.items():
+            table.add_row(
+                name,
+                str(gain.tasks),
+                f"{gain.before:.4f}",
+                f"{gain.after:.4f}",
+                f"{gain.gain:+.4f}",
+                f"{gain.standard_error:.4f}",
+                f"{gain.in_standard_errors:+.1f}",
+            )
         self.console.print(table)

@@ -17,7 +17,7 @@ from deploy.cluster import amounts, beside_the_driver, demands, namespace
 from deploy.collector import Collector
 from deploy.evaluation import HeldOut, PairedGain, evaluate
 from deploy.ledger import Ledger
-from deploy.metrics import MetricsLog, batch_metrics
+from deploy.metrics import BusyShares, MetricsLog, batch_metrics
 from deploy.progress import Progress
 from deploy.provenance import provenance
 from deploy.recorder import READ_DEADLINE_S, RecorderActor
@@ -27,11 +27,11 @@ from rc_grpo.config import RunConfig, dump
 from rc_grpo.data import load_tasks
 from rc_grpo.messages import EditTask, PolicyVersion, ScoredGroup
 from rc_grpo.pool import within
-from reward_service.pool import RewardPool
+from reward_service.panel import JudgePanel
 from rollout_workers.pool import RolloutPool
 
 logger = logging.getLogger(__name__)
-Pools = tuple[RolloutPool, RewardPool, LearnerGroup]
+Pools = tuple[RolloutPool, JudgePanel, LearnerGroup]
 
 
 class RunExistsError(FileExistsError):
@@ -65,6 +65,7 @@ class Run:
         ledger = Ledger(self._tasks, loop.updates, loop.groups_per_update, loop.max_staleness, config.seed)
         self.collector = Collector(ledger, tasks, config.rollout.group_size)
         self._evaluations: list[HeldOut] = []
+        self._busy = BusyShares()
         self._done = 0
         self._recording: ObjectRef[Any] | None = None
         self._refused = {"train": tasks.refused}
@@ -98,11 +99,16 @@ class Run:
         config = self.config
         self._create_folder()
         run_shape = RunShape(
-            config.seed, config.rollout.solver, config.rollout.steps, config.loop.updates, config.loop.max_staleness
+            config.seed,
+            config.rollout.solver,
+            config.rollout.steps,
+            config.loop.updates,
+            config.loop.max_staleness,
+            config.reward.weights,
         )
         home = namespace(config.name)
         rollouts = RolloutPool(config.editor, config.rollout, config.seed, home)
-        judges = RewardPool(config.reward, home)
+        judges = JudgePanel(config.reward, home)
         learner = LearnerGroup(config.editor, config.learner, config.objective, run_shape, home)
         recorder = RecorderActor.options(name="recorder", namespace=home, **beside_the_driver())
         self._recorder = recorder.remote(self.folder, config.output.experience)
@@ -114,12 +120,13 @@ class Run:
             yield rollouts, judges, learner
         finally:
             self.collector.cancel()
+            await judges.drain()
             for pool in (rollouts, judges, learner):
                 pool.close()
             ray.kill(self._recorder)
             self._log.close()
 
-    async def evaluate(self, rollouts: RolloutPool, judges: RewardPool, version: PolicyVersion) -> None:
+    async def evaluate(self, rollouts: RolloutPool, judges: JudgePanel, version: PolicyVersion) -> None:
         """Score the held-out tasks under the version that the rollout workers hold."""
         if not self._heldout:
             return
@@ -132,8 +139,9 @@ class Run:
         self._log.write(self._done, metrics, event="evaluation")
         path = self.folder / "evaluations" / f"update-{self._done:05d}.json"
         path.parent.mkdir(exist_ok=True)
-        rewards = {task.task_id: score for task, score in zip(self._heldout, heldout.reward.tolist(), strict=True)}
-        path.write_text(json.dumps({"version": asdict(version), "metrics": metrics, "reward": rewards}))
+        ids = [task.task_id for task in self._heldout]
+        rewards = {name: dict(zip(ids, values.tolist(), strict=True)) for name, values in heldout.rewards.items()}
+        path.write_text(json.dumps({"version": asdict(version), "metrics": metrics, "rewards": rewards}))
         self._progress.say(f"held-out reward of {version}: {metrics['heldout/reward']:.4f}")
         self._mark = time.monotonic()
 
@@ -142,12 +150,14 @@ class Run:
         batch: Sequence[ScoredGroup],
         report: UpdateReport,
         rollouts: RolloutPool,
-        judges: RewardPool,
+        judges: JudgePanel,
         learner: LearnerGroup,
     ) -> None:
         """Log an update; hand its groups to the recorder; checkpoint and evaluate when it is time."""
         output, self._done = self.config.output, self._done + 1
-        metrics = batch_metrics(batch, report) | self._pace(rollouts, judges)
+        pools = {"rollout": rollouts.summary} | judges.summaries
+        metrics = batch_metrics(batch, report) | self._pace(rollouts) | await judges.server_metrics()
+        metrics |= self._busy.shares(pools)
         self._log.write(self._done, metrics, event="update", version=str(learner.version))
         with_grid = self._done % output.grid_every == 0 or self._done == 1
         await self._recorded()
@@ -172,31 +182,28 @@ class Run:
             "ledger": self.collector.ledger.counts,
         }
         if len(self._evaluations) > 1:
-            gain = PairedGain.between(self._evaluations[0], self._evaluations[-1])
-            summary["heldout"] = asdict(gain) | {"gain_in_standard_errors": gain.in_standard_errors}
-            self._progress.gain(gain)
+            first, last = self._evaluations[0], self._evaluations[-1]
+            gains = PairedGain.of_each_judge(first, last)
+            by_judge = {name: gain.as_dict() for name, gain in gains.items()}
+            summary["heldout"] = PairedGain.between(first, last).as_dict() | {"by_judge": by_judge}
+            self._progress.gains(gains)
         (self.folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         self._progress.say(f"everything is in {self.folder}; the LoRA for diffusers in {self.folder / 'lora'}")
 
-    def _pace(self, rollouts: RolloutPool, judges: RewardPool) -> dict[str, float]:
+    def _pace(self, rollouts: RolloutPool) -> dict[str, float]:
         now = time.monotonic()
         seconds, self._mark = now - self._mark, now
         counts = {f"ledger/{name}": float(count) for name, count in self.collector.ledger.counts.items()}
-        pools = {
-            f"pool/{role}_{name}": float(value)
-            for role, pool in (("rollout", rollouts), ("reward", judges))
-            for name, value in pool.summary.items()
-        }
-        waited = self.collector.take_waited_seconds()
+        waits = {f"seconds/waiting_for_{what}": value for what, value in self.collector.waits.take().items()}
         shift = max(proof.canary_shift for proof in rollouts.proofs.values())
         return (
             {
                 "seconds/update_total": seconds,
-                "seconds/waiting_for_groups": waited,
+                "seconds/waiting_for_groups": sum(waits.values()),
                 "policy/canary_shift": shift,
             }
+            | waits
             | counts
-            | pools
         )
 
     async def _checkpoint(self, learner: LearnerGroup) -> None:

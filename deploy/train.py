@@ -7,12 +7,12 @@ import ray
 import typer
 
 from deploy.cluster import connect
-from deploy.configs import find_config
+from deploy.configs import load_config
 from deploy.errors import plain_errors
 from deploy.loop import train
 from deploy.progress import Progress
 from deploy.run import Run
-from rc_grpo.config import RunConfig, load
+from rc_grpo.config import RunConfig
 from rc_grpo.editor.kontext import check_model
 
 
@@ -35,7 +35,7 @@ def main(
 ) -> None:
     """Run a post-training to its end, as a Ray job."""
     with plain_errors():
-        run_training(load(find_config(config), tuple(set_ or ())))
+        run_training(load_config(config, set_))
 
 
 if __name__ == "__main__":

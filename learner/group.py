@@ -110,7 +110,9 @@ class LearnerGroup:
 
         When every group is skipped no rank takes a step, and the version stays what it is.
         """
-        advantages, skipped = batch_advantages([scored.scores for scored in batch], self._objective)
+        advantages, skipped = batch_advantages(
+            [scored.scores for scored in batch], self._run.judge_weights, self._objective
+        )
         metrics = {f"groups_skipped/{reason}": float(count) for reason, count in Counter(filter(None, skipped)).items()}
         kept = [index for index, reason in enumerate(skipped) if reason is None]
         if kept:

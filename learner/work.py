@@ -3,7 +3,7 @@
 Statistics of the minibatch are taken here, over all groups together, so that how groups are dealt cannot change them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rc_grpo.algorithm.rewards import GroupAdvantages, combine, group_advantages
+from rc_grpo.algorithm.rewards import GroupAdvantages, combine, ensemble, group_advantages
 from rc_grpo.algorithm.surrogate import sample_anchors
 from rc_grpo.config import ObjectiveConfig, Solver
 from rc_grpo.messages import GroupScores
@@ -28,6 +28,7 @@ class RunShape:
         steps: T of the rollouts.
         updates: of the whole run, for the schedule.
         max_staleness: how many versions old a group may be.
+        judge_weights: of each judge; one of weight 0 is not learned from.
     """
 
     seed: int
@@ -35,6 +36,7 @@ class RunShape:
     steps: int
     updates: int
     max_staleness: int
+    judge_weights: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,19 @@ class GroupWork:
     weight: float = 1.0
 
 
-def batch_advantages(scores: Sequence[GroupScores], config: ObjectiveConfig) -> GroupAdvantages:
-    """Return the advantages ``[P, G]`` of a minibatch, and why groups are skipped (section 5.1, Eq. 4)."""
-    task = torch.tensor(np.stack([group.task_reward for group in scores]))
+def batch_advantages(
+    scores: Sequence[GroupScores], weights: Mapping[str, float], config: ObjectiveConfig
+) -> GroupAdvantages:
+    """Return the advantages ``[P, G]`` of a minibatch, and why groups are skipped (section 5.1, Eq. 4).
+
+    Args:
+        scores: of each group.
+        weights: of each judge by its name.
+        config: how rewards are combined and groups skipped.
+    """
+    counted = {name: weight for name, weight in weights.items() if weight > 0}
+    rewards = [torch.tensor(np.stack([group.rewards[name] for group in scores])) for name in counted]
+    task = ensemble(rewards, list(counted.values()))
     acd = torch.tensor(np.stack([group.acd_reward for group in scores]))
     return group_advantages(
         combine(task, acd, config.acd_weight),

@@ -220,17 +220,18 @@ class CandidateGroup:
 
 @dataclass(frozen=True, eq=False)
 class GroupScores:
-    """What a judge made of a group.
+    """What one judge made of a group, or several.
 
     Attributes:
         task_id: the task.
-        judge: name of the judge.
+        judge: name of the judge in the configuration; of several, joined by ``+``.
         task_reward: ``[G]`` float64 in 0..1; NaN where scoring failed. A failure is never a number.
         acd_reward: ``[G]`` float64, R_acd of the group's own recordings; NaN where not recorded.
-        subscores: the judge's parts by name, each ``[G]`` float64.
+        subscores: the parts as ``JUDGE.PART``, each ``[G]`` float64.
         reasons: for each candidate why scoring failed, or what the judge said, or None.
-        attempts: how often scoring was tried.
+        attempts: how often a candidate was asked about, at most.
         latency: seconds from receipt to verdict.
+        rewards: each judge's reward by its name, ``[G]`` float64, NaN where that judge failed; given none, its own.
     """
 
     task_id: str
@@ -241,11 +242,22 @@ class GroupScores:
     reasons: tuple[str | None, ...] = ()
     attempts: int = 1
     latency: float = 0.0
+    rewards: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.rewards:
+            object.__setattr__(self, "rewards", {self.judge: self.task_reward})
 
     @property
     def failed(self) -> int:
         """Number of candidates without a score."""
         return int(np.isnan(self.task_reward).sum())
+
+    @property
+    def columns(self) -> dict[str, NDArray[np.float64]]:
+        """What each judge said as columns of a table: ``reward.JUDGE`` and ``judge.JUDGE.PART``."""
+        rewards = {f"reward.{name}": values for name, values in self.rewards.items()}
+        return rewards | {f"judge.{name}": values for name, values in self.subscores.items()}
 
     def to_arrow(self) -> pa.RecordBatch:
         """Return the scores as one record batch, a row a candidate."""
@@ -255,7 +267,7 @@ class GroupScores:
             "acd_reward": pa.array(self.acd_reward),
             "reason": pa.array(list(reasons), type=pa.string()),
         }
-        columns |= {f"judge.{name}": pa.array(values) for name, values in self.subscores.items()}
+        columns |= {name: pa.array(values) for name, values in self.columns.items()}
         header = {"task_id": self.task_id, "judge": self.judge, "attempts": self.attempts, "latency": self.latency}
         return _with_header(columns, _SCORES_METADATA, header)
 
@@ -263,17 +275,18 @@ class GroupScores:
     def from_arrow(cls, batch: pa.RecordBatch) -> "GroupScores":
         """Read a batch written by `to_arrow`."""
         header = _header(batch, _SCORES_METADATA)
-        prefix = "judge."
+
+        def named(prefix: str) -> dict[str, NDArray[np.float64]]:
+            names = [name for name in batch.schema.names if name.startswith(prefix)]
+            return {name.removeprefix(prefix): batch.column(name).to_numpy() for name in names}
+
         return cls(
             task_id=header["task_id"],
             judge=header["judge"],
             task_reward=batch.column("task_reward").to_numpy(),
             acd_reward=batch.column("acd_reward").to_numpy(),
-            subscores={
-                name.removeprefix(prefix): batch.column(name).to_numpy()
-                for name in batch.schema.names
-                if name.startswith(prefix)
-            },
+            rewards=named("reward."),
+            subscores=named("judge."),
             reasons=tuple(batch.column("reason").to_pylist()),
             attempts=header["attempts"],
             latency=header["latency"],

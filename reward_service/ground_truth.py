@@ -30,6 +30,9 @@ HALF_MARKS_ROUGHNESS = 0.02
 CONTRAST_FLOOR = 0.02
 """Local standard deviation below which a patch counts as flat."""
 
+MARKS = (SUCCESS, OVER_EDITING, NATURALNESS, ARTIFACTS)
+"""The order of a row of marks."""
+
 
 class GroundTruthJudge:
     """Judges edits of tasks whose true result is known."""
@@ -41,60 +44,75 @@ class GroundTruthJudge:
         if task.target is None:
             return [Verdict.failure(f"task {task.task_id} has no target image to compare with")] * len(images)
         height, width = images.shape[1:3]
-        source = _planes(resize_image(decode_rgb(task.source), height, width))
-        target = _planes(resize_image(decode_rgb(task.target), height, width))
-        inside = torch.from_numpy(resize_mask(binary_mask(task.mask), height, width).copy())
-        return [self._judge(_planes(image), source, target, inside) for image in images]
-
-    def _judge(self, edited: Tensor, source: Tensor, target: Tensor, inside: Tensor) -> Verdict:
-        outside = 1.0 - inside
-        asked = _rms(target - source, inside)
-        missing = _rms(edited - target, inside)
-        drift = _rms(edited - source, outside)
-        excess = (_roughness(edited) - torch.maximum(_roughness(source), _roughness(target))).clamp(min=0)
-        return Verdict.from_subscores(
-            {
-                SUCCESS: FULL_MARKS * float(np.clip(1.0 - missing / max(asked, 1e-6), 0.0, 1.0)),
-                OVER_EDITING: _falling(drift, HALF_MARKS_DRIFT),
-                NATURALNESS: FULL_MARKS * _contrast_agreement(edited, target, inside),
-                ARTIFACTS: _falling(_rms(excess, torch.ones_like(inside)), HALF_MARKS_ROUGHNESS),
-            }
-        )
+        source = _planes(resize_image(decode_rgb(task.source), height, width)[None])
+        target = _planes(resize_image(decode_rgb(task.target), height, width)[None])
+        inside = torch.from_numpy(resize_mask(binary_mask(task.mask), height, width).copy())[None, None]
+        marks = measure(_planes(images), source, target, inside).tolist()
+        return [Verdict.from_subscores(dict(zip(MARKS, row, strict=True))) for row in marks]
 
 
-def _planes(image: NDArray[np.uint8]) -> Tensor:
-    """RGB ``[H, W, 3]`` uint8 to ``[3, H, W]`` float32 in 0..1."""
-    return torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
+def measure(edited: Tensor, source: Tensor, target: Tensor, inside: Tensor) -> Tensor:
+    """Mark a batch of edits, on whatever device they are.
+
+    Args:
+        edited: RGB ``[B, 3, H, W]`` float32 in 0..1.
+        source: of the same form, or with one row for all.
+        target: of the same form, or with one row for all.
+        inside: share of each pixel inside the mask ``[B, 1, H, W]`` or ``[1, 1, H, W]``, float32 in 0..1.
+
+    Returns:
+        Marks ``[B, 4]`` float32, 0..25, in the order of `MARKS`.
+    """
+    asked = _rms(target - source, inside).clamp(min=1e-6)
+    success = (1.0 - _rms(edited - target, inside) / asked).clamp(0.0, 1.0)
+    drift = _rms(edited - source, 1.0 - inside)
+    excess = (_roughness(edited) - torch.maximum(_roughness(source), _roughness(target))).clamp(min=0)
+    roughness = excess.square().mean(dim=(1, 2, 3)).sqrt()
+    shares = (
+        success,
+        _falling(drift, HALF_MARKS_DRIFT),
+        _contrast_agreement(edited, target, inside),
+        _falling(roughness, HALF_MARKS_ROUGHNESS),
+    )
+    return FULL_MARKS * torch.stack(shares, dim=1)
 
 
-def _rms(difference: Tensor, weights: Tensor) -> float:
-    """Root mean square over channels and weighted pixels; 0 where no pixel has weight."""
-    total = float(weights.sum()) * difference.shape[0]
-    return (float((difference.square() * weights).sum()) / total) ** 0.5 if total > 0 else 0.0
+def _planes(images: NDArray[np.uint8]) -> Tensor:
+    """RGB ``[B, H, W, 3]`` uint8 to ``[B, 3, H, W]`` float32 in 0..1."""
+    return torch.from_numpy(images.copy()).permute(0, 3, 1, 2).float() / 255
 
 
-def _falling(value: float, half: float) -> float:
-    """Full marks at 0, half at ``half``, towards 0 beyond."""
-    return FULL_MARKS / (1.0 + (value / half) ** 2)
+def _rms(difference: Tensor, weights: Tensor) -> Tensor:
+    """Root mean square ``[B]`` over channels and weighted pixels; 0 where no pixel has weight."""
+    total = weights.sum(dim=(1, 2, 3)) * difference.shape[1]
+    return ((difference.square() * weights).sum(dim=(1, 2, 3)) / total.clamp(min=1e-9)).sqrt()
 
 
-def _roughness(image: Tensor) -> Tensor:
-    """Strength of pixel-scale structure ``[1, H, W]``: the Laplacian of luminance, averaged over 5x5 pixels."""
-    luminance = image.mean(0, keepdim=True)[None]
-    kernel = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])[None, None] / 4
-    laplacian = F.conv2d(F.pad(luminance, (1, 1, 1, 1), mode="replicate"), kernel)
-    return F.avg_pool2d(laplacian.abs(), 5, stride=1, padding=2, count_include_pad=False)[0]
+def _falling(value: Tensor, half: float) -> Tensor:
+    """1 at 0, a half at ``half``, towards 0 beyond."""
+    return 1.0 / (1.0 + (value / half) ** 2)
 
 
-def _contrast_agreement(edited: Tensor, target: Tensor, inside: Tensor) -> float:
-    """Mean over the region of the ratio (smaller over larger) of local contrasts in 9x9 windows, 0..1."""
-    mine, true = (_local_contrast(image) + CONTRAST_FLOOR for image in (edited, target))
+def _roughness(images: Tensor) -> Tensor:
+    """Strength of pixel-scale structure ``[B, 1, H, W]``: the Laplacian of luminance, averaged over 5x5 pixels."""
+    luminance = F.pad(images.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    # Shifted sums, not a convolution: on a GPU that may be rounded to TF32, and the marks would differ.
+    middle = luminance[:, :, 1:-1, 1:-1]
+    cross = (
+        luminance[:, :, :-2, 1:-1] + luminance[:, :, 2:, 1:-1] + luminance[:, :, 1:-1, :-2] + luminance[:, :, 1:-1, 2:]
+    )
+    return F.avg_pool2d((cross / 4 - middle).abs(), 5, stride=1, padding=2, count_include_pad=False)
+
+
+def _contrast_agreement(edited: Tensor, target: Tensor, inside: Tensor) -> Tensor:
+    """Mean ``[B]`` over the region of the ratio (smaller over larger) of local contrasts in 9x9 windows, 0..1."""
+    mine, true = (_local_contrast(images) + CONTRAST_FLOOR for images in (edited, target))
     agreement = torch.minimum(mine, true) / torch.maximum(mine, true)
-    return float((agreement * inside).sum() / inside.sum())
+    return (agreement * inside).sum(dim=(1, 2, 3)) / inside.sum(dim=(1, 2, 3))
 
 
-def _local_contrast(image: Tensor) -> Tensor:
-    luminance = image.mean(0, keepdim=True)[None]
+def _local_contrast(images: Tensor) -> Tensor:
+    luminance = images.mean(1, keepdim=True)
     mean = F.avg_pool2d(luminance, 9, stride=1, padding=4, count_include_pad=False)
     square = F.avg_pool2d(luminance.square(), 9, stride=1, padding=4, count_include_pad=False)
-    return (square - mean.square()).clamp(min=0).sqrt()[0, 0]
+    return (square - mean.square()).clamp(min=0).sqrt()

@@ -1,28 +1,47 @@
-"""The reward pool: hands whole groups to whichever reward actor is free."""
+"""The pool of one judge: hands whole groups to the least busy of its actors."""
 
+import asyncio
+import os
+from collections import Counter
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
 
-from rc_grpo.config import RewardConfig
+from rc_grpo.config import AnyJudgeConfig, EditScoreConfig
 from rc_grpo.messages import EditTask, GroupScores
 from rc_grpo.pool import Member, WorkerPool
 from reward_service.actor import RewardActor
+from reward_service.judge import JudgeSetupError, JudgeUnavailableError
+
+_CONTROL_CALLS = 4
+"""Calls beside the scorings that an actor answers at the same time: metrics, readiness, description, end."""
 
 
 class RewardPool(WorkerPool[Any]):
-    """Reward actors that come and go.
+    """Reward actors of one judge, that come and go.
 
     Args:
+        judge: its name in the configuration.
         config: the pool and the judge.
-        namespace: Ray namespace in which the actors are named.
+        namespace: Ray namespace in which the actors are named ``reward-JUDGE-0`` and so on.
     """
 
-    def __init__(self, config: RewardConfig, namespace: str) -> None:
-        super().__init__("reward", config, self._start_actor, ray.kill, lost=(RayActorError,))
+    def __init__(self, judge: str, config: AnyJudgeConfig, namespace: str) -> None:
+        super().__init__(
+            f"reward-{judge}",
+            config,
+            self._start_actor,
+            self._stop_actor,
+            lost=(RayActorError,),
+            unable=(JudgeUnavailableError,),
+            recover=lambda actor: actor.ready.remote(),
+            calls_at_a_time=config.groups_in_flight,
+        )
+        self._judge = judge
         self._reward = config
         self._namespace = namespace
+        self._attached: dict[Any, str] = {}
 
     async def score(self, task: EditTask, group: Any) -> GroupScores:
         """Score one group.
@@ -30,15 +49,63 @@ class RewardPool(WorkerPool[Any]):
         Args:
             task: what was to be edited.
             group: reference to the group's record batch.
+
+        Raises:
+            PoolError: several actors in a row could not score it.
+            JudgeSetupError: none ever will.
         """
 
         async def call(member: Member[Any]) -> GroupScores:
             scores: GroupScores = await member.handle.score.remote(task, group)
             return scores
 
-        return await self.run(f"the scoring of {task.task_id}", call)
+        return await self.run(f"the scoring of {task.task_id} by {self._judge}", call)
+
+    async def drain(self) -> None:
+        """Let every actor finish and end its server; what does not within its deadline is killed by `close`."""
+        if isinstance(self._reward, EditScoreConfig):
+            ending = [member.handle.close.remote() for member in self.members]
+            grace = self._reward.server.drain_deadline_s + 5.0
+            if ending:
+                await asyncio.wait([asyncio.ensure_future(reference) for reference in ending], timeout=grace)
+
+    async def server_metrics(self, deadline: float) -> dict[str, float]:
+        """Return the servers' own figures, added up over the actors; those that do not answer in time are left out."""
+        answers = await asyncio.gather(
+            *(asyncio.wait_for(member.handle.metrics.remote(), deadline) for member in self.members),
+            return_exceptions=True,
+        )
+        total: Counter[str] = Counter()
+        for answer in answers:
+            if not isinstance(answer, BaseException):
+                total.update(answer)
+        return dict(total)
 
     async def _start_actor(self, name: str) -> Any:
-        actor = RewardActor.options(**self._reward.actor_options(self._namespace, name)).remote(name, self._reward)
-        await actor.describe.remote()
+        attach = self._attachment()
+        options = self._reward.actor_options(self._namespace, name)
+        actor = RewardActor.options(**options, max_concurrency=self._reward.groups_in_flight + _CONTROL_CALLS).remote(
+            name, self._judge, self._reward, attach
+        )
+        if attach is not None:
+            self._attached[actor] = attach[0]
+        try:
+            await actor.open.remote()
+        except BaseException:
+            self._stop_actor(actor)
+            raise
         return actor
+
+    def _stop_actor(self, actor: Any) -> None:
+        self._attached.pop(actor, None)
+        ray.kill(actor)
+
+    def _attachment(self) -> tuple[str, str] | None:
+        """Return address and key of the configured server that has the fewest actors, if servers are configured."""
+        if not isinstance(self._reward, EditScoreConfig) or not self._reward.urls:
+            return None
+        variable = self._reward.api_key_variable
+        if variable not in os.environ:
+            raise JudgeSetupError(f"judge {self._judge} has urls; set ${variable} to their key")
+        users = Counter(self._attached.values())
+        return min(self._reward.urls, key=lambda url: users[url]), os.environ[variable]

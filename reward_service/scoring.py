@@ -1,42 +1,60 @@
 """Scoring a group: one judge's verdicts as a message; a failure is NaN with a reason, never a reward."""
 
+import asyncio
+import inspect
 import logging
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
-from rc_grpo.config import RewardConfig
 from rc_grpo.messages import CandidateGroup, EditTask, GroupScores
-from reward_service.ground_truth import GroundTruthJudge
-from reward_service.judge import Judge, Verdict
+from reward_service.judge import Judge, JudgeSetupError, JudgeUnavailableError, Verdict
 
 logger = logging.getLogger(__name__)
 
 
-def make_judge(config: RewardConfig) -> Judge:
-    """Return the judge that the configuration names."""
-    match config.judge:
-        case "ground_truth":
-            return GroundTruthJudge()
+async def score_group(judge: Judge, task: EditTask, group: CandidateGroup, *, name: str | None = None) -> GroupScores:
+    """Score a group; whatever the judge raises becomes NaN for every candidate, with the error as the reason.
 
+    Args:
+        judge: who scores.
+        task: what was to be edited.
+        group: its candidates.
+        name: under which its reward is logged, that of the configuration; the judge's own where there is none.
 
-def score_group(judge: Judge, task: EditTask, group: CandidateGroup) -> GroupScores:
-    """Score a group; whatever the judge raises becomes NaN for every candidate, with the error as the reason."""
-    started = time.perf_counter()
+    Raises:
+        JudgeUnavailableError: the judge's server does not answer; the group can be scored elsewhere.
+        JudgeSetupError: no group can be scored with this configuration.
+    """
+    name, started = name or judge.name, time.perf_counter()
     try:
-        verdicts = list(judge.score(task, group.images))
+        verdicts = list(await _verdicts(judge, task, group))
         if len(verdicts) != group.size:
-            raise ValueError(f"judge {judge.name} returned {len(verdicts)} verdicts for {group.size} candidates")
+            raise ValueError(f"judge {name} returned {len(verdicts)} verdicts for {group.size} candidates")
+    except (JudgeUnavailableError, JudgeSetupError):
+        raise
     except Exception as error:  # noqa: BLE001 - a judge is a plug-in; its every failure is a failed score, and is said
         logger.warning("scoring %s failed: %r", task.task_id, error)
         verdicts = [Verdict.failure(f"{type(error).__name__}: {error}")] * group.size
-    names = sorted({name for verdict in verdicts for name in verdict.subscores})
+    reward = np.array([verdict.reward for verdict in verdicts])
+    parts = sorted({part for verdict in verdicts for part in verdict.subscores})
     return GroupScores(
         task_id=task.task_id,
-        judge=judge.name,
-        task_reward=np.array([verdict.reward for verdict in verdicts]),
+        judge=name,
+        task_reward=reward,
         acd_reward=group.acd_reward,
-        subscores={name: np.array([verdict.subscores.get(name, np.nan) for verdict in verdicts]) for name in names},
+        subscores={
+            f"{name}.{part}": np.array([verdict.subscores.get(part, np.nan) for verdict in verdicts]) for part in parts
+        },
         reasons=tuple(verdict.reason for verdict in verdicts),
+        attempts=max(verdict.attempts for verdict in verdicts),
         latency=time.perf_counter() - started,
     )
+
+
+async def _verdicts(judge: Judge, task: EditTask, group: CandidateGroup) -> Sequence[Verdict]:
+    if inspect.iscoroutinefunction(judge.score):
+        verdicts: Sequence[Verdict] = await judge.score(task, group.images)
+        return verdicts
+    return await asyncio.to_thread(judge.score, task, group.images)  # type: ignore[arg-type]

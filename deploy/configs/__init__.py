@@ -1,8 +1,11 @@
-"""The packaged configurations, and finding one by its name."""
+"""The packaged configurations, and loading one by its name."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from rc_grpo.config import ConfigError
+from rc_grpo.config import ConfigError, RunConfig, load
+
+PACKAGED = Path(__file__).parent
 
 
 def find_config(name: str) -> Path:
@@ -13,8 +16,12 @@ def find_config(name: str) -> Path:
     """
     if Path(name).is_file():
         return Path(name)
-    packaged = Path(__file__).parent
-    if (packaged / f"{name}.yaml").is_file():
-        return packaged / f"{name}.yaml"
-    names = ", ".join(sorted(path.stem for path in packaged.glob("*.yaml")))
+    if (PACKAGED / f"{name}.yaml").is_file():
+        return PACKAGED / f"{name}.yaml"
+    names = ", ".join(sorted(path.stem for path in PACKAGED.glob("*.yaml")))
     raise ConfigError(f"no config file {name!r}, and no packaged config of that name (there are: {names})")
+
+
+def load_config(name: str, overrides: Sequence[str] | None = None) -> RunConfig:
+    """Load a config by path or packaged name; it may extend a packaged one by name."""
+    return load(find_config(name), tuple(overrides or ()), PACKAGED)

@@ -6,6 +6,7 @@ order of the groups nor on how many candidates failed beside the ones that count
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -73,6 +74,41 @@ def combine(task: Tensor, acd: Tensor | None, acd_weight: float) -> Tensor:
         )
     valid &= ~acd.isnan()
     return _standardised(task, valid) + acd_weight * _standardised(acd, valid)
+
+
+def ensemble(rewards: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Add the rewards of several judges, each standardised over the whole minibatch on its own (our reading).
+
+    ::
+
+        R_i = sum_k w_k z_B(R_k)_i
+
+    so that a judge counts by its weight and not by how widely it happens to spread its marks. A candidate that one of
+    these judges could not score has no reward, and leaves the statistics of all of them.
+
+    Args:
+        rewards: of each judge, ``[P, G]``, any floating dtype; NaN marks a failed score.
+        weights: of each judge, above 0.
+
+    Returns:
+        float64 ``[P, G]`` on the device of the rewards. Of a single judge, its own reward in its own unit.
+
+    Raises:
+        ValueError: no judge, shapes that differ, an infinite reward, or a weight that is not above 0.
+    """
+    if not rewards or len(rewards) != len(weights):
+        raise ValueError(f"{len(rewards)} rewards and {len(weights)} weights, expected as many of each, at least one")
+    for index, (reward, weight) in enumerate(zip(rewards, weights, strict=True)):
+        _check_rewards(f"rewards[{index}]", reward)
+        if reward.shape != rewards[0].shape:
+            raise ValueError(f"rewards[{index}] has shape {list(reward.shape)}, rewards[0] {list(rewards[0].shape)}")
+        if not (weight > 0.0 and math.isfinite(weight)):
+            raise ValueError(f"weights[{index}] is {weight}, expected a finite number above 0: leave the judge out")
+    if len(rewards) == 1:
+        return rewards[0].double()
+    valid = torch.stack([~reward.isnan() for reward in rewards]).all(dim=0)
+    parts = [weight * _standardised(reward, valid) for reward, weight in zip(rewards, weights, strict=True)]
+    return torch.stack(parts).sum(dim=0)
 
 
 def group_advantages(

@@ -1,14 +1,12 @@
-"""The configuration of a run: one frozen pydantic tree in which an unknown key is an error.
-
-Each component is handed its own branch and nothing else. Defaults are those of FLUX.1-Kontext-dev; where the paper is
-silent, the docstring of the equation's function says that the value is our reading.
-"""
+"""The configuration of a run, branch by branch."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from rc_grpo.config.base import Fraction, PoolConfig, Resources, Strict
+from rc_grpo.config.reward import RewardConfig
 
 KONTEXT_LORA_TARGETS = (
     "attn.to_q",
@@ -20,39 +18,7 @@ KONTEXT_LORA_TARGETS = (
     "attn.add_v_proj",
     "attn.to_add_out",
 )
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Solver = Literal["euler", "heun", "dpmpp_2m"]
-
-
-class Strict(BaseModel):
-    """Base of every branch: immutable, no unknown keys, no silent coercion of a default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-
-class Resources(Strict):
-    """What one actor asks Ray for."""
-
-    num_cpus: float = Field(1.0, ge=0)
-    num_gpus: float = Field(0.0, ge=0)
-    custom: dict[str, float] = Field(default_factory=dict, description="custom resources, e.g. {rollout: 1}")
-
-    def as_ray(self) -> dict[str, float]:
-        """Return the demand in Ray's own resource names, as in ``ray.cluster_resources()``."""
-        named = {"CPU": self.num_cpus, "GPU": self.num_gpus, **self.custom}
-        return {name: amount for name, amount in named.items() if amount > 0}
-
-
-def actor_options(namespace: str, name: str, threads: int, resources: Resources) -> dict[str, Any]:
-    """Return the keyword arguments of Ray's ``ActorClass.options`` for a named actor of so many CPU threads."""
-    return {
-        "name": name,
-        "namespace": namespace,
-        "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads)}},
-        "num_cpus": resources.num_cpus,
-        "num_gpus": resources.num_gpus,
-        "resources": resources.custom,
-    }
 
 
 class LoraSettings(Strict):
@@ -101,21 +67,6 @@ class AcdConfig(Strict):
     text_tokens: Literal["valid", "all"] = "valid"
 
 
-class PoolConfig(Strict):
-    """A pool of actors of one kind."""
-
-    workers: PositiveInt = 1
-    threads: PositiveInt = Field(1, description="CPU threads of an actor; part of what makes a result repeatable")
-    resources: Resources = Resources()
-    start_deadline_s: PositiveFloat = Field(600.0, description="an actor must be up by then")
-    call_deadline_s: PositiveFloat = Field(600.0, description="one call must be answered by then")
-    attempts: PositiveInt = Field(3, description="how often a call is given to another actor before the run ends")
-
-    def actor_options(self, namespace: str, name: str) -> dict[str, Any]:
-        """Return the keyword arguments of ``ActorClass.options`` for one actor of this pool."""
-        return actor_options(namespace, name, self.threads, self.resources)
-
-
 class RolloutConfig(PoolConfig):
     """How a group of candidates is made (sections 1 to 3)."""
 
@@ -127,12 +78,6 @@ class RolloutConfig(PoolConfig):
     alpha_base: Fraction = 0.01
     mask: MaskConfig = MaskConfig()
     acd: AcdConfig = AcdConfig()
-
-
-class RewardConfig(PoolConfig):
-    """Who scores the candidates."""
-
-    judge: Literal["ground_truth"] = "ground_truth"
 
 
 class ObjectiveConfig(Strict):
@@ -297,57 +242,3 @@ class RunConfig(Strict):
                 "evaluation.tasks > 0 needs data.heldout; name a held-out source or set evaluation.tasks=0"
             )
         return self
-
-
-class ConfigError(ValueError):
-    """The configuration is not usable; the message names the key and the way out."""
-
-
-def load(source: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
-    """Read a YAML file, apply ``a.b=c`` overrides (values in YAML), validate.
-
-    Raises:
-        ConfigError: the file is missing or not a mapping, an override is malformed, a key unknown or a value unfit.
-    """
-    if not source.is_file():
-        raise ConfigError(f"no config file at {source}")
-    try:
-        tree = yaml.safe_load(source.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source} is not YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{source} must hold a mapping, not {type(tree).__name__}")
-    for override in overrides:
-        _apply(tree, override)
-    return parse(tree)
-
-
-def parse(tree: dict[str, Any]) -> RunConfig:
-    """Validate a plain mapping, as read from YAML or from a run's ``config.yaml``."""
-    try:
-        return RunConfig.model_validate(tree)
-    except ValidationError as error:
-        lines = [
-            f"  {'.'.join(str(part) for part in problem['loc']) or 'config'}: {problem['msg']}"
-            for problem in error.errors()
-        ]
-        raise ConfigError("the configuration does not fit:\n" + "\n".join(lines)) from error
-
-
-def dump(config: RunConfig) -> str:
-    """Return the whole resolved configuration as YAML that `load` reads back to an equal one."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    path, separator, value = override.partition("=")
-    if not separator or not path:
-        raise ConfigError(f"--set takes a.b=value, not {override!r}")
-    *parents, leaf = path.split(".")
-    node = tree
-    for parent in parents:
-        child = node.setdefault(parent, {})
-        if not isinstance(child, dict):
-            raise ConfigError(f"--set {override!r}: {parent!r} holds a value, not a section")
-        node = child
-    node[leaf] = yaml.safe_load(value)

@@ -19,7 +19,6 @@ ScoredCandidates = tuple[EditTask, CandidateGroup, GroupScores, NDArray[np.float
 """Task, its candidates, their scores, their advantages ``[G]`` (NaN: not learned from), the update's number."""
 
 _FORMAT = b"rc_grpo.experience"
-_JUDGE = "judge."
 _SCORES: dict[str, pa.DataType] = {
     "update": pa.int64(),
     "task_id": pa.string(),
@@ -52,7 +51,7 @@ _STATES: dict[str, pa.DataType] = {
 def write_experience(path: Path, groups: Sequence[ScoredCandidates], level: Level) -> None:
     """Write scored groups to one parquet file, one row a candidate; the file appears whole or not at all.
 
-    A failed score is NaN in its row. A sub-score is null where the group's judge has no such sub-score.
+    A failed score is NaN in its row. A judge's columns are null where the group was not given to that judge.
 
     Args:
         path: file to write; one that is there is replaced, its folder is made.
@@ -62,8 +61,7 @@ def write_experience(path: Path, groups: Sequence[ScoredCandidates], level: Leve
     Raises:
         ValueError: a group's parts do not belong together, or ``states`` are wanted and the group has none.
     """
-    judges = sorted({name for _, _, scores, _, _ in groups for name in scores.subscores})
-    schema = _schema(judges, level)
+    schema = _schema(sorted({name for _, _, scores, _, _ in groups for name in scores.columns}), level)
     table = pa.concat_tables([schema.empty_table(), *(_table(group, schema, level) for group in groups)])
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -88,8 +86,8 @@ def read_experience(path: Path) -> pa.Table:
     return table
 
 
-def _schema(judges: Sequence[str], level: Level) -> pa.Schema:
-    fields = _SCORES | {f"{_JUDGE}{name}": pa.float64() for name in judges}
+def _schema(judged: Sequence[str], level: Level) -> pa.Schema:
+    fields = _SCORES | {name: pa.float64() for name in judged}
     if level != "scores":
         fields |= _IMAGES
     if level == "states":
@@ -134,7 +132,7 @@ def _table(group: ScoredCandidates, schema: pa.Schema, level: Level) -> pa.Table
         "background_drift": candidates.background_drift,
         "reason": list(scores.reasons) or [None] * size,
         "sigmas": [candidates.sigmas] * size,
-        **{f"{_JUDGE}{name}": values for name, values in scores.subscores.items()},
+        **scores.columns,
     }
     if level != "scores":
         columns["image"] = [

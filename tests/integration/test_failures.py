@@ -14,7 +14,7 @@ from rc_grpo.editor.kontext import load_denoiser
 from rc_grpo.messages import CandidateGroup, PolicyVersion, RolloutSeeds
 from rc_grpo.pocket.world import PocketWorld
 from rc_grpo.pool import PoolError
-from reward_service.pool import RewardPool
+from reward_service.panel import JudgePanel
 from rollout_workers.pool import RolloutPool
 from tests.integration.conftest import short_config
 
@@ -30,7 +30,7 @@ def test_a_killed_rollout_worker_is_replaced_and_its_group_is_the_same_bits(tmp_
 
     async def scenario() -> None:
         rollouts = RolloutPool(config.editor, config.rollout, config.seed, "killed")
-        judges = RewardPool(config.reward, "killed")
+        judges = JudgePanel(config.reward, "killed")
         try:
             await asyncio.gather(rollouts.open(), judges.open())
             await rollouts.adopt(version, ray.put(np.frombuffer(lora.serialise(weights), dtype=np.uint8)))
@@ -50,11 +50,11 @@ def test_a_killed_rollout_worker_is_replaced_and_its_group_is_the_same_bits(tmp_
                 "rollout-1": version.digest,
             }
 
-            judge = await ray.get_actor("reward-0", "killed").describe.remote()
+            judge = await ray.get_actor("reward-ground_truth-0", "killed").describe.remote()
             os.kill(judge["pid"], signal.SIGKILL)
             scores = await judges.score(TASK, after.group)
             assert np.isfinite(scores.task_reward).all()
-            assert judges.summary["lost"] == 1
+            assert judges.pools["ground_truth"].summary["lost"] == 1
         finally:
             rollouts.close()
             judges.close()

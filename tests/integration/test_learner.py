@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("cluster")
 
 
 def learner_of(config: RunConfig) -> LearnerGroup:
-    shape = RunShape(config.seed, config.rollout.solver, config.rollout.steps, config.loop.updates, 0)
+    shape = RunShape(config.seed, config.rollout.solver, config.rollout.steps, config.loop.updates, 0, {"j": 1.0})
     return LearnerGroup(config.editor, config.learner, config.objective, shape, f"restored-{config.name}")
 
 

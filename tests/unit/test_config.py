@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.configs import load_config
 from rc_grpo.config import ConfigError, RunConfig, dump, load, parse
 
 POCKET = Path("deploy/configs/pocket.yaml")
@@ -9,7 +10,7 @@ POCKET = Path("deploy/configs/pocket.yaml")
 
 @pytest.mark.parametrize("path", sorted(Path("deploy/configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_packaged_config_is_valid_and_survives_a_round_trip(path: Path, tmp_path: Path) -> None:
-    config = load(path)
+    config = load_config(path.stem)
     (tmp_path / "again.yaml").write_text(dump(config))
     assert load(tmp_path / "again.yaml") == config
 
@@ -31,6 +32,15 @@ def test_an_override_reaches_its_key_and_its_neighbours_stay() -> None:
         ("rollout.acd.enabled=false", "objective.acd_weight"),
         ("data.heldout=null", "data.heldout"),
         ("name=../escape", "name"),
+        ("reward.judges.ground_truth.weight=0", "every judge has weight 0"),
+        ("reward.judges.ground_truth.kind=oracle", "reward.judges.ground_truth"),
+        ("reward.judges.Other={kind: ground_truth}", "reward.judges.Other"),
+        ("reward.judges.vlm={kind: editscore}", "reward.judges.vlm.editscore.model"),
+        ("reward.judges.vlm={kind: editscore, model: m, urls: [a, b]}", "2 urls"),
+        (
+            "reward.judges.vlm={kind: editscore, model: m, resources: {num_gpus: 1}, server: {tensor_parallel: 2}}",
+            "own GPUs",
+        ),
         ("seed", "a.b=value"),
         ("seed.deep=1", "seed"),
     ],
@@ -66,3 +76,31 @@ def test_defaults_are_those_of_the_design() -> None:
     assert (config.editor.lora.rank, config.editor.lora.alpha, len(config.editor.lora.targets)) == (32, 64, 8)
     assert config.rollout.acd.layers == tuple(range(28, 38))
     assert config.evaluation.steps == 28
+
+
+def test_a_config_extends_another_key_by_key(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(POCKET.read_text())
+    (tmp_path / "mine.yaml").write_text("extends: base\nname: mine\nrollout: {workers: 5}\nevaluation: {every: null}\n")
+    mine, base = load(tmp_path / "mine.yaml"), load(POCKET)
+    assert (mine.name, mine.rollout.workers) == ("mine", 5)
+    assert mine.rollout.group_size == base.rollout.group_size
+    assert mine.learner == base.learner
+
+
+def test_null_takes_a_key_of_the_extended_config_away(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "extends: pocket\nreward: {judges: {ground_truth: null, other: {kind: ground_truth}}}\nrollout: {steps: null}\n"
+    )
+    mine = load(tmp_path / "mine.yaml", library=POCKET.parent)
+    assert list(mine.reward.judges) == ["other"]
+    assert mine.rollout.steps == 8
+
+
+def test_what_extends_nothing_or_itself_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: b")
+    (tmp_path / "b.yaml").write_text("extends: a")
+    with pytest.raises(ConfigError, match="extends itself"):
+        load(tmp_path / "a.yaml")
+    (tmp_path / "c.yaml").write_text("extends: nothing")
+    with pytest.raises(ConfigError, match=r"nothing\.yaml, which .*c\.yaml extends"):
+        load(tmp_path / "c.yaml")

@@ -8,7 +8,7 @@ from learner.work import RunShape, batch_advantages, draw_anchors, draw_steps
 from rc_grpo.config import LearnerConfig, ObjectiveConfig
 from rc_grpo.messages import GroupScores
 
-RUN = RunShape(seed=7, method="euler", steps=8, updates=10, max_staleness=0)
+RUN = RunShape(seed=7, method="euler", steps=8, updates=10, max_staleness=0, judge_weights={"j": 1.0})
 
 
 def scores(rewards: list[float]) -> GroupScores:
@@ -17,7 +17,7 @@ def scores(rewards: list[float]) -> GroupScores:
 
 def test_skipped_groups_say_why_and_failed_candidates_have_no_advantage() -> None:
     batch = [scores([0.1, 0.5, 0.9, np.nan]), scores([0.3] * 4), scores([np.nan, np.nan, 0.1, 0.2])]
-    advantages, skipped = batch_advantages(batch, ObjectiveConfig())
+    advantages, skipped = batch_advantages(batch, RUN.judge_weights, ObjectiveConfig())
     assert skipped == (None, "tied_task_rewards", "too_few_valid")
     assert np.isnan(advantages[0, 3])
     assert advantages[0, :3].mean() == pytest.approx(0.0, abs=1e-9)

@@ -1,3 +1,4 @@
+import asyncio
 import math
 
 import numpy as np
@@ -87,7 +88,7 @@ def test_a_judge_that_raises_leaves_nan_and_its_reason_never_a_reward() -> None:
         def score(self, task: EditTask, images: np.ndarray) -> list[Verdict]:
             raise ConnectionError("server gone")
 
-    scores = score_group(Broken(), TASK, group_of(3))
+    scores = asyncio.run(score_group(Broken(), TASK, group_of(3)))
     assert np.isnan(scores.task_reward).all()
     assert scores.failed == 3
     assert scores.reasons == ("ConnectionError: server gone",) * 3
@@ -100,10 +101,10 @@ def test_one_failed_candidate_does_not_touch_the_others() -> None:
         def score(self, task: EditTask, images: np.ndarray) -> list[Verdict]:
             return [Verdict(0.5, {"success": 10.0}), Verdict.failure("unreadable answer"), Verdict(0.7)]
 
-    scores = score_group(Half(), TASK, group_of(3))
+    scores = asyncio.run(score_group(Half(), TASK, group_of(3)))
     np.testing.assert_array_equal(scores.task_reward, [0.5, np.nan, 0.7])
     assert scores.reasons == (None, "unreadable answer", None)
-    np.testing.assert_array_equal(scores.subscores["success"], [10.0, np.nan, np.nan])
+    np.testing.assert_array_equal(scores.subscores["half.success"], [10.0, np.nan, np.nan])
 
 
 def test_too_few_verdicts_are_a_failure_of_all() -> None:
@@ -113,12 +114,12 @@ def test_too_few_verdicts_are_a_failure_of_all() -> None:
         def score(self, task: EditTask, images: np.ndarray) -> list[Verdict]:
             return [Verdict(0.5)]
 
-    assert score_group(Short(), TASK, group_of(3)).failed == 3
+    assert asyncio.run(score_group(Short(), TASK, group_of(3))).failed == 3
 
 
 def test_a_task_without_a_target_is_not_judged_by_ground_truth() -> None:
     bare = EditTask(TASK.task_id, TASK.kind, TASK.source, TASK.instruction, TASK.mask)
-    scores = score_group(JUDGE, bare, group_of(2))
+    scores = asyncio.run(score_group(JUDGE, bare, group_of(2)))
     assert scores.failed == 2
     assert "no target" in (scores.reasons[0] or "")
 

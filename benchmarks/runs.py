@@ -1,0 +1,42 @@
+"""Runs of ``rc-grpo train`` in a process of their own, and what they left."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from rc_grpo.data.experience import read_experience
+
+
+def train(config: str, root: Path, name: str, *overrides: str) -> Path:
+    """Run ``rc-grpo train CONFIG`` and return the run's folder."""
+    options = [f"name={name}", f"output.root={root}", *overrides]
+    command = [sys.executable, "-m", "deploy.cli", "train", config]
+    subprocess.run([*command, *(part for option in options for part in ("--set", option))], check=True)
+    return root / name
+
+
+def records_of(folder: Path, event: str = "update") -> list[dict[str, Any]]:
+    """Return the run's records of one kind."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["event"] == event]
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    """Return what the run said at its end."""
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return summary
+
+
+def failed_scores(folder: Path) -> dict[str, int]:
+    """Count in the experience log the candidates, those without a score, and those of them that were learned from."""
+    paths = sorted((folder / "experience").glob("*.parquet"))
+    rows = pa.concat_tables([read_experience(path).select(["task_reward", "advantage"]) for path in paths])
+    reward, advantage = (rows.column(name).to_numpy() for name in ("task_reward", "advantage"))
+    failed = reward != reward
+    # A group that is skipped as a whole has advantages of zero: it is in no loss.
+    learned = failed & (advantage == advantage) & (advantage != 0)
+    return {"candidates": len(rows), "failed": int(failed.sum()), "failed_and_learned_from": int(learned.sum())}

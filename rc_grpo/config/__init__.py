@@ -1,0 +1,70 @@
+"""The configuration of a run: one frozen pydantic tree in which an unknown key is an error.
+
+Each component is handed its own branch and nothing else. Defaults are those of FLUX.1-Kontext-dev; where the paper is
+silent, the docstring of the equation's function says that the value is our reading.
+"""
+
+from rc_grpo.config.base import PoolConfig, Resources, actor_options
+from rc_grpo.config.files import ConfigError, dump, load, parse
+from rc_grpo.config.reward import (
+    AnyJudgeConfig,
+    ClientConfig,
+    EditScoreConfig,
+    GroundTruthConfig,
+    JudgeConfig,
+    RewardConfig,
+    SamplingConfig,
+    ServerConfig,
+)
+from rc_grpo.config.run import (
+    KONTEXT_LORA_TARGETS,
+    AcdConfig,
+    ClusterConfig,
+    DataConfig,
+    EditorConfig,
+    EvaluationConfig,
+    LearnerConfig,
+    LoopConfig,
+    LoraSettings,
+    MaskConfig,
+    ObjectiveConfig,
+    OutputConfig,
+    RolloutConfig,
+    RunConfig,
+    Solver,
+    TaskSource,
+)
+
+__all__ = [
+    "KONTEXT_LORA_TARGETS",
+    "AcdConfig",
+    "AnyJudgeConfig",
+    "ClientConfig",
+    "ClusterConfig",
+    "ConfigError",
+    "DataConfig",
+    "EditScoreConfig",
+    "EditorConfig",
+    "EvaluationConfig",
+    "GroundTruthConfig",
+    "JudgeConfig",
+    "LearnerConfig",
+    "LoopConfig",
+    "LoraSettings",
+    "MaskConfig",
+    "ObjectiveConfig",
+    "OutputConfig",
+    "PoolConfig",
+    "Resources",
+    "RewardConfig",
+    "RolloutConfig",
+    "RunConfig",
+    "SamplingConfig",
+    "ServerConfig",
+    "Solver",
+    "TaskSource",
+    "actor_options",
+    "dump",
+    "load",
+    "parse",
+]

@@ -1,0 +1,53 @@
+"""What every branch of the configuration is made of."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Strict(BaseModel):
+    """Base of every branch: immutable, no unknown keys, no silent coercion of a default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Resources(Strict):
+    """What one actor asks Ray for."""
+
+    num_cpus: float = Field(1.0, ge=0)
+    num_gpus: float = Field(0.0, ge=0)
+    custom: dict[str, float] = Field(default_factory=dict, description="custom resources, e.g. {rollout: 1}")
+
+    def as_ray(self) -> dict[str, float]:
+        """Return the demand in Ray's own resource names, as in ``ray.cluster_resources()``."""
+        named = {"CPU": self.num_cpus, "GPU": self.num_gpus, **self.custom}
+        return {name: amount for name, amount in named.items() if amount > 0}
+
+
+def actor_options(namespace: str, name: str, threads: int, resources: Resources) -> dict[str, Any]:
+    """Return the keyword arguments of Ray's ``ActorClass.options`` for a named actor of so many CPU threads."""
+    return {
+        "name": name,
+        "namespace": namespace,
+        "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads)}},
+        "num_cpus": resources.num_cpus,
+        "num_gpus": resources.num_gpus,
+        "resources": resources.custom,
+    }
+
+
+class PoolConfig(Strict):
+    """A pool of actors of one kind."""
+
+    workers: PositiveInt = 1
+    threads: PositiveInt = Field(1, description="CPU threads of an actor; part of what makes a result repeatable")
+    resources: Resources = Resources()
+    start_deadline_s: PositiveFloat = Field(600.0, description="an actor must be up by then")
+    call_deadline_s: PositiveFloat = Field(600.0, description="one call must be answered by then")
+    attempts: PositiveInt = Field(3, description="how often a call is given to another actor before the run ends")
+
+    def actor_options(self, namespace: str, name: str) -> dict[str, Any]:
+        """Return the keyword arguments of ``ActorClass.options`` for one actor of this pool."""
+        return actor_options(namespace, name, self.threads, self.resources)

@@ -1,0 +1,126 @@
+"""Who scores the candidates: one or several judges, each a pool of actors of its own."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, StringConstraints, model_validator
+
+from rc_grpo.config.base import Fraction, PoolConfig, Strict
+
+
+class JudgeConfig(PoolConfig):
+    """What all kinds of judges have in common."""
+
+    weight: float = Field(
+        1.0, ge=0, description="in the sum of the judges' z-scores; 0: scored, logged, evaluated, never learned from"
+    )
+    groups_in_flight: PositiveInt = Field(1, description="groups that one actor scores at the same time")
+
+
+class GroundTruthConfig(JudgeConfig):
+    """Compares with the true target: for worlds and data sets that know it."""
+
+    kind: Literal["ground_truth"] = "ground_truth"
+
+
+class SamplingConfig(Strict):
+    """How the vision-language judge answers; EditScore's published values."""
+
+    passes: PositiveInt = Field(1, description="answers a question, whose scores are averaged; 4 is more accurate")
+    temperature: float = Field(0.7, ge=0)
+    top_p: float = Field(0.9, gt=0, le=1)
+    top_k: PositiveInt = 20
+    max_tokens: PositiveInt = 512
+    seed: int = Field(42, description="pass k of attempt a samples with seed + k + passes * a")
+    attempts: PositiveInt = Field(
+        3, description="how often an answer that does not parse is asked for again, anew seeded"
+    )
+
+
+class ClientConfig(Strict):
+    """How patiently and how eagerly a server is asked."""
+
+    concurrency: PositiveInt = Field(64, description="requests in flight to one server")
+    request_deadline_s: PositiveFloat = Field(120.0, description="one request must be answered by then")
+    tries: PositiveInt = Field(4, description="of a request, on connection errors, time-outs, 408, 429 and 5xx alone")
+    backoff_s: PositiveFloat = Field(0.5, description="first pause between tries; doubles, with jitter")
+    backoff_max_s: PositiveFloat = 10.0
+
+
+class ServerConfig(Strict):
+    """The vLLM server that an actor starts and cares for on its own GPUs, or on the CPU if it has none."""
+
+    python: Path | None = Field(
+        None, description="interpreter of the environment that vLLM is installed in; none is the actor's own"
+    )
+    tensor_parallel: PositiveInt = Field(1, description="GPUs of one server; the actor's resources must hold them")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "bfloat16"
+    max_model_len: PositiveInt = Field(4096, description="tokens of prompt and answer; 4096 holds two 1024x1024 images")
+    max_num_seqs: PositiveInt = 64
+    gpu_memory_utilization: Fraction = 0.9
+    arguments: tuple[str, ...] = Field((), description="more command line of `vllm serve`, after ours")
+    environment: dict[str, str] = Field(default_factory=dict, description="more environment variables, after ours")
+    start_deadline_s: PositiveFloat = 600.0
+    probe_every_s: PositiveFloat = 5.0
+    probe_deadline_s: PositiveFloat = 10.0
+    probes_missed: PositiveInt = Field(3, description="unanswered probes in a row after which it counts as hanging")
+    restarts: NonNegativeInt = Field(3, description="failed starts in a row after which the actor gives up")
+    drain_deadline_s: PositiveFloat = Field(20.0, description="time to finish what is under way when stopped")
+
+
+class EditScoreConfig(JudgeConfig):
+    """EditScore: a vision-language judge behind the OpenAI protocol."""
+
+    kind: Literal["editscore"]
+    model: str = Field(description="folder of a merged judge, a hub id, or `pocket` for the judge of the pocket world")
+    family: Literal["auto", "qwen2_5_vl", "qwen3_vl"] = Field(
+        "auto", description="how images are introduced in the prompt; auto reads it from the model's config.json"
+    )
+    prompts: Path | None = Field(None, description="YAML file with the two questions; none is ours")
+    image_side: PositiveInt = Field(512, description="images larger than this square's area are shrunk before sending")
+    urls: tuple[str, ...] = Field(
+        (),
+        description="servers that run already (http://host:port/v1), shared out over the workers; none: start one each",
+    )
+    api_key_variable: str = Field(
+        "RC_GRPO_JUDGE_KEY", description="environment variable with the key of `urls`; a started server gets its own"
+    )
+    groups_in_flight: PositiveInt = 4
+    sampling: SamplingConfig = SamplingConfig()
+    client: ClientConfig = ClientConfig()
+    server: ServerConfig = ServerConfig()
+
+    @model_validator(mode="after")
+    def _servers_fit(self) -> Self:
+        if self.urls and self.workers < len(self.urls):
+            raise ValueError(
+                f"workers = {self.workers} cannot use {len(self.urls)} urls; give each at least one worker"
+            )
+        gpus = self.resources.num_gpus
+        if not self.urls and gpus > 0 and gpus < self.server.tensor_parallel:
+            raise ValueError(
+                f"server.tensor_parallel = {self.server.tensor_parallel} but resources.num_gpus = {gpus:g}: "
+                "a server runs on its actor's own GPUs"
+            )
+        return self
+
+
+AnyJudgeConfig = Annotated[GroundTruthConfig | EditScoreConfig, Field(discriminator="kind")]
+JudgeName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+class RewardConfig(Strict):
+    """The judges by name. Each reward is z-scored over the minibatch on its own before the weighted sum."""
+
+    judges: dict[JudgeName, AnyJudgeConfig] = Field({"ground_truth": GroundTruthConfig()}, min_length=1)
+
+    @model_validator(mode="after")
+    def _somebody_counts(self) -> Self:
+        if not any(judge.weight > 0 for judge in self.judges.values()):
+            raise ValueError("every judge has weight 0, so there is nothing to learn from; give one a weight")
+        return self
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each judge by name."""
+        return {name: judge.weight for name, judge in self.judges.items()}

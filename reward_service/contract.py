@@ -1,0 +1,94 @@
+"""EditScore's contract: what is asked of a vision-language judge, what counts as an answer, how answers make a reward.
+
+Two questions a pass (arXiv 2509.23909). Semantic consistency (SC) shows source and edited image: was the edit made, and
+only that. Perceptual quality (PQ) shows the edited image alone: does it look natural, is it free of artifacts. Each is
+answered by one JSON object, the reasoning first, then two integers from 0 to 25.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from reward_service.judge import ARTIFACTS, FULL_MARKS, NATURALNESS, OVER_EDITING, SUCCESS
+
+Question = Literal["sc", "pq"]
+QUESTIONS: tuple[Question, ...] = ("sc", "pq")
+
+SUBSCORES: dict[Question, tuple[str, str]] = {"sc": (SUCCESS, OVER_EDITING), "pq": (NATURALNESS, ARTIFACTS)}
+"""What the two numbers of an answer stand for, in their order."""
+
+ANSWER_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "reasoning": {"type": "string"},
+        "score": {
+            "type": "array",
+            "items": {"type": "integer", "minimum": 0, "maximum": int(FULL_MARKS)},
+            "minItems": 2,
+            "maxItems": 2,
+        },
+    },
+    "required": ["reasoning", "score"],
+    "additionalProperties": False,
+}
+"""What structured output holds the judge to; it is parsed as strictly without it."""
+
+
+class AnswerError(ValueError):
+    """A judge's text is not an answer; the message says why."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One judge's answer to one question.
+
+    Attributes:
+        score: two numbers, 0..25.
+        reasoning: in the judge's words.
+    """
+
+    score: tuple[float, float]
+    reasoning: str
+
+
+def parse_answer(text: str) -> Answer:
+    """Read an answer: one JSON object whose ``score`` is exactly two finite numbers from 0 to 25.
+
+    Nothing else is an answer: no digits picked out of prose, no repaired JSON, no clamped number.
+
+    Raises:
+        AnswerError: says what is wrong.
+    """
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise AnswerError(f"not JSON ({error.msg}): {_shown(text)}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("score"), list):
+        raise AnswerError(f"no object with a list `score`: {_shown(text)}")
+    score = content["score"]
+    if len(score) != 2 or not all(_is_mark(value) for value in score):
+        raise AnswerError(f"score is not two numbers in 0..{FULL_MARKS:g}: {_shown(json.dumps(score))}")
+    return Answer((float(score[0]), float(score[1])), str(content.get("reasoning", "")))
+
+
+def overall(sc: Sequence[float], pq: Sequence[float]) -> float:
+    """Return EditScore's overall score of one pass, 0..10: the weaker of each pair, then their geometric mean.
+
+    ``overall([24, 22], [23, 25]) == 8.997777503361593``, the published scorer's value.
+
+    Args:
+        sc: success of the edit and absence of over-editing, 0..25.
+        pq: naturalness and absence of artifacts, 0..25.
+    """
+    return math.sqrt((min(sc) / 2.5) * (min(pq) / 2.5))
+
+
+def _is_mark(value: object) -> bool:
+    # bool is an int to Python, and json reads NaN and Infinity.
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0.0 <= value <= FULL_MARKS
+
+
+def _shown(text: str, limit: int = 120) -> str:
+    return repr(text if len(text) <= limit else text[:limit] + "...")

@@ -1,0 +1,115 @@
+"""Where a judge is served: what a client needs to know of a server, whoever runs it."""
+
+import asyncio
+import time
+from typing import Protocol
+
+import httpx
+
+from rc_grpo.config import ServerConfig
+from rc_grpo.pool import DeadlineExceededError
+
+_POLL_SECONDS = 0.5
+
+
+class Endpoint(Protocol):
+    """A server of the OpenAI chat protocol."""
+
+    api_key: str
+    restarts: int
+
+    @property
+    def url(self) -> str:
+        """Address of the API, ``http://host:port/v1``; it may change when the server is restarted."""
+        ...
+
+    async def open(self) -> None:
+        """Return when it serves for the first time."""
+        ...
+
+    async def ready(self) -> None:
+        """Return when it serves; raise when it will not any more."""
+        ...
+
+    async def metrics(self) -> str:
+        """Return its Prometheus metrics as text; empty where there are none."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of it; end it if it is ours."""
+        ...
+
+
+class Probe:
+    """Asks a server how it is, beside the work it does.
+
+    Args:
+        deadline: seconds to wait for an answer.
+    """
+
+    def __init__(self, deadline: float) -> None:
+        self._client = httpx.AsyncClient(timeout=deadline, trust_env=False)
+
+    async def answers(self, url: str) -> bool:
+        """Whether ``/health`` says that all is well."""
+        return await self._get(url, "health") is not None
+
+    async def metrics(self, url: str) -> str:
+        """Return ``/metrics``, or nothing."""
+        return await self._get(url, "metrics") or ""
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def _get(self, url: str, path: str) -> str | None:
+        try:
+            answer = await self._client.get(f"{url.removesuffix('/v1')}/{path}")
+        except httpx.HTTPError:
+            return None
+        return answer.text if answer.is_success else None
+
+
+class AttachedServer:
+    """A server that somebody else runs: it can be waited for, not mended.
+
+    Args:
+        url: of its API.
+        api_key: for it.
+        config: how patiently it is probed.
+    """
+
+    restarts = 0
+
+    def __init__(self, url: str, api_key: str, config: ServerConfig) -> None:
+        self.url = url.rstrip("/")
+        self.api_key = api_key
+        self._deadline = config.start_deadline_s
+        self._probe = Probe(config.probe_deadline_s)
+
+    async def open(self) -> None:
+        """Wait until it answers."""
+        await self.ready()
+
+    async def ready(self) -> None:
+        """Return when it answers its health probe.
+
+        Raises:
+            DeadlineExceededError: it did not within ``start_deadline_s``.
+        """
+        deadline = time.monotonic() + self._deadline
+        while not await self._probe.answers(self.url):
+            if time.monotonic() > deadline:
+                raise DeadlineExceededError(
+                    f"the server at {self.url} did not answer its health probe within server.start_deadline_s = "
+                    f"{self._deadline:g}; does it run, and can it be reached from this node?"
+                )
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def metrics(self) -> str:
+        """Return its Prometheus metrics as text; empty where it has none."""
+        return await self._probe.metrics(self.url)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._probe.close()

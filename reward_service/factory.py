@@ -1,0 +1,74 @@
+"""From a configuration to a judge."""
+
+from pathlib import Path
+from typing import get_args
+
+from transformers import AutoConfig
+
+from rc_grpo.config import AnyJudgeConfig, EditScoreConfig, GroundTruthConfig
+from reward_service import pocket_judge
+from reward_service.editscore import EditScoreJudge
+from reward_service.endpoint import AttachedServer, Endpoint
+from reward_service.ground_truth import GroundTruthJudge
+from reward_service.judge import Judge, JudgeSetupError
+from reward_service.judge_folder import check_judge_folder
+from reward_service.prompts import DEFAULT_PROMPTS, Family, Prompts
+from reward_service.vllm_server import VllmServer
+
+POCKET = "pocket"
+
+
+def make_judge(worker: str, config: AnyJudgeConfig, logs: Path, attach: tuple[str, str] | None = None) -> Judge:
+    """Return the judge that the configuration describes.
+
+    Args:
+        worker: name of the actor it works in.
+        config: of the judge.
+        logs: folder for the log of a server that is started.
+        attach: address and key of a server to use instead of starting one.
+    """
+    match config:
+        case GroundTruthConfig():
+            return GroundTruthJudge()
+        case EditScoreConfig():
+            return EditScoreJudge(config, _endpoint(worker, config, logs, attach), prompts(config), family(config))
+
+
+def prompts(config: EditScoreConfig) -> Prompts:
+    """Return the questions: those the configuration names, those a packaged judge was trained with, or ours."""
+    default = pocket_judge.PROMPTS_PATH if config.model == POCKET else DEFAULT_PROMPTS
+    return Prompts.load(config.prompts or default)
+
+
+def family(config: EditScoreConfig) -> Family:
+    """Return how the judge's family introduces images, read from the model's own config.json unless it is configured.
+
+    Raises:
+        JudgeSetupError: that names no family known here, or cannot be read.
+    """
+    if config.family != "auto":
+        return config.family
+    try:
+        kind = AutoConfig.from_pretrained(model(config)).model_type
+    except (OSError, ValueError) as error:
+        raise JudgeSetupError(
+            f"cannot tell the family of judge {config.model!r} ({error}); set family to one of {get_args(Family)}"
+        ) from error
+    if kind not in get_args(Family):
+        raise JudgeSetupError(f"judge {config.model!r} is a {kind}, not one of {get_args(Family)}; set family")
+    return kind  # type: ignore[no-any-return]
+
+
+def model(config: EditScoreConfig) -> str:
+    """Return the folder or hub id to serve."""
+    return str(pocket_judge.MODEL_PATH) if config.model == POCKET else config.model
+
+
+def _endpoint(worker: str, config: EditScoreConfig, logs: Path, attach: tuple[str, str] | None) -> Endpoint:
+    if attach is not None:
+        return AttachedServer(*attach, config.server)
+    source = model(config)
+    if Path(source).is_dir():
+        check_judge_folder(Path(source))
+    on_gpu = config.resources.num_gpus > 0
+    return VllmServer(worker, source, config.model, config.server, logs, on_gpu=on_gpu)

@@ -1,0 +1,86 @@
+"""What the judge is told, read from a YAML file, and how it is laid out as a chat for each family of models."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from reward_service.contract import Question
+
+DEFAULT_PROMPTS = Path(__file__).with_name("editscore.yaml")
+"""Our own words around EditScore's contract."""
+
+Family = Literal["qwen2_5_vl", "qwen3_vl"]
+"""How images are introduced: `qwen2_5_vl` judges were trained with "<img1>: " before each, `qwen3_vl` with nothing."""
+
+
+class PromptError(ValueError):
+    """The prompt file cannot be used; the message names it and says why."""
+
+
+class Prompt(BaseModel):
+    """One question in words.
+
+    Attributes:
+        system: system message; without one the model's own default holds.
+        text: follows the images; ``{instruction}`` stands for the edit instruction.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    system: str | None = None
+    text: str
+
+    def filled(self, instruction: str) -> str:
+        """Return the text with the instruction in its place; other braces stay, so that JSON can be shown."""
+        return self.text.replace("{instruction}", instruction)
+
+
+class Prompts(BaseModel):
+    """The two questions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    sc: Prompt
+    pq: Prompt
+
+    @model_validator(mode="after")
+    def _instruction_is_asked_about(self) -> Self:
+        if "{instruction}" not in self.sc.text:
+            raise ValueError("sc.text must hold {instruction}, or the judge does not know what was asked for")
+        return self
+
+    @classmethod
+    def load(cls, path: Path) -> "Prompts":
+        """Read a prompt file.
+
+        Raises:
+            PromptError: it is missing, not YAML, or lacks a part.
+        """
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (OSError, yaml.YAMLError, ValidationError) as error:
+            raise PromptError(f"prompt file {path}: {error}") from error
+
+    def question(self, question: Question) -> Prompt:
+        """Return one of the two."""
+        return self.sc if question == "sc" else self.pq
+
+
+def chat(prompt: Prompt, images: Sequence[str], instruction: str, family: Family) -> list[dict[str, Any]]:
+    """Lay a question out as OpenAI chat messages.
+
+    Args:
+        prompt: the question.
+        images: as URLs (``data:image/png;base64,...``), the source first.
+        instruction: what the editor was asked to do.
+        family: how the images are introduced.
+    """
+    content: list[dict[str, Any]] = []
+    for number, image in enumerate(images, start=1):
+        if family == "qwen2_5_vl":
+            content.append({"type": "text", "text": f"<img{number}>: "})
+        content.append({"type": "image_url", "image_url": {"url": image}})
+    content.append({"type": "text", "text": prompt.filled(instruction)})
+    system = [{"role": "system", "content": prompt.system}] if prompt.system is not None else []
+    return [*system, {"role": "user", "content": content}]

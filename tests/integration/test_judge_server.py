@@ -1,0 +1,202 @@
+"""The packaged pocket judge on a real vLLM server: it answers, it says what is wrong, it leaves nothing behind."""
+
+import asyncio
+import base64
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+
+from deploy.configs import load_config
+from rc_grpo.config import EditScoreConfig, SamplingConfig
+from rc_grpo.images import decode_rgb, encode_png
+from rc_grpo.pocket.world import PocketWorld
+from reward_service import guardian, pocket_judge
+from reward_service.client import ChatClient, RequestRefusedError
+from reward_service.contract import ANSWER_SCHEMA
+from reward_service.editscore import EditScoreJudge
+from reward_service.factory import family, prompts
+from reward_service.judge import JudgeSetupError
+from reward_service.prompts import Prompt, chat
+from reward_service.server_metrics import read
+from reward_service.vllm_server import ServerStartError, VllmServer
+
+pytestmark = pytest.mark.timeout(400)
+TASKS = list(PocketWorld("heldout", 25, seed=5))
+
+
+def judge_config(**changes: Any) -> EditScoreConfig:
+    config = load_config("pocket_vllm").reward.judges["editscore"]
+    assert isinstance(config, EditScoreConfig)
+    return config.model_copy(update=changes)
+
+
+def data_url(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def url_of(image: np.ndarray) -> str:
+    return data_url(encode_png(image))
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture(scope="module")
+def server(loop: asyncio.AbstractEventLoop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
+    config = judge_config()
+    logs = tmp_path_factory.mktemp("logs")
+    quick = config.server.model_copy(update={"probe_every_s": 1.0})
+    server = VllmServer("tested", str(pocket_judge.MODEL_PATH), config.model, quick, logs, on_gpu=False)
+    loop.run_until_complete(server.open())
+    processes = guardian.descendants(os.getpid())
+    assert server.pid in processes
+    yield server
+    loop.run_until_complete(server.close())
+    left = [process for process in processes if Path(f"/proc/{process}/cmdline").exists()]
+    assert not [process for process in left if b"vllm" in Path(f"/proc/{process}/cmdline").read_bytes()]
+
+
+def judge_on(server: VllmServer, **sampling: Any) -> EditScoreJudge:
+    config = judge_config()
+    config = config.model_copy(update={"sampling": SamplingConfig(max_tokens=64, **sampling)})
+    return EditScoreJudge(config, server, prompts(config), family(config))
+
+
+def edits(index: int) -> np.ndarray:
+    """The true target, half of it, the untouched source and noise: best to worst."""
+    task = TASKS[index]
+    assert task.target is not None
+    source, target = (decode_rgb(data).astype(np.float32) for data in (task.source, task.target))
+    noise = np.random.default_rng(index).uniform(0, 255, target.shape)
+    return np.stack([target, (source + target) / 2, source, noise]).round().astype(np.uint8)
+
+
+def test_200_concurrent_scorings_of_real_images_give_parsed_scores(
+    loop: asyncio.AbstractEventLoop, server: VllmServer
+) -> None:
+    judge = judge_on(server)
+
+    async def everything() -> list[Any]:
+        groups = [np.concatenate([edits(index), edits(index)[::-1]]) for index in range(25)]
+        return await asyncio.gather(*(judge.score(TASKS[index], images) for index, images in enumerate(groups)))
+
+    verdicts = [verdict for group in loop.run_until_complete(everything()) for verdict in group]
+    assert len(verdicts) == 200
+    assert all(0.0 <= verdict.reward <= 1.0 for verdict in verdicts)
+    assert all(len(verdict.subscores) == 4 and verdict.reason for verdict in verdicts)
+
+
+def test_the_judge_knows_a_good_edit_from_none_and_from_a_broken_one(
+    loop: asyncio.AbstractEventLoop, server: VllmServer
+) -> None:
+    judge = judge_on(server, temperature=0.0)
+    rewards = np.array(
+        [[verdict.reward for verdict in loop.run_until_complete(judge.score(TASKS[i], edits(i)))] for i in range(12)]
+    )
+    target, half, untouched, noise = rewards.mean(axis=0)
+    assert target > half > untouched
+    assert target - untouched > 0.4
+    assert noise < 0.2
+
+
+def test_the_same_request_at_temperature_0_gives_the_same_scores(
+    loop: asyncio.AbstractEventLoop, server: VllmServer
+) -> None:
+    judge = judge_on(server, temperature=0.0)
+    first, second = (loop.run_until_complete(judge.score(TASKS[0], edits(0))) for _ in range(2))
+    assert first == second
+
+
+def test_the_same_seed_gives_the_same_samples_and_passes_differ(
+    loop: asyncio.AbstractEventLoop, server: VllmServer
+) -> None:
+    client = ChatClient(server.url, server.api_key, "pocket", judge_config().client)
+    messages = chat(prompts(judge_config()).pq, [url_of(edits(1)[1])], "", "qwen2_5_vl")
+    sampling = SamplingConfig(max_tokens=64, temperature=1.5, top_p=1.0)
+
+    def texts(seed: int) -> list[str]:
+        request = client.complete(messages, sampling, ANSWER_SCHEMA, count=4, seed=seed)
+        return [completion.text for completion in loop.run_until_complete(request)]
+
+    assert texts(7) == texts(7)
+    assert texts(7) != texts(70)
+    assert len(set(texts(7))) > 1
+
+
+def test_a_bad_image_and_a_prompt_that_is_too_long_are_refused_in_words(
+    loop: asyncio.AbstractEventLoop, server: VllmServer
+) -> None:
+    client = ChatClient(server.url, server.api_key, "pocket", judge_config().client)
+
+    def ask(image: str, words: str = "") -> None:
+        messages = chat(Prompt(text=words), [image], "", "qwen2_5_vl")
+        loop.run_until_complete(client.complete(messages, SamplingConfig(max_tokens=8), ANSWER_SCHEMA, count=1, seed=1))
+
+    with pytest.raises(RequestRefusedError, match="image"):
+        ask(data_url(b"no image at all"))
+    with pytest.raises(RequestRefusedError, match="512"):
+        ask(url_of(edits(0)[0]), "many words " * 600)
+
+
+def test_a_wrong_key_and_an_unknown_model_are_said(loop: asyncio.AbstractEventLoop, server: VllmServer) -> None:
+    config = judge_config().client
+    with pytest.raises(JudgeSetupError, match="401"):
+        loop.run_until_complete(ChatClient(server.url, "guessed", "pocket", config).models())
+    unknown = ChatClient(server.url, server.api_key, "nobody", config)
+    with pytest.raises(JudgeSetupError, match="nobody"):
+        loop.run_until_complete(
+            unknown.complete([{"role": "user", "content": "x"}], SamplingConfig(), ANSWER_SCHEMA, count=1, seed=1)
+        )
+    with pytest.raises(openai.AuthenticationError):
+        loop.run_until_complete(openai.AsyncOpenAI(base_url=server.url, api_key="none").models.list())
+
+
+def test_the_key_is_not_on_the_command_line_and_the_server_listens_on_loopback(server: VllmServer) -> None:
+    command = server.command(1)
+    assert server.api_key not in " ".join(command)
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+
+
+def test_the_server_s_metrics_are_passed_on(loop: asyncio.AbstractEventLoop, server: VllmServer) -> None:
+    values = read(loop.run_until_complete(server.metrics()))
+    assert values["vllm:prompt_tokens_total"] > 0
+    # The rules come before the images, so every request after the first finds them computed.
+    assert values["vllm:prefix_cache_hits_total"] > 0
+
+
+def test_a_killed_engine_is_noticed_and_the_server_restarted_under_a_new_address(
+    loop: asyncio.AbstractEventLoop, server: VllmServer
+) -> None:
+    before, process = server.url, server.pid
+    assert process is not None
+    for child in guardian.descendants(process):
+        os.kill(child, signal.SIGKILL)
+
+    async def again() -> None:
+        while server.restarts == 0:
+            await asyncio.sleep(0.2)
+        await server.ready()
+
+    loop.run_until_complete(asyncio.wait_for(again(), 180))
+    assert server.url != before
+    verdicts = loop.run_until_complete(judge_on(server).score(TASKS[0], edits(0)))
+    assert all(np.isfinite(verdict.reward) for verdict in verdicts)
+
+
+def test_a_server_that_cannot_start_shows_the_end_of_its_log(tmp_path: Path, loop: asyncio.AbstractEventLoop) -> None:
+    config = judge_config().server.model_copy(update={"arguments": ("--no-such-option",)})
+    server = VllmServer("broken", str(pocket_judge.MODEL_PATH), "pocket", config, tmp_path, on_gpu=False)
+    with pytest.raises(ServerStartError, match="no-such-option") as error:
+        loop.run_until_complete(server.open())
+    assert "vllm-broken.log" in str(error.value)
+    loop.run_until_complete(server.close())

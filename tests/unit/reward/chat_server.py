@@ -1,0 +1,76 @@
+"""A real HTTP server of the OpenAI chat protocol whose answers a test decides."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+
+Reply = Callable[[dict[str, Any]], Awaitable[web.Response]]
+
+
+def texts(*contents: str, finish: str = "stop") -> web.Response:
+    """The response that carries these texts."""
+    choices = [
+        {"index": index, "message": {"role": "assistant", "content": content}, "finish_reason": finish}
+        for index, content in enumerate(contents)
+    ]
+    return web.json_response(
+        {"id": "x", "object": "chat.completion", "created": 0, "model": "judge", "choices": choices}
+    )
+
+
+def refusal(status: int, message: str) -> web.Response:
+    return web.json_response({"error": {"message": message, "type": "Error", "code": status}}, status=status)
+
+
+def marks(first: int, second: int, reasoning: str = "so") -> str:
+    return json.dumps({"reasoning": reasoning, "score": [first, second]})
+
+
+class ChatServer:
+    """What was asked of it, and where it is."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self.url = ""
+        self.at_once = self.most_at_once = 0
+        self._reply = reply
+
+    async def chat(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.requests.append(body)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            return await self._reply(body)
+        finally:
+            self.at_once -= 1
+
+    async def models(self, request: web.Request) -> web.Response:
+        if request.headers.get("Authorization") != "Bearer key":
+            return refusal(401, "Unauthorized")
+        return web.json_response({"object": "list", "data": [{"id": "judge", "object": "model"}]})
+
+    async def health(self, request: web.Request) -> web.Response:
+        return web.Response()
+
+
+@asynccontextmanager
+async def serving(reply: Reply) -> AsyncIterator[ChatServer]:
+    server = ChatServer(reply)
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", server.chat)
+    app.router.add_get("/v1/models", server.models)
+    app.router.add_get("/health", server.health)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    server.url = f"http://{host}:{port}/v1"
+    try:
+        yield server
+    finally:
+        await runner.cleanup()

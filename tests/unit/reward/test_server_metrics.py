@@ -1,0 +1,26 @@
+from reward_service.server_metrics import read
+
+TEXT = """
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{engine="0",model_name="judge"} 3.0
+vllm:num_requests_waiting{engine="1",model_name="judge"} 2.0
+# TYPE vllm:e2e_request_latency_seconds histogram
+vllm:e2e_request_latency_seconds_bucket{le="1.0"} 4.0
+vllm:e2e_request_latency_seconds_bucket{le="+Inf"} 5.0
+vllm:e2e_request_latency_seconds_sum 6.5
+vllm:e2e_request_latency_seconds_count 5.0
+# TYPE python_gc_objects_collected_total counter
+python_gc_objects_collected_total{generation="0"} 11.0
+"""
+
+
+def test_the_server_s_own_metrics_are_read_and_engines_added_up() -> None:
+    assert read(TEXT) == {
+        "vllm:num_requests_waiting": 5.0,
+        "vllm:e2e_request_latency_seconds_sum": 6.5,
+        "vllm:e2e_request_latency_seconds_count": 5.0,
+    }
+
+
+def test_silence_is_no_metrics() -> None:
+    assert read("") == {}
