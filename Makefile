@@ -12,7 +12,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup train test lint unit integration pocket benchmark lock clean
+.PHONY: help setup train test lint unit integration chaos pocket benchmark lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -49,6 +49,9 @@ unit: $(INSTALLED) ## fast tests, no cluster
 
 integration: $(INSTALLED) ## tests on a real local Ray cluster
 	$(BIN)/pytest tests/integration $(ARGS)
+
+chaos: $(INSTALLED) ## long failure tests on a real local Ray cluster
+	$(BIN)/pytest tests -m chaos $(ARGS)
 
 pocket: $(INSTALLED) ## train the pocket editor anew (GPU if there is one)
 	$(BIN)/pip install -q -c requirements/cpu.txt -e '.[pocket]'

@@ -11,12 +11,12 @@ import pytest
 import ray
 from rich.console import Console
 
+from deploy.configs import load_config
 from deploy.loop import train
 from deploy.progress import Progress
 from deploy.run import Run
-from rc_grpo.config import RunConfig, load
+from rc_grpo.config import RunConfig
 
-POCKET = Path("deploy/configs/pocket.yaml")
 SHORT = (
     "loop.updates=2",
     "loop.groups_per_update=3",
@@ -57,15 +57,15 @@ class Finished:
         return str(self.summary["final_version"]["digest"])
 
 
-def short_config(root: Path, name: str, *overrides: str) -> RunConfig:
-    return load(POCKET, (*SHORT, f"name={name}", f"output.root={root}", *overrides))
+def short_config(root: Path, name: str, *overrides: str, config: str = "pocket") -> RunConfig:
+    return load_config(config, (*SHORT, f"name={name}", f"output.root={root}", *overrides))
 
 
-def train_short(root: Path, name: str, *overrides: str) -> Finished:
+def train_short(root: Path, name: str, *overrides: str, config: str = "pocket", seconds: float = 240) -> Finished:
     """Train on the cluster that is up, and read back what the run wrote."""
-    config = short_config(root, name, *overrides)
+    chosen = short_config(root, name, *overrides, config=config)
     with Progress(Console(quiet=True)) as progress:
-        asyncio.run(asyncio.wait_for(train(Run(config, progress)), 240))
+        asyncio.run(asyncio.wait_for(train(Run(chosen, progress)), seconds))
     return read_run(root / name)
 
 
