@@ -12,7 +12,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup train test lint unit integration chaos pocket benchmark lock clean
+.PHONY: help setup train test lint unit integration chaos pocket judge benchmark judge-benchmarks lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -51,7 +51,7 @@ integration: $(INSTALLED) ## tests on a real local Ray cluster
 	$(BIN)/pytest tests/integration $(ARGS)
 
 chaos: $(INSTALLED) ## long failure tests on a real local Ray cluster
-	$(BIN)/pytest tests -m chaos $(ARGS)
+	$(BIN)/pytest tests -m chaos --junitxml=benchmarks/results/chaos_tests.xml $(ARGS)
 
 pocket: $(INSTALLED) ## train the pocket editor anew (GPU if there is one)
 	$(BIN)/pip install -q -c requirements/cpu.txt -e '.[pocket]'
@@ -62,8 +62,19 @@ pocket: $(INSTALLED) ## train the pocket editor anew (GPU if there is one)
 benchmark: $(INSTALLED) ## measure the pocket training; writes benchmarks/results/pocket_train.json
 	$(BIN)/python -m benchmarks.pocket_train $(ARGS)
 
+judge-benchmarks: $(INSTALLED) ## measure the pocket judge, its server and a training by it; writes three files in benchmarks/results
+	$(BIN)/pip install -q -c requirements/cpu.txt -e '.[pocket]'
+	$(BIN)/python -m benchmarks.pocket_judge
+	$(BIN)/python -m benchmarks.judge_throughput
+	$(BIN)/python -m benchmarks.judge_loop
+
+judge: $(INSTALLED) ## train the pocket judge anew (GPU if there is one)
+	$(BIN)/python -m reward_service.pocket_judge.train --out build/judge $(ARGS)
+	rm -rf reward_service/pocket_judge/model && cp -r build/judge/model reward_service/pocket_judge/model
+	cp build/judge/scores.json docs/pocket/judge_scores.json
+
 lock: $(INSTALLED) ## write requirements/cpu.txt from what is installed
-	$(BIN)/pip freeze --exclude-editable > requirements/cpu.txt
+	mkdir -p build && { head -1 requirements/cpu.txt; $(BIN)/pip freeze --exclude-editable; } > build/cpu.txt && mv build/cpu.txt requirements/cpu.txt
 
 clean: ## remove caches and the virtual environment, keep runs/
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

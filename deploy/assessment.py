@@ -25,6 +25,7 @@ from rc_grpo.evaluation.background import background_metrics
 from rc_grpo.images import Pixels
 from rc_grpo.messages import CandidateGroup, EditTask, PolicyVersion
 from rc_grpo.pool import within
+from reward_service.factory import check_judge
 from reward_service.panel import JudgePanel
 from rollout_workers.pool import RolloutPool
 
@@ -67,6 +68,8 @@ def run_assessment(
     if config.data.heldout is None or not config.evaluation.tasks:
         raise ValueError("evaluation needs data.heldout and evaluation.tasks > 0")
     check_model(config.editor, config.rollout.acd)
+    for name, judge in config.reward.judges.items():
+        check_judge(name, judge)
     policies = {"base": lora.state(load_denoiser(config.editor, config.seed).transformer)}
     if folder is not None:
         policies[folder.parent.name if folder.name == "lora" else folder.name] = read_lora(config.editor.lora, folder)

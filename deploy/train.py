@@ -14,11 +14,14 @@ from deploy.progress import Progress
 from deploy.run import Run
 from rc_grpo.config import RunConfig
 from rc_grpo.editor.kontext import check_model
+from reward_service.factory import check_judge
 
 
 def run_training(config: RunConfig) -> None:
     """Check everything that can be checked cheaply, connect to Ray, train."""
     check_model(config.editor, config.rollout.acd)
+    for name, judge in config.reward.judges.items():
+        check_judge(name, judge)
     with Progress() as progress:
         run = Run(config, progress)
         progress.say(run.plan())

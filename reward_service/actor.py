@@ -37,6 +37,7 @@ class RewardWorker:
         self._judge = make_judge(name, config, _session_logs(), attach)
         self._metrics = ServerMetrics(name)
         self._exporting: asyncio.Task[None] | None = None
+        self._scoring: set[asyncio.Task[GroupScores]] = set()
 
     def __repr__(self) -> str:
         return f"{self.name}({self._judge.name})"
@@ -54,7 +55,11 @@ class RewardWorker:
 
     async def score(self, task: EditTask, group: pa.RecordBatch) -> GroupScores:
         """Score one group."""
-        return await score_group(self._judge, task, CandidateGroup.from_arrow(group), name=self._judge_name)
+        candidates = CandidateGroup.from_arrow(group)
+        scoring = asyncio.ensure_future(score_group(self._judge, task, candidates, name=self._judge_name))
+        self._scoring.add(scoring)
+        scoring.add_done_callback(self._scoring.discard)
+        return await scoring
 
     async def ready(self) -> None:
         """Return when the judge can score again."""
@@ -65,10 +70,12 @@ class RewardWorker:
         """Return what the judge's server last said of itself; empty for a judge without a server."""
         return self._metrics.latest
 
-    async def close(self) -> None:
-        """Let the judge finish and end what it started."""
+    async def close(self, grace: float) -> None:
+        """Let the scorings under way finish, so many seconds at most, and end what the judge started."""
         if self._exporting is not None:
             self._exporting.cancel()
+        if self._scoring:
+            await asyncio.wait(self._scoring, timeout=grace)
         if isinstance(self._judge, ServedJudge):
             await self._judge.close()
 

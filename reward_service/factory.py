@@ -1,5 +1,6 @@
 """From a configuration to a judge."""
 
+import os
 from pathlib import Path
 from typing import get_args
 
@@ -34,6 +35,24 @@ def make_judge(worker: str, config: AnyJudgeConfig, logs: Path, attach: tuple[st
             return EditScoreJudge(config, _endpoint(worker, config, logs, attach), prompts(config), family(config))
 
 
+def check_judge(name: str, config: AnyJudgeConfig) -> None:
+    """Check what can be checked of a judge without a server, before anything is started.
+
+    Raises:
+        JudgeSetupError: its model or family is not to be found, or the key of its servers is not set.
+        JudgeFolderError: the model's folder is not whole.
+        PromptError: its prompt file cannot be used.
+    """
+    if not isinstance(config, EditScoreConfig):
+        return
+    prompts(config)
+    family(config)
+    if config.urls and config.api_key_variable not in os.environ:
+        raise JudgeSetupError(f"judge {name} has urls; set ${config.api_key_variable} to their key")
+    if not config.urls and Path(model(config)).is_dir():
+        check_judge_folder(Path(model(config)))
+
+
 def prompts(config: EditScoreConfig) -> Prompts:
     """Return the questions: those the configuration names, those a packaged judge was trained with, or ours."""
     default = pocket_judge.PROMPTS_PATH if config.model == POCKET else DEFAULT_PROMPTS
@@ -52,7 +71,9 @@ def family(config: EditScoreConfig) -> Family:
         kind = AutoConfig.from_pretrained(model(config)).model_type
     except (OSError, ValueError) as error:
         raise JudgeSetupError(
-            f"cannot tell the family of judge {config.model!r} ({error}); set family to one of {get_args(Family)}"
+            f"judge {config.model!r} is neither a folder here nor a model that the hub gives. Merge one with "
+            f"`rc-grpo merge-judge BASE ADAPTER {config.model}`; or, if only other nodes see it, set family to one "
+            f"of {get_args(Family)} ({error})"
         ) from error
     if kind not in get_args(Family):
         raise JudgeSetupError(f"judge {config.model!r} is a {kind}, not one of {get_args(Family)}; set family")

@@ -12,7 +12,7 @@ from rc_grpo.config import AnyJudgeConfig, EditScoreConfig
 from rc_grpo.messages import EditTask, GroupScores
 from rc_grpo.pool import Member, WorkerPool
 from reward_service.actor import RewardActor
-from reward_service.judge import JudgeSetupError, JudgeUnavailableError
+from reward_service.judge import JudgeUnavailableError
 
 _CONTROL_CALLS = 4
 """Calls beside the scorings that an actor answers at the same time: metrics, readiness, description, end."""
@@ -64,10 +64,11 @@ class RewardPool(WorkerPool[Any]):
     async def drain(self) -> None:
         """Let every actor finish and end its server; what does not within its deadline is killed by `close`."""
         if isinstance(self._reward, EditScoreConfig):
-            ending = [member.handle.close.remote() for member in self.members]
-            grace = self._reward.server.drain_deadline_s + 5.0
+            grace = self._reward.server.drain_deadline_s
+            ending = [asyncio.wrap_future(member.handle.close.remote(grace).future()) for member in self.members]
             if ending:
-                await asyncio.wait([asyncio.ensure_future(reference) for reference in ending], timeout=grace)
+                # Once for the scorings, once for the server.
+                await asyncio.wait(ending, timeout=2 * grace + 5.0)
 
     async def server_metrics(self, deadline: float) -> dict[str, float]:
         """Return the servers' own figures, added up over the actors; those that do not answer in time are left out."""
@@ -104,8 +105,5 @@ class RewardPool(WorkerPool[Any]):
         """Return address and key of the configured server that has the fewest actors, if servers are configured."""
         if not isinstance(self._reward, EditScoreConfig) or not self._reward.urls:
             return None
-        variable = self._reward.api_key_variable
-        if variable not in os.environ:
-            raise JudgeSetupError(f"judge {self._judge} has urls; set ${variable} to their key")
         users = Counter(self._attached.values())
-        return min(self._reward.urls, key=lambda url: users[url]), os.environ[variable]
+        return min(self._reward.urls, key=lambda url: users[url]), os.environ[self._reward.api_key_variable]

@@ -191,7 +191,7 @@ class VllmServer:
                     await self._start()
                     self.restarts += 1
                     break
-                except (ServerStartError, DeadlineExceededError) as error:
+                except (ServerStartError, DeadlineExceededError, OSError) as error:
                     logger.warning("%s", error)
                     self._failure = error
                     await asyncio.sleep(min(_BACKOFF_MAX_S, 2.0**attempt))
@@ -214,7 +214,7 @@ class VllmServer:
     async def _end(self, how: signal.Signals, grace: float) -> None:
         """End guardian and server; what does not end by itself is killed, stopped processes included."""
         process = self._process
-        if process is None or process.poll() is not None:
+        if process is None:
             return
         process.send_signal(how)
         deadline = time.monotonic() + grace + 15.0

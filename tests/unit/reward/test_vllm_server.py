@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import pytest
+
+from rc_grpo.config import EditScoreConfig, ServerConfig
+from reward_service import pocket_judge
+from reward_service.factory import check_judge, family, prompts
+from reward_service.judge import JudgeSetupError
+from reward_service.judge_folder import JudgeFolderError
+from reward_service.prompts import DEFAULT_PROMPTS, PromptError, Prompts
+from reward_service.vllm_server import VllmServer
+
+
+def server(tmp_path: Path, *, on_gpu: bool = False, **settings: object) -> VllmServer:
+    config = ServerConfig.model_validate(settings)
+    return VllmServer("reward-0", "some/model", "judge", config, tmp_path, on_gpu=on_gpu)
+
+
+def value(command: list[str], flag: str) -> str:
+    return command[command.index(flag) + 1]
+
+
+def test_a_gpu_server_is_started_as_configured(tmp_path: Path) -> None:
+    configured = {"tensor_parallel": 2, "gpu_memory_utilization": 0.8, "max_num_seqs": 128, "max_model_len": 2048}
+    command = server(tmp_path, on_gpu=True, arguments=("--mm-processor-cache-gb", "8"), **configured).command(1234)
+    assert value(command, "--tensor-parallel-size") == "2"
+    assert value(command, "--gpu-memory-utilization") == "0.8"
+    assert value(command, "--max-num-seqs") == "128"
+    assert value(command, "--max-model-len") == "2048"
+    assert (value(command, "--host"), value(command, "--port")) == ("127.0.0.1", "1234")
+    assert command[-2:] == ["--mm-processor-cache-gb", "8"]
+    assert "--enforce-eager" not in command
+    assert "--trust-remote-code" not in command
+
+
+def test_a_cpu_server_reads_prompts_in_one_piece(tmp_path: Path) -> None:
+    command = server(tmp_path).command(1)
+    assert {"--enforce-eager", "--no-enable-chunked-prefill"} <= set(command)
+    assert "--gpu-memory-utilization" not in command
+
+
+def test_another_python_starts_the_server_without_this_one_s_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/ours")
+    other = server(tmp_path, python=Path("/venvs/vllm/bin/python"), environment={"EXTRA": "1"})
+    assert other.command(1)[0] == "/venvs/vllm/bin/python"
+    assert "PYTHONPATH" not in other.environment()
+    assert other.environment()["EXTRA"] == "1"
+    assert server(tmp_path).environment()["PYTHONPATH"] == "/ours"
+
+
+def test_every_server_has_a_key_of_its_own_that_only_its_environment_holds(tmp_path: Path) -> None:
+    first, second = server(tmp_path), server(tmp_path)
+    assert first.api_key != second.api_key
+    assert first.environment()["VLLM_API_KEY"] == first.api_key
+    assert first.api_key not in " ".join(first.command(1))
+
+
+def judge(model: str, **settings: object) -> EditScoreConfig:
+    return EditScoreConfig.model_validate({"kind": "editscore", "model": model, **settings})
+
+
+def test_the_pocket_judge_comes_with_its_family_and_its_words() -> None:
+    assert family(judge("pocket")) == "qwen2_5_vl"
+    assert prompts(judge("pocket")) == Prompts.load(pocket_judge.PROMPTS_PATH)
+    assert prompts(judge("other")) == Prompts.load(DEFAULT_PROMPTS)
+    check_judge("editscore", judge("pocket"))
+
+
+def test_what_is_wrong_with_a_judge_is_said_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(JudgeSetupError, match="merge-judge BASE ADAPTER judges/none"):
+        check_judge("j", judge("judges/none"))
+    with pytest.raises(JudgeFolderError):
+        check_judge("j", judge(str(tmp_path), family="qwen3_vl"))
+    with pytest.raises(PromptError, match=r"mine\.yaml"):
+        check_judge("j", judge("pocket", prompts=tmp_path / "mine.yaml"))
+    monkeypatch.delenv("RC_GRPO_JUDGE_KEY", raising=False)
+    with pytest.raises(JudgeSetupError, match=r"\$RC_GRPO_JUDGE_KEY"):
+        check_judge("j", judge("pocket", urls=("http://x/v1",)))
