@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ray.exceptions import RayTaskError
 from rich.console import Console
 from rich.markup import escape
 
@@ -14,6 +15,7 @@ from rc_grpo.config import ConfigError
 from rc_grpo.data import DataError
 from rc_grpo.pool import DeadlineExceededError, PoolError
 from reward_service.judge import JudgeSetupError
+from reward_service.vllm_server import ServerStartError
 
 MENDABLE = (
     ConfigError,
@@ -22,6 +24,7 @@ MENDABLE = (
     DeadlineExceededError,
     PoolError,
     JudgeSetupError,
+    ServerStartError,
     ValueError,
     FileExistsError,
 )
@@ -36,5 +39,7 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except MENDABLE as error:
-        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        # Of an actor's error Ray shows the remote traceback; what it says is in its cause.
+        said = str(error.cause if isinstance(error, RayTaskError) else error)
+        Console(stderr=True).print(f"[red]error:[/red] {escape(said)}", highlight=False, soft_wrap=True)
         sys.exit(EXIT_CODE)

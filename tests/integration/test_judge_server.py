@@ -13,6 +13,7 @@ import openai
 import pytest
 
 from deploy.configs import load_config
+from deploy.errors import plain_errors
 from rc_grpo.config import EditScoreConfig, SamplingConfig
 from rc_grpo.images import decode_rgb, encode_png
 from rc_grpo.pocket.world import PocketWorld
@@ -22,6 +23,7 @@ from reward_service.contract import ANSWER_SCHEMA
 from reward_service.editscore import EditScoreJudge
 from reward_service.factory import family, prompts
 from reward_service.judge import JudgeSetupError
+from reward_service.pool import RewardPool
 from reward_service.prompts import Prompt, chat
 from reward_service.server_metrics import read
 from reward_service.vllm_server import ServerStartError, VllmServer
@@ -200,3 +202,17 @@ def test_a_server_that_cannot_start_shows_the_end_of_its_log(tmp_path: Path, loo
         loop.run_until_complete(server.open())
     assert "vllm-broken.log" in str(error.value)
     loop.run_until_complete(server.close())
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_run_whose_server_cannot_start_ends_with_the_end_of_its_log(
+    loop: asyncio.AbstractEventLoop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = judge_config()
+    broken = config.server.model_copy(update={"arguments": ("--no-such-option",)})
+    pool = RewardPool("editscore", config.model_copy(update={"server": broken}), "broken-judge")
+    with pytest.raises(SystemExit), plain_errors():
+        loop.run_until_complete(pool.open())
+    said = capsys.readouterr().err
+    assert said.startswith("error: reward-editscore-0's vLLM server ended with status 2 before it served")
+    assert "--no-such-option" in said
