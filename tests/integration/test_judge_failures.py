@@ -113,7 +113,9 @@ def no_process_is_left(seen: set[int]) -> bool:
 
 def check(run: Finished, *, some_fail: bool = False) -> dict[str, int]:
     assert len(run.updates) == 6
-    assert run.summary["final_version"]["number"] == 6
+    # The pocket judge's whole marks can tie every group of a batch of three; no step is taken then.
+    steps = sum(update["groups_skipped/share"] < 1 for update in run.updates)
+    assert run.summary["final_version"]["number"] == steps > 0
     counts = failed_scores(run.folder)
     assert counts["candidates"] == 6 * 3 * 4
     assert counts["failed_and_learned_from"] == 0
