@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,15 @@ def summary_of(folder: Path) -> dict[str, Any]:
     return summary
 
 
+def experience_of(folder: Path, columns: Sequence[str]) -> pa.Table:
+    """Return columns of the whole experience log."""
+    paths = sorted((folder / "experience").glob("*.parquet"))
+    return pa.concat_tables([read_experience(path).select(list(columns)) for path in paths])
+
+
 def failed_scores(folder: Path) -> dict[str, int]:
     """Count in the experience log the candidates, those without a score, and those of them that were learned from."""
-    paths = sorted((folder / "experience").glob("*.parquet"))
-    rows = pa.concat_tables([read_experience(path).select(["task_reward", "advantage"]) for path in paths])
+    rows = experience_of(folder, ["task_reward", "advantage"])
     reward, advantage = (rows.column(name).to_numpy() for name in ("task_reward", "advantage"))
     failed = reward != reward
     # A group that is skipped as a whole has advantages of zero: it is in no loss.

@@ -24,7 +24,7 @@ from rc_grpo.editor.kontext import check_model, load_denoiser
 from rc_grpo.evaluation.background import background_metrics
 from rc_grpo.images import Pixels
 from rc_grpo.messages import CandidateGroup, EditTask, PolicyVersion
-from rc_grpo.pool import within
+from rc_grpo.waiting import Waits
 from reward_service.factory import check_judge
 from reward_service.panel import JudgePanel
 from rollout_workers.pool import RolloutPool
@@ -96,6 +96,7 @@ async def _assess(
     home = namespace(config.name)
     rollouts = RolloutPool(config.editor, config.rollout, config.seed, home)
     judges = JudgePanel(config.reward, home)
+    waits = Waits()
     results: dict[str, tuple[HeldOut, dict[str, float]]] = {}
     edits: dict[str, list[Any]] = {}
     beholder = BeholderActor.options(name="beholder", namespace=home, **beside_the_driver()).remote()
@@ -109,13 +110,15 @@ async def _assess(
             with progress.phase(policy, len(tasks)) as advance:
                 held_out, scored = await evaluate(tasks, rollouts, judges, config.evaluation, config.seed, advance)
             measuring = beholder.measure.remote(list(tasks), [item.group for item in scored])
-            background = await within(MEASURE_DEADLINE_S, measuring, "the evaluation", f"the measures of {policy}")
+            background = await waits.within(
+                MEASURE_DEADLINE_S, measuring, "the evaluation", f"the measures of {policy}"
+            )
             results[policy] = held_out, background
             edits[policy] = [item.group for item in scored[:TASKS_ON_A_SHEET]]
         if sheet is not None:
             scores = {policy: held_out.reward.tolist() for policy, (held_out, _) in results.items()}
             drawing = beholder.draw.remote(tasks[:TASKS_ON_A_SHEET], edits, scores, sheet.resolve())
-            await within(MEASURE_DEADLINE_S, drawing, "the evaluation", f"{sheet} to be drawn")
+            await waits.within(MEASURE_DEADLINE_S, drawing, "the evaluation", f"{sheet} to be drawn")
     finally:
         await judges.drain()
         rollouts.close()

@@ -15,21 +15,80 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Region-constrained GRPO for flow-based image editors."
 )
 console = Console()
+ANSWER_DEADLINE_S = 30.0
 
 ConfigArgument = Annotated[
     str, typer.Argument(help="a YAML file, or the name of a packaged config: pocket, flux_kontext_dev")
 ]
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="override a key; repeatable")]
+RunOption = Annotated[str | None, typer.Option(help="name or folder of the run; not needed while it is the only one")]
+AddressOption = Annotated[str | None, typer.Option(help="of the Ray cluster; else what the run's folder says")]
+RootOption = Annotated[Path, typer.Option(help="folder with the runs' folders")]
 LoraOption = Annotated[Path | None, typer.Option(help="folder with LoRA weights, such as runs/NAME/lora")]
 
 
 @app.command()
-def train(config: ConfigArgument, set_: SetOption = None) -> None:
-    """Run a post-training to its end."""
+def train(
+    config: Annotated[str | None, typer.Argument(help="a YAML file, or the name of a packaged config")] = None,
+    resume: Annotated[Path | None, typer.Option(help="folder of a run to go on with, instead of a config")] = None,
+    rollout_only: Annotated[
+        bool, typer.Option("--rollout-only", help="learn nothing: fill the log with the untrained policy's groups")
+    ] = False,
+    train_only: Annotated[
+        Path | None, typer.Option(help="roll nothing out: learn from the log of the run in this folder")
+    ] = None,
+    set_: SetOption = None,
+) -> None:
+    """Run a post-training to its end, or go on with one that was stopped or killed."""
     with plain_errors():
+        from deploy.resuming import resumed_config
         from deploy.train import run_training
 
-        run_training(load_config(config, set_))
+        if (config is None) == (resume is None):
+            raise ValueError("name either a config or, with --resume, the folder of a run to go on with")
+        if resume is not None:
+            run_training(resumed_config(resume, tuple(set_ or ())), resume=True)
+        elif config is not None:
+            mode = ["loop.learn=false", "output.experience=states"] if rollout_only else []
+            mode += [] if train_only is None else [f"loop.feed={train_only.resolve()}"]
+            run_training(load_config(config, [*mode, *(set_ or ())]))
+
+
+@app.command()
+def status(run: RunOption = None, address: AddressOption = None, root: RootOption = Path("runs")) -> None:
+    """Say where a run is, what its pools do, and what it is waiting for."""
+    with plain_errors():
+        import ray
+
+        from deploy.remote import NotRunningError, control_of, find_folder
+        from deploy.status import draw_folder, draw_status
+
+        try:
+            with control_of(run, address, root) as control:
+                console.print(draw_status(ray.get(control.status.remote(), timeout=ANSWER_DEADLINE_S)))
+        except NotRunningError:
+            folder = find_folder(run, root)
+            if folder is None:
+                raise
+            console.print(draw_folder(folder), soft_wrap=True)
+
+
+@app.command()
+def scale(
+    pool: Annotated[str, typer.Argument(help="rollout, or reward-NAME for a judge (reward, if there is one)")],
+    workers: Annotated[int, typer.Argument(min=1, help="how many it is to have")],
+    run: RunOption = None,
+    address: AddressOption = None,
+    root: RootOption = Path("runs"),
+) -> None:
+    """Give a pool of a run another size while it trains; workers that leave finish what they have."""
+    with plain_errors():
+        import ray
+
+        from deploy.remote import control_of
+
+        with control_of(run, address, root) as control:
+            console.print(ray.get(control.scale.remote(pool, workers), timeout=ANSWER_DEADLINE_S), highlight=False)
 
 
 @app.command()
@@ -93,6 +152,24 @@ def inspect(
         path = out or run / f"inspect-{shown:05d}.png"
         sheet.save(path)
         console.print(f"update {shown} of {run}: {path}")
+
+
+@app.command()
+def replay(
+    run: Annotated[Path, typer.Argument(help="a run's folder")],
+    group: Annotated[str, typer.Argument(help="UPDATE/TASK_ID, such as 12/pocket-train-00003")],
+    sheet: Annotated[Path | None, typer.Option(help="draw logged and replayed images side by side")] = None,
+) -> None:
+    """Rebuild a logged group from its seeds and policy, and say what differs from the log; exit 1 if anything does."""
+    with plain_errors():
+        from deploy.replay import replay as replay_group
+
+        report = replay_group(run, group)
+        report.render(console)
+        if sheet is not None:
+            report.sheet().save(sheet)
+            console.print(f"{sheet}: logged and replayed side by side")
+    raise typer.Exit(0 if report.identical else 1)
 
 
 @app.command("merge-judge")

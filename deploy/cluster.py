@@ -40,11 +40,14 @@ def beside_the_driver() -> dict[str, Any]:
 
 def demands(config: RunConfig) -> list[Demand]:
     """Return what the configuration asks the cluster for."""
-    return [
-        Demand("rollout", config.rollout.workers, config.rollout.resources),
-        *(Demand(f"reward-{name}", judge.workers, judge.resources) for name, judge in config.reward.judges.items()),
-        Demand("learner", config.learner.ranks, config.learner.resources),
-    ]
+    asked = []
+    if config.loop.feed is None:
+        asked.append(Demand("rollout", config.rollout.workers, config.rollout.resources))
+        judges = config.reward.judges.items()
+        asked += [Demand(f"reward-{name}", judge.workers, judge.resources) for name, judge in judges]
+    if config.loop.learn:
+        asked.append(Demand("learner", config.learner.ranks, config.learner.resources))
+    return asked
 
 
 def connect(config: RunConfig) -> None:

@@ -10,17 +10,26 @@ from ray.exceptions import RayTaskError
 from rich.console import Console
 from rich.markup import escape
 
+from deploy import stopping
+from deploy.checkpoints import CheckpointError
 from deploy.cluster import PlacementError
+from deploy.folder import RunBusyError
+from deploy.stopping import RunStoppedError
+from learner.errors import LearnerLostError
 from rc_grpo.config import ConfigError
 from rc_grpo.data import DataError
-from rc_grpo.pool import DeadlineExceededError, PoolError
+from rc_grpo.pool import PoolError
+from rc_grpo.waiting import DeadlineExceededError
 from reward_service.judge import JudgeSetupError
 from reward_service.vllm_server import ServerStartError
 
 MENDABLE = (
     ConfigError,
     DataError,
+    CheckpointError,
     PlacementError,
+    RunBusyError,
+    LearnerLostError,
     DeadlineExceededError,
     PoolError,
     JudgeSetupError,
@@ -38,6 +47,9 @@ def plain_errors() -> Iterator[None]:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         yield
+    except RunStoppedError as stopped:
+        Console(stderr=True).print(escape(str(stopped)), highlight=False, soft_wrap=True)
+        sys.exit(stopping.EXIT_CODE)
     except MENDABLE as error:
         # Of an actor's error Ray shows the remote traceback; what it says is in its cause.
         said = str(error.cause if isinstance(error, RayTaskError) else error)

@@ -1,6 +1,7 @@
 """Held-out evaluation: the policy's unperturbed edits of tasks it never trained on, scored by the run's own judges."""
 
 import asyncio
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,6 +14,9 @@ from rc_grpo.messages import EditTask, PolicyVersion, RolloutSeeds, ScoredGroup
 from rc_grpo.seeds import derive
 from reward_service.panel import JudgePanel
 from rollout_workers.pool import RolloutPool
+
+_ARRAYS = ("reward", "background_drift")
+_BY_NAME = ("subscores", "rewards")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +50,22 @@ class HeldOut:
             "heldout/background_drift": float(self.background_drift.mean()),
             "heldout/failed": float(np.isnan(self.reward).sum()),
         } | parts
+
+    def as_json(self, tasks: Sequence[str]) -> str:
+        """Return it as JSON, with the tasks' ids in the order of the arrays."""
+        named = {name: {key: values.tolist() for key, values in getattr(self, name).items()} for name in _BY_NAME}
+        arrays = {name: getattr(self, name).tolist() for name in _ARRAYS}
+        return json.dumps(
+            {"version": asdict(self.version), "metrics": self.metrics(), "tasks": list(tasks)} | arrays | named
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "HeldOut":
+        """Read what `as_json` gave."""
+        record = json.loads(text)
+        arrays = {name: np.array(record[name], dtype=np.float64) for name in _ARRAYS}
+        named = {name: {key: np.array(values) for key, values in record[name].items()} for name in _BY_NAME}
+        return cls(PolicyVersion(**record["version"]), **arrays, **named)
 
 
 @dataclass(frozen=True)

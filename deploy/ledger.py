@@ -4,9 +4,11 @@ A plain state machine without a clock or a cluster. The plan of a run is fixed b
 task with the same seeds -- so a lost or over-old group is made again from its ticket, and nothing is lost or doubled.
 """
 
+import heapq
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -47,11 +49,17 @@ class Ledger:
         self._groups = groups_per_update
         self._max_staleness = max_staleness
         self._seed = seed
-        self._owed = [self._ticket(number) for number in range(updates * groups_per_update)]
+        self._plan = [self._ticket(number) for number in range(updates * groups_per_update)]
+        self._owed = list(self._plan)
         self._under_way: set[Ticket] = set()
         self._ready: dict[Ticket, ScoredGroup] = {}
-        self.learned = 0
+        self._learned: set[int] = set()
         self.dropped: Counter[str] = Counter()
+
+    @property
+    def learned(self) -> int:
+        """Number of groups that were learned from."""
+        return len(self._learned)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -66,11 +74,11 @@ class Ledger:
 
     def dispatch(self, update: int) -> list[Ticket]:
         """Hand out every owed ticket that may start while the learner is about to make ``update`` (0-based)."""
-        open_now = sorted(ticket for ticket in self._owed if ticket.wave <= update + self._max_staleness)
-        handed_out = set(open_now)
-        self._owed = [ticket for ticket in self._owed if ticket not in handed_out]
-        self._under_way |= handed_out
-        return open_now
+        handed_out = []
+        while self._owed and self._owed[0].wave <= update + self._max_staleness:
+            handed_out.append(heapq.heappop(self._owed))
+        self._under_way.update(handed_out)
+        return handed_out
 
     def admit(self, ticket: Ticket, scored: ScoredGroup, version: int) -> bool:
         """Take a finished group in, unless it is too old already; then its ticket is owed again.
@@ -99,9 +107,27 @@ class Ledger:
             self._drop(ticket)
         if len(self._ready) < self._groups:
             return None
-        batch = [self._ready.pop(ticket) for ticket in sorted(self._ready)[: self._groups]]
-        self.learned += len(batch)
-        return batch
+        tickets = sorted(self._ready)[: self._groups]
+        self._learned.update(ticket.number for ticket in tickets)
+        return [self._ready.pop(ticket) for ticket in tickets]
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what `restore` needs, as JSON takes it: which groups were learned from, and what was dropped.
+
+        What is under way or ready is not in it. It is owed again after a restart, from the same tickets.
+        """
+        beyond = max(self._learned, default=-1) + 1
+        missing = [number for number in range(beyond) if number not in self._learned]
+        return {"learned_below": beyond, "except": missing, "dropped": dict(self.dropped)}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Go back to a `snapshot` of this plan: everything that it had not learned from is owed."""
+        self._learned = set(range(snapshot["learned_below"])) - set(snapshot["except"])
+        self.dropped = Counter(snapshot["dropped"])
+        self._under_way.clear()
+        self._ready.clear()
+        # In the order of the plan, which is that of a heap.
+        self._owed = [ticket for ticket in self._plan if ticket.number not in self._learned]
 
     def seeds(self, ticket: Ticket, task_id: str, group_size: int) -> RolloutSeeds:
         """Return the seeds of a ticket's group: a function of run seed, wave, task and candidate alone."""
@@ -124,4 +150,4 @@ class Ledger:
 
     def _drop(self, ticket: Ticket) -> None:
         self.dropped["stale"] += 1
-        self._owed.append(ticket)
+        heapq.heappush(self._owed, ticket)

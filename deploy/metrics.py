@@ -12,6 +12,8 @@ from torch.utils.tensorboard import SummaryWriter
 from learner.group import UpdateReport
 from rc_grpo.messages import ScoredGroup
 
+METRICS = "metrics.jsonl"
+
 
 def batch_metrics(batch: Sequence[ScoredGroup], report: UpdateReport) -> dict[str, float]:
     """Return the statistics of a batch: rewards and their spread, background drift, ACD, staleness, failures."""
@@ -77,8 +79,10 @@ class MetricsLog:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._lines = (folder / "metrics.jsonl").open("a", buffering=1)
-        self._board = SummaryWriter(str(folder / "tensorboard"))
+        self._path = folder / METRICS
+        self._events = str(folder / "tensorboard")
+        self._lines = self._path.open("a", buffering=1)
+        self._board = SummaryWriter(self._events)
 
     def write(self, update: int, metrics: Mapping[str, float], **labels: Any) -> None:
         """Write one set of metrics; NaN becomes null in the JSON line."""
@@ -87,6 +91,22 @@ class MetricsLog:
         for name, value in metrics.items():
             self._board.add_scalar(name, value, update)
         self._board.flush()
+
+    def rewind(self, update: int, aside: Path) -> None:
+        """Go on after ``update`` as if what was written of later ones were not; its lines are kept in ``aside``."""
+        lines = self._path.read_text().splitlines(keepends=True)
+        # A line that was cut off by a crash is of an update that is made again.
+        later = [line for line in lines if not line.endswith("\n") or json.loads(line)["update"] > update]
+        if not later:
+            return
+        self.close()
+        aside.mkdir(parents=True, exist_ok=True)
+        (aside / METRICS).write_text("".join(later))
+        rewritten = self._path.with_suffix(".rewritten")
+        rewritten.write_text("".join(line for line in lines if line not in later))
+        rewritten.replace(self._path)
+        self._lines = self._path.open("a", buffering=1)
+        self._board = SummaryWriter(self._events, purge_step=update + 1)
 
     def close(self) -> None:
         """Flush and close both."""

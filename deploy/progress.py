@@ -1,14 +1,19 @@
 """What a person watching a run sees: a bar with what matters and the time left, or plain lines on no screen."""
 
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
 from deploy.evaluation import PairedGain
+from rc_grpo.waiting import in_words
+
+SAY_A_WAIT_AFTER_S = 60.0
 
 
 class Progress:
@@ -30,7 +35,9 @@ class Progress:
             console=self.console,
             transient=False,
         )
-        self._training: int | None = None
+        self._training: TaskID | None = None
+        self._waits: TaskID | None = None
+        self._said = time.monotonic()
 
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:
@@ -52,7 +59,21 @@ class Progress:
         try:
             yield
         finally:
-            self._bars.remove_task(bar)  # type: ignore[arg-type]
+            self._bars.remove_task(bar)
+
+    def waiting_for(self, waits: Sequence[Mapping[str, Any]]) -> None:
+        """Show the longest waits (see `rc_grpo.waiting.Wait.as_dict`): in a terminal always, else one of a minute."""
+        if self.console.is_terminal:
+            note = "; ".join(in_words(waits, 2))
+            if self._waits is None:
+                self._waits = self._bars.add_task("waiting", total=None, note=note)
+            self._bars.update(self._waits, note=note)
+            return
+        longest = max((wait["seconds"] for wait in waits), default=0.0)
+        now = time.monotonic()
+        if longest >= SAY_A_WAIT_AFTER_S and now - self._said >= SAY_A_WAIT_AFTER_S:
+            self._said = now
+            self.say("; ".join(in_words(waits, 3)))
 
     @contextmanager
     def phase(self, what: str, total: int) -> Iterator[Callable[[], None]]:
@@ -76,7 +97,7 @@ class Progress:
             return
         if self._training is None:
             self._training = self._bars.add_task("updates", total=total, note=note)
-        self._bars.update(self._training, completed=done, note=note)  # type: ignore[arg-type]
+        self._bars.update(self._training, completed=done, note=note)
 
     def gains(self, gains: Mapping[str, PairedGain]) -> None:
         """Print what training did to the held-out reward of each judge."""

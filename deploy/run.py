@@ -3,39 +3,45 @@
 import asyncio
 import json
 import logging
-import shutil
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import asdict
 from typing import Any
 
 import ray
 from ray import ObjectRef
+from ray.exceptions import ObjectLostError
 
-from deploy.cluster import amounts, beside_the_driver, demands, namespace
-from deploy.collector import Collector
+from deploy import control
+from deploy.assembly import Services, make_services, make_source
+from deploy.autoscaling import wanted_workers
+from deploy.checkpoints import CheckpointError, Checkpoints, Manifest
+from deploy.cluster import namespace
+from deploy.control import Order
 from deploy.evaluation import HeldOut, PairedGain, evaluate
+from deploy.folder import SUMMARY, RunFolder
 from deploy.ledger import Ledger
 from deploy.metrics import BusyShares, MetricsLog, batch_metrics
+from deploy.plan import plan_in_words
 from deploy.progress import Progress
 from deploy.provenance import provenance
-from deploy.recorder import READ_DEADLINE_S, RecorderActor
-from learner.group import LearnerGroup, UpdateReport
-from learner.work import RunShape
-from rc_grpo.config import RunConfig, dump
+from deploy.recorder import start_recorder
+from deploy.services import Learner
+from deploy.status import status_of
+from deploy.stopping import RunStoppedError, Stop
+from learner.errors import LearnerLostError
+from learner.group import UpdateReport
+from rc_grpo.config import RunConfig
 from rc_grpo.data import load_tasks
 from rc_grpo.messages import EditTask, PolicyVersion, ScoredGroup
-from rc_grpo.pool import within
+from rc_grpo.pool import WorkerPool
+from rc_grpo.waiting import Waits
 from reward_service.panel import JudgePanel
 from rollout_workers.pool import RolloutPool
 
 logger = logging.getLogger(__name__)
-Pools = tuple[RolloutPool, JudgePanel, LearnerGroup]
-
-
-class RunExistsError(FileExistsError):
-    """A run of that name has left a folder already; nothing of it is overwritten."""
 
 
 class Run:
@@ -44,104 +50,129 @@ class Run:
     Args:
         config: resolved and validated.
         progress: where a person watches.
+        resume: go on from the folder's last whole checkpoint, instead of beginning.
 
     Raises:
-        RunExistsError: the folder exists.
+        deploy.folder.RunExistsError: the folder exists, and this is not to resume it.
         rc_grpo.data.DataError: the tasks cannot be read.
     """
 
-    def __init__(self, config: RunConfig, progress: Progress) -> None:
+    def __init__(self, config: RunConfig, progress: Progress, *, resume: bool = False) -> None:
         self.config = config
-        self.folder = (config.output.root / config.name).resolve()
+        self.files = RunFolder(config.output.root / config.name)
+        self.folder = self.files.path
+        self.finished = False
+        self.done = 0
+        self.losses = 0
+        """Times that the learner was lost since the last checkpoint."""
+        self.stop = Stop()
+        self.waits = Waits()
+        if not resume:
+            self.files.check_free()
         self._progress = progress
         tasks = load_tasks(config.data.train)
         self._heldout: Sequence[EditTask] = ()
         if config.data.heldout is not None and config.evaluation.tasks:
             heldout = load_tasks(config.data.heldout, purpose="evaluate")
             self._heldout = heldout[: config.evaluation.tasks]
-        loop = config.loop
-        self.updates = range(loop.updates)
-        self._tasks = len(tasks)
-        ledger = Ledger(self._tasks, loop.updates, loop.groups_per_update, loop.max_staleness, config.seed)
-        self.collector = Collector(ledger, tasks, config.rollout.group_size)
-        self._evaluations: list[HeldOut] = []
-        self._busy = BusyShares()
-        self._done = 0
-        self._recording: ObjectRef[Any] | None = None
         self._refused = {"train": tasks.refused}
-        if self.folder.exists():
-            raise RunExistsError(f"{self.folder} exists; choose another name (--set name=...) or remove it")
+        self._tasks = len(tasks)
+        loop = config.loop
+        self.ledger = Ledger(self._tasks, loop.updates, loop.groups_per_update, loop.max_staleness, config.seed)
+        self.experience = make_source(config, tasks, self.ledger, self.stop.asked)
+        self._checkpoints = Checkpoints(self.folder / "checkpoints", config.output.checkpoints_kept)
+        self._evaluations: dict[int, HeldOut] = {}
+        self._busy = BusyShares()
+        self._recording: ObjectRef[Any] | None = None
+        self._earlier_seconds = 0.0
+        self._saved: int | None = None
+
+    @property
+    def updates_left(self) -> range:
+        """The updates still to be made, 0-based."""
+        return range(self.done, self.config.loop.updates)
 
     def plan(self) -> str:
         """Return in a few lines what is about to happen."""
-        config, rollout, objective = self.config, self.config.rollout, self.config.objective
-        pools = ", ".join(
-            f"{demand.count} {demand.pool} x ({amounts(demand.each.as_ray())})" for demand in demands(config)
-        )
-        exploration = f"{rollout.exploration}, alpha {rollout.alpha_edit:g} in the mask, {rollout.alpha_base:g} outside"
-        if rollout.exploration == "global":
-            exploration = f"global, alpha {rollout.alpha_edit:g}"
-        return (
-            f"run      {config.name} in {self.folder}\n"
-            f"editor   {config.editor.model}, {config.editor.dtype}, LoRA rank {config.editor.lora.rank}\n"
-            f"tasks    {self._tasks} to train on, {len(self._refused['train'])} refused, "
-            f"{len(self._heldout)} held out\n"
-            f"pools    {pools}, ZeRO {config.learner.zero_stage}\n"
-            f"rollout  {rollout.group_size} candidates, {rollout.steps} {rollout.solver} steps, {exploration}\n"
-            f"learning {config.loop.updates} updates of {config.loop.groups_per_update} groups, "
-            f"{objective.anchors} anchors by {objective.anchor_path}, ACD weight {objective.acd_weight:g}, "
-            f"max staleness {config.loop.max_staleness}"
-        )
+        return plan_in_words(self.config, self.folder, self._tasks, len(self._refused["train"]), len(self._heldout))
 
     @asynccontextmanager
-    async def pools(self) -> AsyncIterator[Pools]:
-        """Start the three services and the recorder; stop them however the run ends."""
-        config = self.config
-        self._create_folder()
-        run_shape = RunShape(
-            config.seed,
-            config.rollout.solver,
-            config.rollout.steps,
-            config.loop.updates,
-            config.loop.max_staleness,
-            config.reward.weights,
-        )
-        home = namespace(config.name)
-        rollouts = RolloutPool(config.editor, config.rollout, config.seed, home)
-        judges = JudgePanel(config.reward, home)
-        learner = LearnerGroup(config.editor, config.learner, config.objective, run_shape, home)
-        recorder = RecorderActor.options(name="recorder", namespace=home, **beside_the_driver())
-        self._recorder = recorder.remote(self.folder, config.output.experience)
-        self._log = MetricsLog(self.folder)
+    async def pools(self) -> AsyncIterator[Services]:
+        """Start the three services and the run's helpers; stop them however the run ends."""
+        config, home = self.config, namespace(self.config.name)
+        rollouts, judges, learner = make_services(config)
+        cluster = ray.get_runtime_context().gcs_address
+        with self.files.driven(cluster, home), self.stop.on_signals(config.loop.stop_deadline_s):
+            self.files.describe(config, self._environment())
+            with closing(MetricsLog(self.folder)) as self._log:
+                self._recorder = start_recorder(self.folder, config.output, home)
+                desk = control.start_control(home)
+                everyone: list[WorkerPool[Any]] = [rollouts, *judges.pools.values()]
+                serving = asyncio.create_task(
+                    control.serve(desk, lambda: self._status(everyone, learner), lambda order: _obey(order, everyone))
+                )
+                try:
+                    with self._progress.waiting("starting rollout, reward and learner actors"):
+                        fed = config.loop.feed is not None
+                        pools = [learner] if fed else [rollouts, judges, learner]
+                        await self.stop.unless_asked(asyncio.gather(*(pool.open() for pool in pools)))
+                    self._started = self._mark = time.monotonic()
+                    yield rollouts, judges, learner
+                finally:
+                    await self.experience.cancel()
+                    serving.cancel()
+                    await judges.drain()
+                    for pool in (rollouts, judges, learner):
+                        pool.close()
+                    for helper in (self._recorder, desk):
+                        ray.kill(helper)
+
+    @asynccontextmanager
+    async def from_last_checkpoint(self, learner: Learner) -> AsyncIterator[None]:
+        """Bring learner, ledger and records to the last whole checkpoint, then run the block.
+
+        A learner that is lost in the block ends it; entered again, it starts from the last checkpoint then. A stop that
+        was asked for is answered by a checkpoint.
+
+        Raises:
+            LearnerLostError: it was lost more often in a row than ``learner.restarts``.
+            RunStoppedError: after that checkpoint, with how to go on.
+        """
         try:
-            with self._progress.waiting("starting rollout, reward and learner actors"):
-                await asyncio.gather(rollouts.open(), judges.open(), learner.open())
-            self._started = self._mark = time.monotonic()
-            yield rollouts, judges, learner
-        finally:
-            self.collector.cancel()
-            await judges.drain()
-            for pool in (rollouts, judges, learner):
-                pool.close()
-            ray.kill(self._recorder)
-            self._log.close()
+            await self._restore(learner)
+            yield
+        except LearnerLostError as error:
+            await self.experience.cancel()
+            learner.close()
+            self.losses += 1
+            if self.losses > self.config.learner.restarts:
+                raise
+            self._progress.say(f"{error}; starting it again from the last checkpoint")
+        except RunStoppedError as error:
+            await self.experience.cancel()
+            await self._checkpoint(learner)
+            raise RunStoppedError(
+                f"stopped after update {self.done}, as asked; go on with: rc-grpo train --resume {self.folder}"
+            ) from error
 
     async def evaluate(self, rollouts: RolloutPool, judges: JudgePanel, version: PolicyVersion) -> None:
-        """Score the held-out tasks under the version that the rollout workers hold."""
-        if not self._heldout:
+        """Score the held-out tasks under the rollout workers' newest version, when it is time and not yet done.
+
+        A run that learns from a log has no rollout workers and evaluates nothing.
+        """
+        every = self.config.evaluation.every
+        due = self.done in (0, self.config.loop.updates) or (every is not None and self.done % every == 0)
+        if not due or not self._heldout or self.done in self._evaluations or self.config.loop.feed is not None:
             return
         with self._progress.phase(f"held-out evaluation of {version}", len(self._heldout)) as advance:
-            heldout, _ = await evaluate(
-                self._heldout, rollouts, judges, self.config.evaluation, self.config.seed, advance
-            )
-        self._evaluations.append(heldout)
+            config, seed = self.config.evaluation, self.config.seed
+            evaluating = evaluate(self._heldout, rollouts, judges, config, seed, advance)
+            with self.waits.on("the run", f"the held-out evaluation of {version}"):
+                heldout, _ = await self.stop.unless_asked(evaluating)
+        self._evaluations[self.done] = heldout
         metrics = heldout.metrics()
-        self._log.write(self._done, metrics, event="evaluation")
-        path = self.folder / "evaluations" / f"update-{self._done:05d}.json"
-        path.parent.mkdir(exist_ok=True)
-        ids = [task.task_id for task in self._heldout]
-        rewards = {name: dict(zip(ids, values.tolist(), strict=True)) for name, values in heldout.rewards.items()}
-        path.write_text(json.dumps({"version": asdict(version), "metrics": metrics, "rewards": rewards}))
+        self._log.write(self.done, metrics, event="evaluation")
+        self.files.keep_evaluation(self.done, heldout.as_json([task.task_id for task in self._heldout]))
         self._progress.say(f"held-out reward of {version}: {metrics['heldout/reward']:.4f}")
         self._mark = time.monotonic()
 
@@ -151,82 +182,161 @@ class Run:
         report: UpdateReport,
         rollouts: RolloutPool,
         judges: JudgePanel,
-        learner: LearnerGroup,
+        learner: Learner,
     ) -> None:
-        """Log an update; hand its groups to the recorder; checkpoint and evaluate when it is time."""
-        output, self._done = self.config.output, self._done + 1
-        pools = {"rollout": rollouts.summary} | judges.summaries
+        """Log an update; hand its groups to the recorder; checkpoint, evaluate and resize when it is time."""
+        output = self.config.output
+        self.done += 1
+        pools = {pool.role: pool for pool in (rollouts, *judges.pools.values())}
         metrics = batch_metrics(batch, report) | self._pace(rollouts) | await judges.server_metrics()
-        metrics |= self._busy.shares(pools)
-        self._log.write(self._done, metrics, event="update", version=str(learner.version))
-        with_grid = self._done % output.grid_every == 0 or self._done == 1
+        metrics |= self._busy.shares({role: pool.summary for role, pool in pools.items()})
+        self._log.write(self.done, metrics, event="update", version=str(learner.version))
+        with_grid = self.done % output.grid_every == 0 or self.done == 1
         await self._recorded()
-        self._recording = self._recorder.record.remote(self._done, list(batch), report.advantages, with_grid)
-        self._progress.update(self._done, self.config.loop.updates, metrics)
-        if self._done % output.checkpoint_every == 0:
+        self._recording = self._recorder.record.remote(self.done, list(batch), report.advantages, with_grid)
+        if output.policies == "all":
+            await self._keep_policy(learner)
+        self._progress.update(self.done, self.config.loop.updates, metrics)
+        self._autoscale(pools, metrics)
+        if self.done % output.checkpoint_every == 0:
             await self._checkpoint(learner)
-        every = self.config.evaluation.every
-        if every and self._done % every == 0 and self._done < self.config.loop.updates:
+        if self.updates_left:
             await self.evaluate(rollouts, judges, learner.version)
 
-    async def finish(self, learner: LearnerGroup) -> None:
-        """Export the policy, write the summary, say what came of it."""
+    async def finish(self, rollouts: RolloutPool, judges: JudgePanel, learner: Learner) -> None:
+        """Evaluate and export the policy, write the summary, say what came of it.
+
+        Raises:
+            RunStoppedError: the updates ended because a stop was asked for.
+        """
+        if self.stop.asked.is_set():
+            raise RunStoppedError
         await self._checkpoint(learner)
+        await self.evaluate(rollouts, judges, learner.version)
         digest = await learner.export(self.folder / "lora")
         await self._recorded()
         summary: dict[str, Any] = {
-            "updates": self._done,
+            "updates": self.done,
             "final_version": asdict(learner.version),
             "exported_digest": digest,
-            "training_minutes": (time.monotonic() - self._started) / 60,
-            "ledger": self.collector.ledger.counts,
+            "training_minutes": self._seconds() / 60,
+            "ledger": self.experience.counts,
         }
         if len(self._evaluations) > 1:
-            first, last = self._evaluations[0], self._evaluations[-1]
+            first, last = self._evaluations[min(self._evaluations)], self._evaluations[max(self._evaluations)]
             gains = PairedGain.of_each_judge(first, last)
             by_judge = {name: gain.as_dict() for name, gain in gains.items()}
             summary["heldout"] = PairedGain.between(first, last).as_dict() | {"by_judge": by_judge}
             self._progress.gains(gains)
-        (self.folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-        self._progress.say(f"everything is in {self.folder}; the LoRA for diffusers in {self.folder / 'lora'}")
+        (self.folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
+        self.finished = True
+        lora = f"; the LoRA for diffusers in {self.folder / 'lora'}" if digest else ""
+        self._progress.say(f"everything is in {self.folder}{lora}")
+
+    async def _restore(self, learner: Learner) -> None:
+        if not learner.is_open:
+            with self._progress.waiting("starting learner actors"):
+                await self.stop.unless_asked(learner.open())
+        latest = await asyncio.to_thread(self._checkpoints.latest)
+        if latest is not None:
+            name, manifest = latest
+            await learner.load(self._checkpoints.folder, name)
+            version, _ = await learner.publish()
+            if version != manifest.version:
+                raise CheckpointError(f"checkpoint {name} is of {manifest.version}, but restored to {version}")
+            self.done, self._earlier_seconds = manifest.update, manifest.training_seconds
+            self._started = self._mark = time.monotonic()
+            self._saved = self.done
+            self.ledger.restore(manifest.ledger)
+            await self._recorded()
+            aside = self.files.aside(self.done)
+            self.files.set_aside(self.done, aside)
+            self._log.rewind(self.done, aside)
+            made = self.files.evaluations()
+            self._evaluations = {update: HeldOut.from_json(text) for update, text in made.items()}
+            self._progress.say(f"at update {self.done}, {version}, from {name}")
+            return
+        await learner.publish()
+        await self._checkpoint(learner)
+
+    async def _checkpoint(self, learner: Learner) -> None:
+        if self._saved == self.done:
+            return
+        begun = self._checkpoints.begin(self.done)
+        await learner.save(self._checkpoints.folder, begun)
+        await self._recorded()
+        manifest = Manifest(self.done, learner.version, self.ledger.snapshot(), self._seconds())
+        await asyncio.to_thread(self._checkpoints.commit, begun, manifest)
+        await self._keep_policy(learner)
+        self._saved, self.losses = self.done, 0
+
+    async def _keep_policy(self, learner: Learner) -> None:
+        keeping = self._recorder.keep.remote(learner.version, learner.weights)
+        await self.waits.within(
+            self.config.output.record_deadline_s, keeping, "the run", f"{learner.version} to be kept"
+        )
+
+    async def _recorded(self) -> None:
+        """Wait for the recorder's last job, so that a slow disk holds the run up instead of filling the memory."""
+        recording, self._recording = self._recording, None
+        if recording is None:
+            return
+        deadline = self.config.output.record_deadline_s
+        try:
+            await self.waits.within(deadline, recording, "the run", "the recorder to write an update")
+        except ObjectLostError as error:
+            logger.warning("an update's experience is not in the log: its groups were lost with their node: %s", error)
+
+    def _autoscale(self, pools: dict[str, WorkerPool[Any]], metrics: dict[str, float]) -> None:
+        for role, pool in pools.items():
+            if pool.autoscale is None:
+                continue
+            waited = metrics.get(f"seconds/waiting_for_{'rollouts' if role == 'rollout' else 'scores'}", 0.0)
+            share = waited / max(metrics["seconds/update_total"], 1e-9)
+            wanted = wanted_workers(pool.size, share, metrics[f"pool/{role}_busy_share"], pool.autoscale)
+            if wanted != pool.size:
+                self._progress.say(f"{role}: {pool.size} -> {wanted} workers (the learner waited {share:.0%})")
+                pool.resize(wanted)
 
     def _pace(self, rollouts: RolloutPool) -> dict[str, float]:
         now = time.monotonic()
         seconds, self._mark = now - self._mark, now
-        counts = {f"ledger/{name}": float(count) for name, count in self.collector.ledger.counts.items()}
-        waits = {f"seconds/waiting_for_{what}": value for what, value in self.collector.waits.take().items()}
-        shift = max(proof.canary_shift for proof in rollouts.proofs.values())
-        return (
-            {
-                "seconds/update_total": seconds,
-                "seconds/waiting_for_groups": sum(waits.values()),
-                "policy/canary_shift": shift,
-            }
-            | waits
-            | counts
-        )
+        waits = {f"seconds/waiting_for_{what}": value for what, value in self.experience.seconds_waited().items()}
+        return {
+            "seconds/update_total": seconds,
+            "seconds/waiting_for_groups": sum(waits.values()),
+            "seconds/version_to_proof_max": max(rollouts.sync_seconds.values(), default=math.nan),
+            "policy/canary_shift": max((proof.canary_shift for proof in rollouts.proofs.values()), default=math.nan),
+            **waits,
+            **{f"ledger/{name}": float(count) for name, count in self.experience.counts.items()},
+        }
 
-    async def _checkpoint(self, learner: LearnerGroup) -> None:
-        folder, tag = self.folder / "checkpoints", f"update-{self._done:05d}"
-        if (folder / tag).exists():
-            return
-        await learner.save(folder, tag)
-        manifest = {"update": self._done, "version": asdict(learner.version), "ledger": self.collector.ledger.counts}
-        (folder / tag / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-        kept = sorted(path for path in folder.glob("update-*") if path.is_dir())
-        for path in kept[: -self.config.output.checkpoints_kept]:
-            shutil.rmtree(path)
+    def _seconds(self) -> float:
+        return self._earlier_seconds + time.monotonic() - self._started
 
-    async def _recorded(self) -> None:
-        """Wait for the recorder's last job, so that a slow disk holds the run up instead of filling the memory."""
-        if self._recording is not None:
-            await within(READ_DEADLINE_S, self._recording, "the run", "the recorder to write an update")
+    def _status(self, pools: Sequence[WorkerPool[Any]], learner: Learner) -> dict[str, Any]:
+        status = status_of(self, pools, learner)
+        self._progress.waiting_for(status["waits"])
+        return status
 
-    def _create_folder(self) -> None:
-        self.folder.mkdir(parents=True)
-        (self.folder / "config.yaml").write_text(dump(self.config))
-        record = provenance() | {
+    def _environment(self) -> dict[str, Any]:
+        return provenance() | {
             "tasks_refused": {split: [asdict(refusal) for refusal in items] for split, items in self._refused.items()},
             "trains_on_benchmark": self.config.data.train.allow_benchmark,
         }
-        (self.folder / "environment.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _obey(order: Order, pools: Sequence[WorkerPool[Any]]) -> str:
+    named = {pool.role: pool for pool in pools}
+    rewards = [pool for pool in pools if pool.role != "rollout"]
+    if len(rewards) == 1:
+        named["reward"] = rewards[0]
+    if order.pool not in named:
+        return f"there is no pool {order.pool!r}; this run has {', '.join(pool.role for pool in pools)}"
+    pool = named[order.pool]
+    before = pool.size
+    try:
+        pool.resize(order.workers)
+    except ValueError as error:
+        return str(error)
+    return f"{pool.role}: {before} -> {order.workers} workers"

@@ -13,6 +13,8 @@ def save_engine(engine: Any, folder: Path, tag: str, *, updates: int, ema: dict[
         tag=tag,
         client_state={"rc_grpo_updates": updates, "rc_grpo_ema": ema},
         exclude_frozen_parameters=True,
+        # Which checkpoint is the latest is for whoever makes them whole to say.
+        save_latest=False,
     )
 
 

@@ -13,15 +13,20 @@ from typing import Any
 import numpy as np
 import ray
 from numpy.typing import NDArray
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from learner.errors import LearnerLostError
 from learner.rank import LearnerActor
 from learner.update import merge
 from learner.work import GroupWork, RunShape, batch_advantages, draw_anchors, draw_steps, spread
 from rc_grpo.config import EditorConfig, LearnerConfig, ObjectiveConfig, actor_options
 from rc_grpo.messages import PolicyVersion, ScoredGroup
-from rc_grpo.pool import within
+from rc_grpo.waiting import DeadlineExceededError, Waits
+
+_POLL_SECONDS = 0.2
+_PING_SECONDS = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +65,22 @@ class LearnerGroup:
         self._objective = objective
         self._run = run
         self._namespace = namespace
+        self.waits = Waits()
         self._ranks: list[Any] = []
         self._placement: PlacementGroup | None = None
         self._version: PolicyVersion | None = None
+        self.weights: Any = None
+        """Reference to the safetensors bytes of the version last published."""
+
+    @property
+    def is_open(self) -> bool:
+        """The ranks are there."""
+        return bool(self._ranks)
+
+    @property
+    def has_published(self) -> bool:
+        """There is a version."""
+        return self._version is not None
 
     @property
     def version(self) -> PolicyVersion:
@@ -72,22 +90,27 @@ class LearnerGroup:
         return self._version
 
     async def open(self) -> None:
-        """Place and start the ranks, and form the process group."""
-        learner, deadline = self._learner, self._learner.start_deadline_s
+        """Place and start the ranks, and form the process group.
+
+        Raises:
+            LearnerLostError: a rank did not come up, or not in time.
+        """
+        learner = self._learner
         demand = learner.resources.as_ray()
         self._placement = placement_group([demand] * learner.ranks, strategy="PACK")
-        await within(deadline, self._placement.ready(), "the learner", f"{learner.ranks} x {demand} to be free")
+        await self._start(self._placement.ready(), f"{learner.ranks} x {demand} to be free")
         strategy = PlacementGroupSchedulingStrategy(self._placement)
+        names = [f"learner-{rank}" for rank in range(learner.ranks)]
+        await self._start(self._freed(names), "the names of the last ranks to be free")
         self._ranks = [
             LearnerActor.options(
                 scheduling_strategy=strategy,
-                **actor_options(self._namespace, f"learner-{rank}", learner.threads, learner.resources),
+                **actor_options(self._namespace, name, learner.threads, learner.resources),
             ).remote(rank, self._editor, learner, self._objective, self._run)
-            for rank in range(learner.ranks)
+            for rank, name in enumerate(names)
         ]
-        address = await within(deadline, self._ranks[0].rendezvous.remote(), "the learner", "learner-0 to start")
-        joining = self._all("join", learner.ranks, address)
-        await within(deadline, joining, "the learner", "all ranks to join the process group")
+        address = await self._start(self._ranks[0].rendezvous.remote(), "learner-0 to start")
+        await self._start(self._all("join", learner.ranks, address), "all ranks to join the process group")
 
     def close(self) -> None:
         """Stop the ranks and give their resources back."""
@@ -102,8 +125,8 @@ class LearnerGroup:
         """Return the current policy version and a reference to its weights."""
         published = [rank.publish.options(num_returns=2).remote() for rank in self._ranks]
         versions = await self._call(asyncio.gather(*(version for version, _ in published)), "the ranks to publish")
-        self._version = versions[0]
-        return self.version, published[0][1]
+        self._version, self.weights = versions[0], published[0][1]
+        return self.version, self.weights
 
     async def update(self, batch: Sequence[ScoredGroup]) -> UpdateReport:
         """Learn from a batch: rewards, advantages, anchors, one or more optimiser steps on every rank.
@@ -153,5 +176,40 @@ class LearnerGroup:
     def _all(self, method: str, *arguments: Any) -> "asyncio.Future[list[Any]]":
         return asyncio.gather(*(getattr(rank, method).remote(*arguments) for rank in self._ranks))
 
+    async def _start(self, awaitable: Any, what: str) -> Any:
+        return await self._within(self._learner.start_deadline_s, awaitable, what)
+
     async def _call(self, awaitable: Any, what: str) -> Any:
-        return await within(self._learner.call_deadline_s, awaitable, "the learner", what)
+        return await self._within(self._learner.call_deadline_s, awaitable, what)
+
+    async def _within(self, deadline: float, awaitable: Any, what: str) -> Any:
+        try:
+            return await self.waits.within(deadline, awaitable, "the learner", what)
+        except (RayActorError, ObjectLostError, DeadlineExceededError) as error:
+            raise LearnerLostError(f"the learner was lost while it waited for {what}: {error}") from error
+        except RayTaskError as error:
+            # When a rank dies, another's collective may fail before Ray has noticed.
+            if lost := await self._dead():
+                raise LearnerLostError(f"{lost} was lost while the learner waited for {what}") from error
+            raise
+
+    async def _dead(self) -> str:
+        """Return the names of the ranks that are known to be gone a moment from now."""
+        pings = {
+            f"learner-{rank}": asyncio.ensure_future(actor.describe.remote()) for rank, actor in enumerate(self._ranks)
+        }
+        await asyncio.wait(pings.values(), timeout=_PING_SECONDS)
+        dead = [name for name, ping in pings.items() if ping.done() and isinstance(ping.exception(), RayActorError)]
+        for ping in pings.values():
+            ping.cancel()
+        return ", ".join(dead)
+
+    async def _freed(self, names: Sequence[str]) -> None:
+        """Return when no actor holds the names; Ray frees a killed one's a moment later."""
+        for name in names:
+            while True:
+                try:
+                    ray.get_actor(name, self._namespace)
+                except ValueError:
+                    break
+                await asyncio.sleep(_POLL_SECONDS)

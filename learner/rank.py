@@ -1,9 +1,11 @@
 """One DeepSpeed rank as a Ray actor."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
@@ -54,6 +56,10 @@ class LearnerRank:
 
     def __repr__(self) -> str:
         return f"learner-{self.rank}"
+
+    def describe(self) -> dict[str, Any]:
+        """Return where this rank is and what it holds."""
+        return {"name": repr(self), "pid": os.getpid(), "updates": self._updates}
 
     def rendezvous(self) -> tuple[str, int]:
         """Return the address that rank 0 will listen on."""

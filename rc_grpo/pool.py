@@ -6,67 +6,47 @@ exceptions mean that it is gone. One asyncio loop owns a pool; nothing here is t
 
 import asyncio
 import logging
-import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from rc_grpo.config import PoolConfig
+from rc_grpo.seats import Member, Seat, Seats, Worker
+from rc_grpo.waiting import DeadlineExceededError, Waits
 
 logger = logging.getLogger(__name__)
-Worker = TypeVar("Worker")
 Result = TypeVar("Result")
-
-
-class DeadlineExceededError(TimeoutError):
-    """Somebody was waited for longer than the configuration allows; the message says who, for what, and how long."""
-
-
-async def within(seconds: float, awaitable: Awaitable[Result], who: str, what: str) -> Result:
-    """Await something that may not take for ever.
-
-    Raises:
-        DeadlineExceededError: it took longer than ``seconds``; names who waited, how long, for what.
-    """
-    try:
-        return await asyncio.wait_for(awaitable, seconds)
-    except TimeoutError as error:
-        raise DeadlineExceededError(f"{who} waited {seconds:g} s for {what}") from error
+_REASONS_KEPT = 100
 
 
 class PoolError(RuntimeError):
     """The pool cannot do its work; the message says what was tried."""
 
 
-@dataclass(frozen=True)
-class Member(Generic[Worker]):
-    """A worker and the name it reports under."""
-
-    name: str
-    handle: Worker
-
-
-@dataclass(eq=False)
-class _Seat(Generic[Worker]):
-    """A member and what it is doing."""
-
-    member: Member[Worker]
-    calls: int = 0
-    busy_since: float = 0.0
-    last_served: int = 0
-    resting: bool = False
-
-
 @dataclass
 class PoolStatistics:
-    """What happened in a pool since it started."""
+    """What happened in a pool since it started.
+
+    Attributes:
+        started: workers that were begun to be started; their count names the next.
+        lost: workers that were replaced.
+        left: workers that were let go when the pool shrank.
+        rested: times that a worker could not serve for a while.
+        failed_starts: workers that did not come up.
+        reasons: the last of all these, in words.
+    """
 
     started: int = 0
     lost: int = 0
+    left: int = 0
     rested: int = 0
-    busy_seconds: float = 0.0
+    failed_starts: int = 0
     reasons: list[str] = field(default_factory=list)
+
+    def note(self, reason: str) -> None:
+        """Remember why something happened."""
+        self.reasons.append(reason)
+        del self.reasons[:-_REASONS_KEPT]
 
 
 class WorkerPool(Generic[Worker]):
@@ -77,11 +57,12 @@ class WorkerPool(Generic[Worker]):
     Args:
         role: prefix of the workers' names.
         config: size, deadlines, attempts.
-        start: starts the worker of a name and returns when it can be used.
+        start: starts the worker of a name and returns when it can be used; cleans up after itself when cancelled.
         stop: ends a worker, dead or alive, without waiting.
         lost: exception types that mean a worker is gone, as opposed to a call that failed.
         unable: exception types that mean a worker cannot serve for now; it gets no calls until it has recovered.
         recover: returns when such a worker can be used again; one that does not in ``start_deadline_s`` is replaced.
+        drain: lets a worker that leaves end what it has of its own, before it is stopped.
         calls_at_a_time: that one worker is given.
     """
 
@@ -95,39 +76,48 @@ class WorkerPool(Generic[Worker]):
         *,
         unable: tuple[type[BaseException], ...] = (),
         recover: Callable[[Worker], Awaitable[object]] | None = None,
+        drain: Callable[[Worker], Awaitable[object]] | None = None,
         calls_at_a_time: int = 1,
     ) -> None:
         self.role = role
         self.statistics = PoolStatistics()
+        self.waits = Waits()
+        self.size = config.workers
+        """Workers that the pool is meant to have; see `resize`."""
+        self.autoscale = config.autoscale
         self._config = config
         self._start = start
         self._stop = stop
         self._lost = lost
+        self._lost_or_late: tuple[type[BaseException], ...] = (*lost, DeadlineExceededError)
+        self._lost_or_unable: tuple[type[BaseException], ...] = (*lost, *unable)
         self._unable = unable
         self._recover = recover
-        self._calls_at_a_time = calls_at_a_time
-        self._seats: dict[str, _Seat[Worker]] = {}
-        self._queue: deque[asyncio.Future[_Seat[Worker]]] = deque()
-        self._served = 0
+        self._drain = drain
+        self._seats: Seats[Worker] = Seats(calls_at_a_time)
+        self._joining: list[asyncio.Task[None]] = []
         self._background: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
+        self._closed = False
 
     @property
     def members(self) -> tuple[Member[Worker], ...]:
-        """The workers that are up, idle or busy."""
-        return tuple(seat.member for seat in self._seats.values())
+        """The workers that are up: idle, busy, or about to leave."""
+        return tuple(seat.member for seat in self._seats)
 
     @property
     def summary(self) -> dict[str, float]:
-        """Workers up, workers lost, calls that wait and busy seconds since the start, for metrics."""
-        now = time.monotonic()
-        working = sum(now - seat.busy_since for seat in self._seats.values() if seat.calls)
+        """Workers by what they do, what happened to them, calls that wait and busy seconds, for metrics."""
         return {
-            "workers": len(self._seats),
-            "resting": sum(seat.resting for seat in self._seats.values()),
+            "workers": sum(not seat.leaving for seat in self._seats),
+            "wanted": self.size,
+            "starting": len(self._joining),
+            "leaving": sum(seat.leaving for seat in self._seats),
+            "resting": sum(seat.resting for seat in self._seats),
             "lost": self.statistics.lost,
-            "queued": len(self._queue),
-            "busy_seconds": self.statistics.busy_seconds + working,
+            "failed_starts": self.statistics.failed_starts,
+            "queued": self._seats.queued,
+            "busy_seconds": self._seats.busy_seconds,
         }
 
     async def open(self) -> None:
@@ -136,15 +126,30 @@ class WorkerPool(Generic[Worker]):
         Raises:
             DeadlineExceededError: a worker was not up within ``start_deadline_s``.
         """
-        await asyncio.gather(*(self._add() for _ in range(self._config.workers)))
+        await asyncio.gather(*(self._add() for _ in range(self.size)))
 
     def close(self) -> None:
         """Stop all workers."""
+        self._closed = True
         for task in self._background:
             task.cancel()
-        for seat in self._seats.values():
+        for seat in self._seats:
+            self._seats.remove(seat)
             self._stop(seat.member.handle)
-        self._seats.clear()
+
+    def resize(self, size: int) -> None:
+        """Make ``size`` the number of workers, while calls go on.
+
+        New workers join when they are up. Workers too many get no new calls, finish what they have, and leave. What
+        cannot be started for now (no room in the cluster) is tried again for as long as it is wanted.
+
+        Raises:
+            ValueError: fewer than one worker.
+        """
+        if size < 1:
+            raise ValueError(f"the {self.role} pool needs at least one worker, not {size}")
+        self.size = size
+        self._settle()
 
     async def run(self, what: str, call: Callable[[Member[Worker]], Awaitable[Result]]) -> Result:
         """Give a call to the least busy worker; if that is lost, silent or unable, to another.
@@ -157,18 +162,16 @@ class WorkerPool(Generic[Worker]):
             PoolError: ``attempts`` workers were lost on this call, or no replacement could be started.
             Exception: whatever the call itself raised; that is not tried again.
         """
-        deadline = self._config.call_deadline_s
         for attempt in range(1, self._config.attempts + 1):
-            seat = await self._lease()
-            name = seat.member.name
+            seat = await self._lease(what)
             try:
-                return await asyncio.wait_for(call(seat.member), deadline)
+                return await self._answer(seat, what, call)
             except self._lost as error:
-                self._replace(seat, f"{name} was lost during {what} (attempt {attempt}): {_gist(error)}")
+                self._replace(seat, f"{seat.member.name} was lost during {what} (attempt {attempt}): {_gist(error)}")
             except self._unable as error:
-                self._rest(seat, f"{name} could not serve {what} (attempt {attempt}): {_gist(error)}")
-            except TimeoutError:
-                self._replace(seat, f"{name} did not answer {what} within {deadline:g} s (attempt {attempt})")
+                self._rest(seat, f"{seat.member.name} could not serve {what} (attempt {attempt}): {_gist(error)}")
+            except DeadlineExceededError as error:
+                self._replace(seat, f"{error} (attempt {attempt})")
             finally:
                 self._release(seat)
         raise PoolError(
@@ -176,125 +179,168 @@ class WorkerPool(Generic[Worker]):
             f"last: {self.statistics.reasons[-1]}"
         )
 
-    async def on_idle(self, call: Callable[[Member[Worker]], Awaitable[object]]) -> None:
+    async def on_idle(self, what: str, call: Callable[[Member[Worker]], Awaitable[object]]) -> None:
         """Run a call on every worker that is idle now; one that is lost meanwhile is replaced."""
-        deadline = self._config.call_deadline_s
 
-        async def one(seat: _Seat[Worker]) -> None:
-            name = seat.member.name
+        async def one(seat: Seat[Worker]) -> None:
             try:
-                await asyncio.wait_for(call(seat.member), deadline)
+                await self._answer(seat, what, call)
             except self._lost as error:
-                self._replace(seat, f"{name} was lost while idle: {_gist(error)}")
-            except TimeoutError:
-                self._replace(seat, f"{name} did not answer within {deadline:g} s while idle")
+                self._replace(seat, f"{seat.member.name} was lost while idle: {_gist(error)}")
+            except DeadlineExceededError as error:
+                self._replace(seat, f"{error}, being idle")
             finally:
                 self._release(seat)
 
-        idle = [seat for seat in self._seats.values() if not seat.calls and not seat.resting]
+        idle = [seat for seat in self._seats if seat.idle]
         for seat in idle:
-            self._occupy(seat)
+            self._seats.occupy(seat)
         await asyncio.gather(*(one(seat) for seat in idle))
 
-    async def _lease(self) -> _Seat[Worker]:
+    def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Let some work for the pool go on beside its calls; should it fail, the pool says so to whoever calls next."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    async def _answer(
+        self, seat: Seat[Worker], what: str, call: Callable[[Member[Worker]], Awaitable[Result]]
+    ) -> Result:
+        name, deadline = seat.member.name, self._config.call_deadline_s
+        with self.waits.on(f"the {self.role} pool", f"{name} to answer {what}", deadline):
+            try:
+                return await asyncio.wait_for(call(seat.member), deadline)
+            except TimeoutError as error:
+                raise DeadlineExceededError(f"{name} did not answer {what} within {deadline:g} s") from error
+
+    async def _lease(self, what: str) -> Seat[Worker]:
         if self._failure is not None:
-            raise self._unreplaced(self._failure)
-        if not self._seats and not self._background:
+            raise self._broken(self._failure)
+        if not self._seats and not self._joining:
             raise PoolError(f"there are no {self.role} workers; was the pool opened?")
-        turn: asyncio.Future[_Seat[Worker]] = asyncio.get_running_loop().create_future()
-        self._queue.append(turn)
-        self._serve()
-        try:
-            return await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self._release(turn.result())
-            raise
+        with self.waits.on(what, f"a free {self.role} worker"):
+            return await self._seats.lease()
 
-    def _serve(self) -> None:
-        """Give free places to whoever has waited longest."""
-        while self._queue:
-            if self._queue[0].done():
-                self._queue.popleft()
-                continue
-            free = [seat for seat in self._seats.values() if seat.calls < self._calls_at_a_time and not seat.resting]
-            if not free:
-                return
-            seat = min(free, key=lambda seat: (seat.calls, seat.last_served))
-            self._occupy(seat)
-            self._queue.popleft().set_result(seat)
-
-    def _occupy(self, seat: _Seat[Worker]) -> None:
-        if not seat.calls:
-            seat.busy_since = time.monotonic()
-        seat.calls += 1
-        self._served += 1
-        seat.last_served = self._served
-
-    def _release(self, seat: _Seat[Worker]) -> None:
-        seat.calls -= 1
-        if not seat.calls:
-            self.statistics.busy_seconds += time.monotonic() - seat.busy_since
-        self._serve()
+    def _release(self, seat: Seat[Worker]) -> None:
+        self._seats.release(seat)
+        if seat.leaving and not seat.calls:
+            self._let_go(seat)
 
     async def _add(self) -> None:
         name = f"{self.role}-{self.statistics.started}"
         self.statistics.started += 1
         deadline = self._config.start_deadline_s
-        try:
-            handle = await asyncio.wait_for(self._start(name), deadline)
-        except TimeoutError as error:
-            raise DeadlineExceededError(f"{name} was not up within start_deadline_s = {deadline:g} s") from error
-        self._seats[name] = _Seat(Member(name, handle))
-        self._serve()
+        with self.waits.on(f"the {self.role} pool", f"{name} to start", deadline):
+            try:
+                handle = await asyncio.wait_for(self._start(name), deadline)
+            except TimeoutError as error:
+                raise DeadlineExceededError(f"{name} was not up within start_deadline_s = {deadline:g} s") from error
+        if self._closed:
+            self._stop(handle)
+            return
+        self._seats.add(Member(name, handle))
 
-    def _replace(self, seat: _Seat[Worker], reason: str) -> None:
-        if self._seats.pop(seat.member.name, None) is None:
+    async def _join(self) -> None:
+        """Start one worker more; tried again for as long as other workers keep the pool going."""
+        while True:
+            try:
+                await self._add()
+                return
+            except Exception as error:
+                self.statistics.failed_starts += 1
+                self.statistics.note(_gist(error))
+                if not self._seats and len(self._joining) == 1:
+                    raise
+                pause = self._config.start_retry_s
+                logger.warning("a %s worker could not be started, again in %g s: %s", self.role, pause, _gist(error))
+            await asyncio.sleep(pause)
+
+    def _settle(self) -> None:
+        """Bring the number of workers towards what it is meant to be."""
+        if self._closed:
+            return
+        staying = [seat for seat in self._seats if not seat.leaving]
+        missing = self.size - len(staying) - len(self._joining)
+        for seat in [seat for seat in self._seats if seat.leaving][: max(0, missing)]:
+            seat.leaving = False
+            missing -= 1
+        for _ in range(missing):
+            task = self.in_background(self._join())
+            self._joining.append(task)
+            task.add_done_callback(self._joined)
+        for _ in range(-missing):
+            if self._joining:
+                self._joining.pop().cancel()
+                continue
+            seat = min(staying, key=lambda seat: (seat.calls, not seat.resting))
+            staying.remove(seat)
+            seat.leaving = True
+            if not seat.calls:
+                self._let_go(seat)
+        self._seats.serve()
+
+    def _joined(self, task: asyncio.Task[None]) -> None:
+        if task in self._joining:
+            self._joining.remove(task)
+
+    def _let_go(self, seat: Seat[Worker]) -> None:
+        if self._seats.remove(seat):
+            self.statistics.left += 1
+            self.in_background(self._leave(seat.member))
+
+    async def _leave(self, member: Member[Worker]) -> None:
+        try:
+            if self._drain is not None:
+                what = f"{member.name} to drain"
+                await self.waits.within(
+                    self._config.call_deadline_s, self._drain(member.handle), f"the {self.role} pool", what
+                )
+        except self._lost_or_late as error:
+            logger.warning("%s left without draining: %s", member.name, _gist(error))
+        finally:
+            self._stop(member.handle)
+
+    def _replace(self, seat: Seat[Worker], reason: str) -> None:
+        if not self._seats.remove(seat):
             return  # Several calls were under way on it, and another one noticed first.
         logger.warning("%s; starting another", reason)
         self.statistics.lost += 1
-        self.statistics.reasons.append(reason)
+        self.statistics.note(reason)
         self._stop(seat.member.handle)
-        self._spawn(self._add())
+        self._settle()
 
-    def _rest(self, seat: _Seat[Worker], reason: str) -> None:
-        if seat.resting or seat.member.name not in self._seats:
+    def _rest(self, seat: Seat[Worker], reason: str) -> None:
+        if seat.resting or seat not in tuple(self._seats):
             return
         logger.warning("%s; it rests until it has recovered", reason)
         seat.resting = True
         self.statistics.rested += 1
-        self.statistics.reasons.append(reason)
-        self._spawn(self._recovery(seat))
+        self.statistics.note(reason)
+        self.in_background(self._recovery(seat))
 
-    async def _recovery(self, seat: _Seat[Worker]) -> None:
+    async def _recovery(self, seat: Seat[Worker]) -> None:
         assert self._recover is not None, "a pool whose workers can be unable needs a way for them to recover"
         name, deadline = seat.member.name, self._config.start_deadline_s
-        try:
-            await asyncio.wait_for(self._recover(seat.member.handle), deadline)
-        except TimeoutError:
-            self._replace(seat, f"{name} did not recover within {deadline:g} s")
-        except (*self._lost, *self._unable) as error:
-            self._replace(seat, f"{name} did not recover: {_gist(error)}")
-        else:
-            seat.resting = False
-            self._serve()
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._finished)
+        with self.waits.on(f"the {self.role} pool", f"{name} to recover", deadline):
+            try:
+                await asyncio.wait_for(self._recover(seat.member.handle), deadline)
+            except TimeoutError:
+                self._replace(seat, f"{name} did not recover within {deadline:g} s")
+            except self._lost_or_unable as error:
+                self._replace(seat, f"{name} did not recover: {_gist(error)}")
+            else:
+                seat.resting = False
+                self._seats.serve()
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failure = error
-            while self._queue:
-                turn = self._queue.popleft()
-                if not turn.done():
-                    turn.set_exception(self._unreplaced(error))
+            self._seats.refuse(self._broken(error))
 
-    def _unreplaced(self, error: BaseException) -> PoolError:
-        return PoolError(f"a {self.role} worker could not be replaced: {error}")
+    def _broken(self, error: BaseException) -> PoolError:
+        return PoolError(f"the {self.role} pool cannot go on: {_gist(error)}")
 
 
 def _gist(error: BaseException) -> str:

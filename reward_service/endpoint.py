@@ -7,7 +7,7 @@ from typing import Protocol
 import httpx
 
 from rc_grpo.config import ServerConfig
-from rc_grpo.pool import DeadlineExceededError
+from rc_grpo.waiting import DeadlineExceededError
 
 _POLL_SECONDS = 0.5
 

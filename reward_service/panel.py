@@ -10,8 +10,6 @@ from rc_grpo.config import RewardConfig
 from rc_grpo.messages import EditTask, GroupScores
 from reward_service.pool import RewardPool
 
-METRICS_DEADLINE_S = 2.0
-
 
 class JudgePanel:
     """The run's judges.
@@ -24,6 +22,7 @@ class JudgePanel:
     def __init__(self, config: RewardConfig, namespace: str) -> None:
         self.pools = {name: RewardPool(name, judge, namespace) for name, judge in config.judges.items()}
         self._weights = config.weights
+        self._metrics_deadline_s = config.metrics_deadline_s
 
     async def open(self) -> None:
         """Start all pools."""
@@ -56,7 +55,7 @@ class JudgePanel:
 
     async def server_metrics(self) -> dict[str, float]:
         """Return what the judges' servers say of themselves."""
-        servers = await asyncio.gather(*(pool.server_metrics(METRICS_DEADLINE_S) for pool in self.pools.values()))
+        servers = await asyncio.gather(*(pool.server_metrics(self._metrics_deadline_s) for pool in self.pools.values()))
         return {
             f"judge_server/{name}/{key}": float(value)
             for name, server in zip(self.pools, servers, strict=True)

@@ -10,7 +10,8 @@ from ray.exceptions import RayActorError
 
 from rc_grpo.config import AnyJudgeConfig, EditScoreConfig
 from rc_grpo.messages import EditTask, GroupScores
-from rc_grpo.pool import Member, WorkerPool
+from rc_grpo.pool import WorkerPool
+from rc_grpo.seats import Member
 from reward_service.actor import RewardActor
 from reward_service.judge import JudgeUnavailableError
 
@@ -36,6 +37,7 @@ class RewardPool(WorkerPool[Any]):
             lost=(RayActorError,),
             unable=(JudgeUnavailableError,),
             recover=lambda actor: actor.ready.remote(),
+            drain=self._drain_actor,
             calls_at_a_time=config.groups_in_flight,
         )
         self._judge = judge
@@ -63,12 +65,7 @@ class RewardPool(WorkerPool[Any]):
 
     async def drain(self) -> None:
         """Let every actor finish and end its server; what does not within its deadline is killed by `close`."""
-        if isinstance(self._reward, EditScoreConfig):
-            grace = self._reward.server.drain_deadline_s
-            ending = [asyncio.wrap_future(member.handle.close.remote(grace).future()) for member in self.members]
-            if ending:
-                # Once for the scorings, once for the server.
-                await asyncio.wait(ending, timeout=2 * grace + 5.0)
+        await asyncio.gather(*(self._drain_actor(member.handle) for member in self.members))
 
     async def server_metrics(self, deadline: float) -> dict[str, float]:
         """Return the servers' own figures, added up over the actors; those that do not answer in time are left out."""
@@ -96,6 +93,13 @@ class RewardPool(WorkerPool[Any]):
             self._stop_actor(actor)
             raise
         return actor
+
+    async def _drain_actor(self, actor: Any) -> None:
+        if isinstance(self._reward, EditScoreConfig):
+            grace = self._reward.server.drain_deadline_s
+            ending = asyncio.wrap_future(actor.close.remote(grace).future())
+            # Once for the scorings, once for the server.
+            await asyncio.wait([ending], timeout=2 * grace + 5.0)
 
     def _stop_actor(self, actor: Any) -> None:
         self._attached.pop(actor, None)

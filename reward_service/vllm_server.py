@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from rc_grpo.config import ServerConfig
-from rc_grpo.pool import DeadlineExceededError
+from rc_grpo.waiting import DeadlineExceededError
 from reward_service import guardian
 from reward_service.endpoint import Probe
 from reward_service.judge import JudgeUnavailableError

@@ -1,5 +1,6 @@
 """The rollout pool: keeps every worker at the newest policy version and hands tasks to whoever is free."""
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,8 @@ from rc_grpo.messages import (
     VersionMismatchError,
     VersionProof,
 )
-from rc_grpo.pool import Member, PoolError, WorkerPool
+from rc_grpo.pool import PoolError, WorkerPool
+from rc_grpo.seats import Member
 from rollout_workers.worker import RolloutActor
 
 
@@ -46,21 +48,34 @@ class RolloutPool(WorkerPool[Any]):
         self._namespace = namespace
         self._version: PolicyVersion | None = None
         self._weights: Any = None
+        self._published = 0.0
         self._held: dict[str, PolicyVersion] = {}
         self.proofs: dict[str, VersionProof] = {}
         """The last proof of each worker that ever gave one."""
+        self.sync_seconds: dict[str, float] = {}
+        """How long after its adoption by the pool each worker had proved the last version it took."""
 
     async def adopt(self, version: PolicyVersion, weights: Any) -> None:
         """Make ``version`` the one that new rollouts run under.
 
-        Idle workers take it now; busy ones before their next task; one that joins later, first of all.
+        Returns at once, so that a slow worker holds nobody up: idle workers take it now, busy ones before their next
+        task, one that joins later first of all.
 
         Args:
             version: what the weights are.
             weights: reference to their safetensors bytes in the object store.
         """
-        self._version, self._weights = version, weights
-        await self.on_idle(self._bring_up_to_date)
+        self._version, self._weights, self._published = version, weights, time.monotonic()
+        self.in_background(self.on_idle(f"the proof of {version}", self._bring_up_to_date))
+
+    async def untrained(self) -> tuple[PolicyVersion, Any]:
+        """Return version 0 and a reference to its weights, from a worker that has taken no version yet."""
+
+        async def call(member: Member[Any]) -> tuple[PolicyVersion, Any]:
+            version, weights = member.handle.untrained.options(num_returns=2).remote()
+            return await version, weights
+
+        return await self.run("the untrained policy", call)
 
     async def rollout(
         self, task: EditTask, seeds: RolloutSeeds, *, steps: int | None = None, keep_states: bool = True
@@ -80,14 +95,19 @@ class RolloutPool(WorkerPool[Any]):
         actor = RolloutActor.options(**self._rollout.actor_options(self._namespace, name)).remote(
             name, self._editor, self._rollout, self._seed
         )
-        await actor.describe.remote()
+        try:
+            await actor.describe.remote()
+        except BaseException:
+            ray.kill(actor)
+            raise
         return actor
 
     async def _bring_up_to_date(self, member: Member[Any]) -> PolicyVersion:
         if self._version is None:
             raise PoolError("no policy version was published yet: adopt() one before rollouts")
-        version = self._version
+        version, published = self._version, self._published
         if self._held.get(member.name) != version:
             self.proofs[member.name] = await member.handle.adopt.remote(version, self._weights)
             self._held[member.name] = version
+            self.sync_seconds[member.name] = time.monotonic() - published
         return version

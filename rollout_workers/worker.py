@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from rc_grpo.config import EditorConfig, RolloutConfig
+from rc_grpo.editor import lora
 from rc_grpo.editor.kontext import load_editor
 from rc_grpo.messages import (
     Conditions,
@@ -51,6 +52,18 @@ class RolloutWorker:
             "device": str(self._editor.device),
             "policy": None if self._policy is None else str(self._policy),
         }
+
+    def untrained(self) -> tuple[PolicyVersion, NDArray[np.uint8]]:
+        """Return version 0 and its weights, as every worker and rank of the run's seed begins with.
+
+        Raises:
+            VersionMismatchError: this worker holds another version by now.
+        """
+        if self._policy is not None:
+            raise VersionMismatchError(f"{self.name} holds {self._policy}, not the untrained policy")
+        weights = lora.state(self._editor.transformer)
+        version = PolicyVersion(0, lora.digest(weights), lora.count_modules(weights), lora.is_identity(weights))
+        return version, np.frombuffer(lora.serialise(weights), dtype=np.uint8)
 
     def adopt(self, version: PolicyVersion, weights: NDArray[np.uint8]) -> VersionProof:
         """Take a new policy version and prove it; until that succeeded the worker refuses rollouts."""

@@ -4,7 +4,7 @@ Each component is handed its own branch and nothing else. Defaults are those of 
 silent, the docstring of the equation's function says that the value is our reading.
 """
 
-from rc_grpo.config.base import PoolConfig, Resources, actor_options
+from rc_grpo.config.base import AutoscaleConfig, PoolConfig, Resources, actor_options
 from rc_grpo.config.files import ConfigError, dump, load, parse
 from rc_grpo.config.reward import (
     AnyJudgeConfig,
@@ -39,6 +39,7 @@ __all__ = [
     "KONTEXT_LORA_TARGETS",
     "AcdConfig",
     "AnyJudgeConfig",
+    "AutoscaleConfig",
     "ClientConfig",
     "ClusterConfig",
     "ConfigError",

@@ -1,8 +1,8 @@
 """What every branch of the configuration is made of."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -38,6 +38,25 @@ def actor_options(namespace: str, name: str, threads: int, resources: Resources)
     }
 
 
+class AutoscaleConfig(Strict):
+    """When a pool grows and shrinks by itself, decided after each update."""
+
+    min_workers: PositiveInt = 1
+    max_workers: PositiveInt
+    grow_above: Fraction = Field(
+        0.1, description="share of the time in which the learner waits for this pool, above which it grows"
+    )
+    spare: Fraction = Field(
+        0.1, description="share of one worker that must be idle beyond a whole one before the pool gives one up"
+    )
+
+    @model_validator(mode="after")
+    def _bounds_fit(self) -> Self:
+        if self.min_workers > self.max_workers:
+            raise ValueError(f"min_workers = {self.min_workers} > max_workers = {self.max_workers}")
+        return self
+
+
 class PoolConfig(Strict):
     """A pool of actors of one kind."""
 
@@ -45,7 +64,11 @@ class PoolConfig(Strict):
     threads: PositiveInt = Field(1, description="CPU threads of an actor; part of what makes a result repeatable")
     resources: Resources = Resources()
     start_deadline_s: PositiveFloat = Field(600.0, description="an actor must be up by then")
+    start_retry_s: PositiveFloat = Field(
+        30.0, description="pause before an actor that did not start is tried again, while others keep the pool going"
+    )
     call_deadline_s: PositiveFloat = Field(600.0, description="one call must be answered by then")
+    autoscale: AutoscaleConfig | None = Field(None, description="none: `workers`, until `rc-grpo scale` says otherwise")
     attempts: PositiveInt = Field(3, description="how often a call is given to another actor before the run ends")
 
     def actor_options(self, namespace: str, name: str) -> dict[str, Any]:

@@ -113,6 +113,9 @@ class RewardConfig(Strict):
     """The judges by name. Each reward is z-scored over the minibatch on its own before the weighted sum."""
 
     judges: dict[JudgeName, AnyJudgeConfig] = Field({"ground_truth": GroundTruthConfig()}, min_length=1)
+    metrics_deadline_s: PositiveFloat = Field(
+        2.0, description="servers that have not told their metrics by then are left out"
+    )
 
     @model_validator(mode="after")
     def _somebody_counts(self) -> Self:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from rc_grpo.config.base import Fraction, PoolConfig, Resources, Strict
 from rc_grpo.config.reward import RewardConfig
@@ -124,6 +124,9 @@ class LearnerConfig(Strict):
     steps_per_rollout: PositiveInt = Field(1, description="optimiser steps on one batch of groups")
     start_deadline_s: PositiveFloat = 900.0
     call_deadline_s: PositiveFloat = 3600.0
+    restarts: NonNegativeInt = Field(
+        3, description="losses of a rank in a row, without a checkpoint in between, after which the run ends"
+    )
 
 
 class TaskSource(Strict):
@@ -163,6 +166,13 @@ class LoopConfig(Strict):
     max_staleness: int = Field(
         0, ge=0, description="0 is synchronous; n lets groups be n versions old when learned from"
     )
+    learn: bool = Field(True, description="false: roll out and score under the untrained policy alone, for the log")
+    feed: Path | None = Field(
+        None, description="folder of an earlier run to learn from, update by update, instead of rolling out"
+    )
+    stop_deadline_s: PositiveFloat = Field(
+        120.0, description="after SIGTERM: finish the update under way, write a checkpoint and end within so long"
+    )
 
 
 class EvaluationConfig(Strict):
@@ -183,6 +193,10 @@ class OutputConfig(Strict):
     grid_every: PositiveInt = Field(5, description="updates between sample grids")
     checkpoint_every: PositiveInt = 20
     checkpoints_kept: PositiveInt = 3
+    policies: Literal["checkpoints", "all"] = Field(
+        "checkpoints", description="versions whose LoRA weights are kept, for `rc-grpo replay`"
+    )
+    record_deadline_s: PositiveFloat = Field(600.0, description="an update's records must be on the disk by then")
 
 
 class ClusterConfig(Strict):
@@ -236,6 +250,12 @@ class RunConfig(Strict):
         if self.objective.old_path == "recompute" and self.learner.zero_stage == 3:
             raise ValueError(
                 "objective.old_path `recompute` swaps LoRA weights in place, which ZeRO 3 shards; use zero_stage <= 2"
+            )
+        if not self.loop.learn and self.loop.feed is not None:
+            raise ValueError("loop.feed is for learning; it does not go with loop.learn = false")
+        if not self.loop.learn and self.output.experience == "none":
+            raise ValueError(
+                "loop.learn = false with output.experience `none` would leave nothing; set output.experience=states"
             )
         if self.evaluation.tasks and self.data.heldout is None:
             raise ValueError(

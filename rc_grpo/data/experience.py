@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,14 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from rc_grpo.data.conditions import pack_conditions
 from rc_grpo.images import encode_png
-from rc_grpo.messages import CandidateGroup, EditTask, GroupScores
+from rc_grpo.messages import CandidateGroup, Conditions, EditTask, GroupScores
 
 Level = Literal["scores", "images", "states"]
-ScoredCandidates = tuple[EditTask, CandidateGroup, GroupScores, NDArray[np.floating[Any]], int]
-"""Task, its candidates, their scores, their advantages ``[G]`` (NaN: not learned from), the update's number."""
 
 _FORMAT = b"rc_grpo.experience"
+_VERSION = 2
 _SCORES: dict[str, pa.DataType] = {
     "update": pa.int64(),
     "task_id": pa.string(),
@@ -29,6 +30,8 @@ _SCORES: dict[str, pa.DataType] = {
     "is_reference": pa.bool_(),
     "policy_number": pa.int64(),
     "policy_digest": pa.string(),
+    "policy_modules": pa.int32(),
+    "policy_is_identity": pa.bool_(),
     "worker": pa.string(),
     "judge": pa.string(),
     "task_reward": pa.float64(),
@@ -37,6 +40,7 @@ _SCORES: dict[str, pa.DataType] = {
     "background_drift": pa.float32(),
     "reason": pa.string(),
     "sigmas": pa.list_(pa.float64()),
+    "token_mask": pa.list_(pa.bool_()),
 }
 _IMAGES: dict[str, pa.DataType] = {
     "image": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
@@ -45,45 +49,90 @@ _IMAGES: dict[str, pa.DataType] = {
 _STATES: dict[str, pa.DataType] = {
     "states": pa.list_(pa.float32()),
     "states_shape": pa.list_(pa.int32()),
+    "conditions": pa.binary(),
 }
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredCandidates:
+    """What an update learned from one task.
+
+    Attributes:
+        task: what was to be edited.
+        candidates: the edits.
+        scores: what the judges made of them.
+        advantages: ``[G]``; NaN where a candidate was not learned from.
+        update: the update's number, 1-based.
+        conditions: of the task; level ``states`` wants them, as nobody can learn from states alone.
+    """
+
+    task: EditTask
+    candidates: CandidateGroup
+    scores: GroupScores
+    advantages: NDArray[np.floating[Any]]
+    update: int
+    conditions: Conditions | None = None
 
 
 def write_experience(path: Path, groups: Sequence[ScoredCandidates], level: Level) -> None:
     """Write scored groups to one parquet file, one row a candidate; the file appears whole or not at all.
 
-    A failed score is NaN in its row. A judge's columns are null where the group was not given to that judge.
+    A failed score is NaN in its row. A judge's columns are null where the group was not given to that judge. What is
+    the whole group's and large (token mask, conditions) stands in the row of candidate 0 and is null in the others.
 
     Args:
         path: file to write; one that is there is replaced, its folder is made.
         groups: in the order of the rows.
-        level: ``scores`` alone, or with the ``images`` and attention recordings, or with the trajectories as well.
+        level: ``scores`` alone, or with the ``images`` and attention recordings, or also with all that a learner takes:
+            the trajectories and conditions.
 
     Raises:
         ValueError: a group's parts do not belong together, or ``states`` are wanted and the group has none.
     """
-    schema = _schema(sorted({name for _, _, scores, _, _ in groups for name in scores.columns}), level)
-    table = pa.concat_tables([schema.empty_table(), *(_table(group, schema, level) for group in groups)])
+    schema = _schema(sorted({name for group in groups for name in group.scores.columns}), level)
+    tables = [_table(group, schema, level) for group in groups]
+    if level == "scores":
+        tables = [pa.concat_tables([schema.empty_table(), *tables])]
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        # A group of rows a group of candidates, where rows are large: looking at one reads no other.
-        size = None if level == "scores" else max((group.size for _, group, _, _, _ in groups), default=1)
-        pq.write_table(table, unfinished, compression="zstd", row_group_size=size)
+        with pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
+            # A group of rows a group of candidates, where rows are large: looking at one reads no other.
+            for table in tables:
+                writer.write_table(table)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def read_experience(path: Path) -> pa.Table:
-    """Read a file of `write_experience`; its schema's metadata tell the level.
+def read_experience(path: Path, task_id: str | None = None) -> pa.Table:
+    """Read a file of `write_experience` as a table; `rc_grpo.data.logged` makes groups of it.
+
+    Args:
+        path: the file.
+        task_id: read this task's rows alone.
 
     Raises:
         ValueError: it is another kind of parquet file.
     """
-    table = pq.read_table(path, partitioning=None)
+    rows = None if task_id is None else [("task_id", "=", task_id)]
+    table = pq.read_table(path, partitioning=None, filters=rows)
     if _FORMAT not in (table.schema.metadata or {}):
         raise ValueError(f"{path} holds no experience: no {_FORMAT.decode()!r} in its metadata")
     return table
+
+
+def level_of(table: pa.Table) -> Level:
+    """Return the level at which a table of `read_experience` was written.
+
+    Raises:
+        ValueError: an earlier version wrote it; what its rows hold does not make a group.
+    """
+    header = json.loads(table.schema.metadata[_FORMAT])
+    if header["version"] != _VERSION:
+        raise ValueError(f"the experience has format {header['version']}, and groups are read from format {_VERSION}")
+    level: Level = header["level"]
+    return level
 
 
 def _schema(judged: Sequence[str], level: Level) -> pa.Schema:
@@ -93,7 +142,7 @@ def _schema(judged: Sequence[str], level: Level) -> pa.Schema:
     if level == "states":
         fields |= _STATES
     metadata = {
-        _FORMAT: json.dumps({"version": 1, "level": level}),
+        _FORMAT: json.dumps({"version": _VERSION, "level": level}),
         # With this, Hugging Face's `datasets` and its viewer show the image instead of its bytes.
         b"huggingface": json.dumps({"info": {"features": {name: _feature(kind) for name, kind in fields.items()}}}),
     }
@@ -110,8 +159,8 @@ def _feature(kind: pa.DataType) -> dict[str, Any]:
 
 
 def _table(group: ScoredCandidates, schema: pa.Schema, level: Level) -> pa.Table:
-    task, candidates, scores, advantages, update = group
     _require_match(group, level)
+    task, candidates, scores, update = group.task, group.candidates, group.scores, group.update
     size = candidates.size
     index = np.arange(size, dtype=np.int32)
     columns: dict[str, Any] = {
@@ -124,14 +173,17 @@ def _table(group: ScoredCandidates, schema: pa.Schema, level: Level) -> pa.Table
         "is_reference": index == 0,
         "policy_number": [candidates.policy.number] * size,
         "policy_digest": [candidates.policy.digest] * size,
+        "policy_modules": [candidates.policy.modules] * size,
+        "policy_is_identity": [candidates.policy.is_identity] * size,
         "worker": [candidates.worker] * size,
         "judge": [scores.judge] * size,
         "task_reward": scores.task_reward,
         "acd_reward": scores.acd_reward,
-        "advantage": np.asarray(advantages, dtype=np.float64),
+        "advantage": np.asarray(group.advantages, dtype=np.float64),
         "background_drift": candidates.background_drift,
         "reason": list(scores.reasons) or [None] * size,
         "sigmas": [candidates.sigmas] * size,
+        "token_mask": [candidates.token_mask] + [None] * (size - 1),
         **scores.columns,
     }
     if level != "scores":
@@ -141,6 +193,8 @@ def _table(group: ScoredCandidates, schema: pa.Schema, level: Level) -> pa.Table
         columns["acd"] = None if candidates.acd is None else [list(layers) for layers in candidates.acd]
     if level == "states":
         assert candidates.states is not None
+        assert group.conditions is not None
+        columns["conditions"] = [pack_conditions(group.conditions)] + [None] * (size - 1)
         columns["states"] = list(candidates.states.reshape(size, -1))
         columns["states_shape"] = [candidates.states.shape[1:]] * size
     arrays = []
@@ -152,7 +206,7 @@ def _table(group: ScoredCandidates, schema: pa.Schema, level: Level) -> pa.Table
 
 
 def _require_match(group: ScoredCandidates, level: Level) -> None:
-    task, candidates, scores, advantages, _ = group
+    task, candidates, scores = group.task, group.candidates, group.scores
     if len({task.task_id, candidates.task_id, scores.task_id}) > 1:
         raise ValueError(
             f"task {task.task_id!r}, candidates of {candidates.task_id!r} and scores of {scores.task_id!r} "
@@ -162,9 +216,10 @@ def _require_match(group: ScoredCandidates, level: Level) -> None:
         "images": candidates.size,
         "seeds": candidates.seeds.group_size,
         "task rewards": len(scores.task_reward),
-        "advantages": len(advantages),
+        "advantages": len(group.advantages),
     }
     if len(set(counts.values())) > 1:
         raise ValueError(f"task {task.task_id!r}: {', '.join(f'{count} {name}' for name, count in counts.items())}")
-    if level == "states" and candidates.states is None:
-        raise ValueError(f"task {task.task_id!r}: level `states` is wanted, but the group came without states")
+    for part, there in (("states", candidates.states), ("conditions", group.conditions)):
+        if level == "states" and there is None:
+            raise ValueError(f"task {task.task_id!r}: level `states` is wanted, but the group came without {part}")

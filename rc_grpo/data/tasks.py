@@ -3,9 +3,9 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import overload
 
@@ -42,11 +42,13 @@ class TaskSet(Sequence[EditTask]):
         task: returns the task of a row.
         rows: the rows that are usable.
         refused: the tasks that were left out (``on_bad_task: skip``).
+        row_of: task id -> row, where the ids were read; without them a task is looked for one by one.
     """
 
     task: Callable[[int], EditTask]
     rows: Sequence[int]
     refused: tuple[Refusal, ...] = ()
+    row_of: Mapping[str, int] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -61,6 +63,13 @@ class TaskSet(Sequence[EditTask]):
         if isinstance(index, slice):
             return replace(self, rows=self.rows[index])
         return self.task(self.rows[index])
+
+    def find(self, task_id: str) -> EditTask | None:
+        """Return the task of an id, or None where there is none (a refused one is none)."""
+        if self.row_of:
+            row = self.row_of.get(task_id)
+            return self.task(row) if row is not None and row in self.rows else None
+        return next((task for task in self if task.task_id == task_id), None)
 
     def __repr__(self) -> str:
         return f"TaskSet({len(self)} tasks, {len(self.refused)} refused)"
@@ -115,7 +124,7 @@ def checked(reader: Reader, source: TaskSource, where: str) -> TaskSet:
     if not rows:
         reason = f": all {len(refused)} tasks are unusable, the first because {refused[0].reason}" if refused else ""
         raise DataError(f"{where} holds no task{reason}")
-    return TaskSet(_Opener(reader, source), tuple(rows), tuple(refused))
+    return TaskSet(_Opener(reader, source), tuple(rows), tuple(refused), dict(zip(places, rows, strict=True)))
 
 
 def _verdicts(reader: Reader, source: TaskSource, pool: ThreadPoolExecutor) -> Iterator[tuple[Record, str | None]]:

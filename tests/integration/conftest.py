@@ -32,6 +32,10 @@ SHORT = (
 )
 
 
+FOUR = ("loop.updates=4", "output.checkpoint_every=2", "learner.schedule=cosine", "learner.ema_decay=0.9")
+"""Enough of a run to be interrupted in, with everything in it that a checkpoint must hold."""
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
     ray.init(
@@ -73,3 +77,9 @@ def read_run(folder: Path) -> Finished:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     summary = json.loads((folder / "summary.json").read_text())
     return Finished(folder, summary, [line for line in lines if line["event"] == "update"])
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Finished:
+    """The run that disturbed ones are compared with."""
+    return train_short(tmp_path_factory.mktemp("runs"), "undisturbed", *FOUR, "output.experience=scores")

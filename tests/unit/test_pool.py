@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from rc_grpo.config import PoolConfig
-from rc_grpo.pool import DeadlineExceededError, Member, PoolError, WorkerPool
+from rc_grpo.pool import PoolError, WorkerPool
+from rc_grpo.seats import Member
+from rc_grpo.waiting import DeadlineExceededError
 
 
 class LostError(Exception):
@@ -163,7 +165,7 @@ def test_a_replacement_that_cannot_start_ends_the_waiting() -> None:
         async def call(member: Member[Fake]) -> None:
             raise LostError("killed")
 
-        with pytest.raises(PoolError, match="could not be replaced: no room"):
+        with pytest.raises(PoolError, match="cannot go on: no room"):
             await asyncio.wait_for(pool.run("a call", call), 10)
 
     asyncio.run(scenario())
@@ -183,11 +185,11 @@ def test_idle_workers_are_reached_and_busy_ones_left_alone() -> None:
 
         working = asyncio.create_task(pool.run("work", busy))
         await asyncio.sleep(0.01)
-        await pool.on_idle(note)
+        await pool.on_idle("a note", note)
         assert reached == ["fake-1"]
         release.set()
         await working
-        await pool.on_idle(note)
+        await pool.on_idle("a note", note)
         assert sorted(reached) == ["fake-0", "fake-1", "fake-1"]
 
     asyncio.run(scenario())

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -7,12 +8,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from rc_grpo.data import read_experience, write_experience
+from rc_grpo.data.conditions import unpack_conditions
+from rc_grpo.data.experience import ScoredCandidates
 from rc_grpo.images import decode_rgb
-from rc_grpo.messages import CandidateGroup, EditTask, GroupScores, PolicyVersion, RolloutSeeds
+from rc_grpo.messages import CandidateGroup, Conditions, EditTask, GroupScores, PolicyVersion, RolloutSeeds
 
 from .conftest import MASK, SOURCE
 
-G, T, N, C, LAYERS = 4, 3, 6, 2, 5
+G, T, N, C, LAYERS, L = 4, 3, 6, 2, 5, 7
+
+
+def some_conditions(rng):
+    shapes = {"prompt": (L, 3), "pooled": (5,), "reference": (N, C)}
+    arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    return Conditions(48, 64, arrays, np.arange(L) < 4)
 
 
 def scored(task_id="t0", size=G, rewards=None, subscores=None, tokens=N, acd=True, states=True):
@@ -32,7 +41,8 @@ def scored(task_id="t0", size=G, rewards=None, subscores=None, tokens=N, acd=Tru
     )
     rewards = rng.random(size) if rewards is None else np.asarray(rewards)
     scores = GroupScores(task_id, "ground_truth", rewards, group.acd_reward, subscores or {}, ("why",) * size)
-    return task, group, scores, rng.normal(size=size), 7
+    conditions = some_conditions(rng) if states else None
+    return ScoredCandidates(task, group, scores, rng.normal(size=size), 7, conditions)
 
 
 def test_there_is_one_row_a_candidate_and_it_says_whose_it_is(tmp_path):
@@ -44,17 +54,27 @@ def test_there_is_one_row_a_candidate_and_it_says_whose_it_is(tmp_path):
     assert [row["candidate"] for row in rows] == [0, 1, 2, 3, 0, 1, 2]
     assert [row["is_reference"] for row in rows] == [True, False, False, False, True, False, False]
     assert [row["seed"] for row in rows[:G]] == [2**63 - 1, 1, 2, 3]
-    task, group, scores, advantages, _ = groups[1]
-    last = rows[-1]
-    assert last["task_reward"] == scores.task_reward[2]
-    assert last["acd_reward"] == scores.acd_reward[2]
-    assert last["advantage"] == advantages[2]
-    assert last["background_drift"] == group.background_drift[2]
-    assert last["sigmas"] == group.sigmas.tolist()
-    expected = {"update": 7, "task_id": "bb", "kind": "add", "instruction": task.instruction, "reason": "why"}
+    second, last = groups[1], rows[-1]
+    assert last["task_reward"] == second.scores.task_reward[2]
+    assert last["acd_reward"] == second.scores.acd_reward[2]
+    assert last["advantage"] == second.advantages[2]
+    assert last["background_drift"] == second.candidates.background_drift[2]
+    assert last["sigmas"] == second.candidates.sigmas.tolist()
+    expected = {"update": 7, "task_id": "bb", "kind": "add", "instruction": second.task.instruction, "reason": "why"}
     expected |= {"policy_number": 3, "policy_digest": "ab" * 32, "worker": "rollout-0", "judge": "ground_truth"}
+    expected |= {"policy_modules": 266, "policy_is_identity": False}
     assert expected.items() <= last.items()
-    assert not {"image", "acd", "states"} & set(table.column_names)
+    assert not {"image", "acd", "states", "conditions"} & set(table.column_names)
+
+
+def test_what_is_the_groups_stands_once_in_the_row_of_its_reference(tmp_path):
+    entries = [scored("a"), scored("bb", size=3, tokens=9)]
+    write_experience(tmp_path / "x.parquet", entries, "states")
+    rows = read_experience(tmp_path / "x.parquet").to_pylist()
+    for entry, row in zip(entries, [rows[0], rows[G]], strict=True):
+        assert row["token_mask"] == entry.candidates.token_mask.tolist()
+        assert unpack_conditions(row["conditions"]).height == 48
+    assert all(row["token_mask"] is row["conditions"] is None for row in rows if row["candidate"])
 
 
 def test_a_failed_score_stays_nan_and_never_becomes_a_number(tmp_path):
@@ -80,7 +100,8 @@ def test_a_subscore_that_a_judge_lacks_is_null(tmp_path):
 
 
 def test_images_and_recordings_come_back_exactly(tmp_path):
-    _, group, *_ = entry = scored()
+    entry = scored()
+    group = entry.candidates
     write_experience(tmp_path / "x.parquet", [entry], "images")
     table = read_experience(tmp_path / "x.parquet")
     images = [decode_rgb(cell["bytes"]) for cell in table["image"].to_pylist()]
@@ -102,13 +123,15 @@ def test_trajectories_come_back_exactly_also_where_groups_differ_in_tokens(tmp_p
     entries = [scored("a"), scored("b", tokens=9)]
     write_experience(tmp_path / "x.parquet", entries, "states")
     rows = read_experience(tmp_path / "x.parquet").to_pylist()
-    for row, states in zip(rows, [s for _, group, *_ in entries for s in group.states], strict=True):
+    for row, states in zip(rows, [s for entry in entries for s in entry.candidates.states], strict=True):
         np.testing.assert_array_equal(np.float32(row["states"]).reshape(row["states_shape"]), states)
 
 
-def test_states_that_are_wanted_and_missing_are_an_error_that_leaves_no_file(tmp_path):
+def test_what_is_wanted_and_missing_is_an_error_that_leaves_no_file(tmp_path):
     with pytest.raises(ValueError, match="came without states"):
         write_experience(tmp_path / "x.parquet", [scored(states=False)], "states")
+    with pytest.raises(ValueError, match="came without conditions"):
+        write_experience(tmp_path / "x.parquet", [replace(scored(), conditions=None)], "states")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -116,11 +139,10 @@ def test_a_write_that_breaks_off_leaves_the_former_file(tmp_path, monkeypatch):
     path = tmp_path / "x.parquet"
     write_experience(path, [scored("before")], "scores")
 
-    def full_disk(table, where, **_):
-        where.write_bytes(b"half")
+    def full_disk(writer, table):
         raise OSError("no space left")
 
-    monkeypatch.setattr(pq, "write_table", full_disk)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full_disk)
     with pytest.raises(OSError, match="no space"):
         write_experience(path, [scored("after")], "scores")
     assert list(tmp_path.iterdir()) == [path]
@@ -133,11 +155,11 @@ def test_an_update_without_groups_is_a_file_without_rows(tmp_path):
 
 
 def test_parts_that_do_not_belong_together_are_refused(tmp_path):
-    task, group, scores, advantages, update = scored("a")
+    entry = scored("a")
     with pytest.raises(ValueError, match="do not belong together"):
-        write_experience(tmp_path / "x.parquet", [(task, group, scored("b")[2], advantages, update)], "scores")
+        write_experience(tmp_path / "x.parquet", [replace(entry, scores=scored("b").scores)], "scores")
     with pytest.raises(ValueError, match="3 advantages"):
-        write_experience(tmp_path / "x.parquet", [(task, group, scores, advantages[:3], update)], "scores")
+        write_experience(tmp_path / "x.parquet", [replace(entry, advantages=entry.advantages[:3])], "scores")
 
 
 def test_another_parquet_file_is_not_experience(tmp_path):

@@ -34,6 +34,11 @@ def test_config_prints_what_can_be_read_back(tmp_path: Path) -> None:
         (("train", "pocket_vllm", "--set", "reward.judges.editscore.model=judges/none"), "rc-grpo merge-judge"),
         (("evaluate", "pocket", "--set", "evaluation.tasks=0"), "data.heldout"),
         (("inspect", "/nowhere"), "holds no experience"),
+        (("replay", "/nowhere", "1/a"), "no run at /nowhere"),
+        (("train", "--resume", "/nowhere"), "is no run's folder"),
+        (("train",), "name either a config or"),
+        (("status", "--run", "nowhere"), "no Ray cluster answers"),
+        (("scale", "rollout", "2", "--run", "nowhere"), "no Ray cluster answers"),
         (("edit", "/nowhere.png", "Add a cat"), "no image at /nowhere.png"),
     ],
 )

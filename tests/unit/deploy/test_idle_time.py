@@ -1,7 +1,7 @@
 import pytest
 
 from deploy import collector, metrics
-from deploy.collector import Waits
+from deploy.collector import IdleTime
 from deploy.metrics import BusyShares
 
 
@@ -21,7 +21,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_waiting_for_scores_is_told_from_waiting_for_rollouts(clock: Clock) -> None:
-    waits = Waits()
+    waits = IdleTime()
     clock.passes(10)
     with waits.waiting():
         with waits.rolling_out():
@@ -33,7 +33,7 @@ def test_waiting_for_scores_is_told_from_waiting_for_rollouts(clock: Clock) -> N
 
 
 def test_rollouts_that_go_on_while_the_learner_learns_are_no_waiting(clock: Clock) -> None:
-    waits = Waits()
+    waits = IdleTime()
     with waits.rolling_out():
         clock.passes(5)
         with waits.waiting():

@@ -1,0 +1,222 @@
+"""Actors are killed all the time: what a run loses by it. Three runs of the pocket editor on a real local Ray cluster.
+
+Synchronous: at least thirty kill -9s of rollout and reward actors, and the final weights of the undisturbed run.
+Asynchronous: a thousand groups under kills every few seconds, counted in the experience log against the plan.
+Recovery: how long after a kill the run is as fast again as before it.
+"""
+
+import argparse
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import results
+from benchmarks.results import Figure
+from benchmarks.runs import experience_of, records_of, summary_of
+from benchmarks.saboteur import Saboteur
+from deploy.ledger import Ledger
+from rc_grpo.config import RunConfig, load
+from rc_grpo.data import load_tasks
+
+TINY = (
+    "rollout.group_size=3",
+    "rollout.steps=2",
+    "rollout.attempts=20",
+    "objective.anchors=1",
+    "learner.ranks=1",
+    "evaluation.tasks=0",
+    "output.grid_every=1000",
+    "output.experience=scores",
+    "cluster.cpus=8",
+    "reward.judges.ground_truth.attempts=20",
+)
+KILLS = 32
+RECOVERY_WINDOW_S, RECOVERY_KILLS, RECOVERED = 10.0, 4, 0.9
+
+
+def start(root: Path, name: str, *overrides: str) -> tuple[Path, "subprocess.Popen[bytes]"]:
+    """Start a run in a process of its own."""
+    options = [*TINY, f"name={name}", f"output.root={root}", *overrides]
+    command = [sys.executable, "-m", "deploy.cli", "train", "pocket"]
+    log = (root / f"{name}.log").open("wb")
+    process = subprocess.Popen(
+        [*command, *(part for option in options for part in ("--set", option))], stdout=log, stderr=subprocess.STDOUT
+    )
+    return root / name, process
+
+
+def finish(process: "subprocess.Popen[bytes]", folder: Path) -> None:
+    """Wait for a run's end.
+
+    Raises:
+        RuntimeError: it failed; with the end of what it said.
+    """
+    if process.wait() != 0:
+        said = folder.with_suffix(".log").read_text()[-3000:]
+        raise RuntimeError(f"{folder.name} failed:\n{said}")
+
+
+def disturbed(
+    root: Path, name: str, every_s: tuple[float, float], most: int, *overrides: str
+) -> tuple[Path, list[str]]:
+    """Run to the end while workers are killed; return the folder and who was killed."""
+    folder, process = start(root, name, *overrides)
+    with Saboteur(folder, seed=1) as saboteur:
+        saboteur.await_update(1)
+        stop = threading.Event()
+        killer = threading.Thread(target=saboteur.rampage, args=(every_s, most, stop))
+        killer.start()
+        finish(process, folder)
+        stop.set()
+        killer.join()
+        return folder, saboteur.killed
+
+
+def synchronous(root: Path, updates: int) -> dict[str, Any]:
+    """Compare the final weights of an undisturbed run and of one whose actors are killed."""
+    shape = (f"loop.updates={updates}", "loop.groups_per_update=6", "rollout.workers=2")
+    folder, process = start(root, "undisturbed", *shape)
+    finish(process, folder)
+    calm = summary_of(folder)
+    folder, killed = disturbed(root, "disturbed", (3.0, 7.0), KILLS, *shape)
+    wild = summary_of(folder)
+    return {
+        "same_digest": calm["final_version"] == wild["final_version"],
+        "kills": len(killed),
+        "killed_by_pool": Counter(name.rsplit("-", 1)[0] for name in killed),
+        "updates": updates,
+        "minutes_undisturbed": calm["training_minutes"],
+        "minutes_disturbed": wild["training_minutes"],
+        "digest": calm["final_version"]["digest"],
+    }
+
+
+def asynchronous(root: Path, groups: int, staleness: int) -> dict[str, Any]:
+    """Count the groups of a run under kills against its plan, in the experience log."""
+    per_update = 20
+    shape = (f"loop.updates={groups // per_update}", f"loop.groups_per_update={per_update}", "rollout.workers=2")
+    folder, killed = disturbed(root, "asynchronous", (3.0, 8.0), 10_000, *shape, f"loop.max_staleness={staleness}")
+    rows = experience_of(folder, ["update", "candidate", "seed", "policy_number"]).to_pylist()
+    learned = Counter(row["seed"] for row in rows if row["candidate"] == 0)
+    planned = planned_seeds(load(folder / "config.yaml"))
+    versions = {
+        record["update"]: int(record["version"].split(":")[0].removeprefix("v")) for record in records_of(folder)
+    }
+    ages = [versions.get(row["update"] - 1, 0) - row["policy_number"] for row in rows]
+    return {
+        "groups": sum(learned.values()),
+        "lost": len(planned - learned.keys()),
+        "unplanned": len(learned.keys() - planned),
+        "duplicated": sum(count - 1 for count in learned.values()),
+        "over_stale": sum(age > staleness for age in ages) // 3,
+        "oldest": max(ages),
+        "dropped_and_made_again": summary_of(folder)["ledger"]["dropped_stale"],
+        "kills": len(killed),
+        "minutes": summary_of(folder)["training_minutes"],
+    }
+
+
+def planned_seeds(config: RunConfig) -> set[int]:
+    """Return the seed of each group that the plan of a run has."""
+    tasks, loop = load_tasks(config.data.train), config.loop
+    ledger = Ledger(len(tasks), loop.updates, loop.groups_per_update, loop.max_staleness, config.seed)
+    tickets = ledger.dispatch(loop.updates)
+    size = config.rollout.group_size
+    return {ledger.seeds(ticket, f"pocket-train-{ticket.task:05d}", size).reference for ticket in tickets}
+
+
+def recovery(root: Path) -> list[float]:
+    """Return how long after each of several kills the pace of groups was back, in seconds."""
+    shape = ("loop.updates=100000", "loop.groups_per_update=4", "rollout.workers=3", "loop.max_staleness=2")
+    folder, process = start(root, "recovery", *shape)
+    try:
+        with Saboteur(folder, seed=2) as saboteur:
+            saboteur.await_update(5)
+            return [_recovered(saboteur) for _ in range(RECOVERY_KILLS)]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _recovered(saboteur: Saboteur) -> float:
+    seen: list[tuple[float, int]] = []
+
+    def pace() -> float:
+        """Groups a second over the last window."""
+        groups = saboteur.status()["groups"]
+        now = time.monotonic()
+        seen.append((now, groups["learned"] + groups["ready"]))
+        window = [entry for entry in seen if entry[0] >= now - RECOVERY_WINDOW_S]
+        return (window[-1][1] - window[0][1]) / max(window[-1][0] - window[0][0], 1e-9)
+
+    def paces(seconds: float) -> list[float]:
+        found, until = [], time.monotonic() + seconds
+        while time.monotonic() < until:
+            found.append(pace())
+            time.sleep(0.25)
+        return found
+
+    paces(RECOVERY_WINDOW_S)
+    before = statistics.median(paces(RECOVERY_WINDOW_S))
+    workers = len(saboteur.status()["workers"]["rollout"])
+    assert saboteur.kill("rollout") is not None
+    killed = time.monotonic()
+    seen.clear()
+    while True:
+        rate, here = pace(), len(saboteur.status()["workers"]["rollout"])
+        elapsed = time.monotonic() - killed
+        if here >= workers and rate >= RECOVERED * before and seen[-1][0] - seen[0][0] > 2.0:
+            return elapsed
+        assert elapsed < 120, f"after two minutes the pace is {rate:.2f} of {before:.2f} groups/s with {here} workers"
+        time.sleep(0.25)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and write ``results/chaos.json``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--updates", type=int, default=70, help="of the synchronous run")
+    parser.add_argument("--groups", type=int, default=1000, help="of the asynchronous run")
+    chosen = parser.parse_args(arguments)
+    root = Path(tempfile.mkdtemp(prefix="rc-grpo-chaos-"))
+    try:
+        sync = synchronous(root, chosen.updates)
+        print(sync)
+        free = asynchronous(root, chosen.groups, staleness=2)
+        print(free)
+        recovered = recovery(root)
+    finally:
+        shutil.rmtree(root)
+    note = f"{free['groups']} groups, max_staleness 2, {free['kills']} kill -9s in {free['minutes']:.1f} minutes"
+    figures = {
+        "same_digest": Figure(
+            int(sync["same_digest"]),
+            "1: yes, 0: no",
+            "1",
+            f"{sync['kills']} kill -9s over {sync['updates']} synchronous updates against the undisturbed run",
+        ),
+        "kills": Figure(sync["kills"], "kill -9s", "at least 30", "of rollout and reward actors, synchronous run"),
+        "groups_lost": Figure(free["lost"], "groups", "0", note),
+        "groups_duplicated": Figure(free["duplicated"] + free["unplanned"], "groups", "0", note),
+        "groups_over_stale": Figure(free["over_stale"], "groups", "0", note),
+        "recovery_seconds": Figure(
+            max(recovered),
+            "seconds",
+            "below 30",
+            f"longest of {len(recovered)} kills of one of three rollout workers until the pool is whole and the pace "
+            f"of groups over the last {RECOVERY_WINDOW_S:g} s at most is {RECOVERED:.0%} of what it was",
+        ),
+    }
+    detail = {"synchronous": sync, "asynchronous": free, "recovery_seconds": recovered}
+    print(results.write("chaos", figures, detail).read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Host memory over 500 updates: every process of a run, sampled at each update; none may grow.
+
+What is sampled is anonymous resident memory (what a process has for itself; shared pages of the object store are not in
+it) and, for the object store, the resident shared memory of the raylet that owns it.
+"""
+
+import argparse
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import ray
+
+from benchmarks import results
+from benchmarks.chaos import finish, start
+from benchmarks.results import Figure
+from benchmarks.saboteur import Saboteur
+
+PLOT = Path(__file__).parents[1] / "docs" / "memory.png"
+WARM_UP = 0.2
+"""Share of the updates in which caches fill (encoded tasks, allocators); the slope is taken after it."""
+
+
+def resident(process: int, kind: str) -> float:
+    """Return a process' resident memory of one kind in MB, from /proc."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith(kind):
+            return float(line.split()[1]) / 1024
+    raise ValueError(f"process {process} says nothing of {kind}")
+
+
+def processes(saboteur: Saboteur) -> dict[str, tuple[int, str]]:
+    """Return process and kind of memory of each part of the run."""
+    status = saboteur.status()
+    names = [name for workers in status["workers"].values() for name in workers] + ["learner-0"]
+    described = ray.get([ray.get_actor(name).describe.remote() for name in names], timeout=60)
+    found = {name: (int(answer["pid"]), "RssAnon") for name, answer in zip(names, described, strict=True)}
+    raylet = next(
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if b"raylet/raylet" in path.read_bytes() and _descends_from(int(path.parent.name), status["driver"])
+    )
+    return {"driver": (status["driver"], "RssAnon"), **found, "object store": (raylet, "RssShmem")}
+
+
+def _descends_from(process: int, ancestor: int) -> bool:
+    while process > 1:
+        if process == ancestor:
+            return True
+        process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    return False
+
+
+def sample(folder: Path, updates: int) -> tuple[list[int], dict[str, list[float]]]:
+    """Return the updates at which memory was read, and each process' memory in MB then."""
+    at: list[int] = []
+    memory: dict[str, list[float]] = {}
+    with Saboteur(folder, seed=0) as saboteur:
+        saboteur.await_update(1)
+        watched = processes(saboteur)
+        while (status := saboteur.await_update(at[-1] + 1 if at else 1)) and status["update"] < updates:
+            try:
+                values = {name: resident(*where) for name, where in watched.items()}
+            except (OSError, ValueError):
+                break  # The run ends.
+            at.append(status["update"])
+            for name, value in values.items():
+                memory.setdefault(name, []).append(value)
+    return at, memory
+
+
+def slope(at: list[int], values: list[float]) -> tuple[float, float]:
+    """Return the least-squares slope in MB per 100 updates after the warm-up, and its standard error."""
+    keep = np.array(at) > WARM_UP * at[-1]
+    x, y = np.array(at)[keep] / 100, np.array(values)[keep]
+    (gradient, offset), centred = np.polyfit(x, y, 1), x - x.mean()
+    error = np.sqrt(np.square(y - gradient * x - offset).sum() / (len(x) - 2) / np.square(centred).sum())
+    return float(gradient), float(error)
+
+
+def draw(at: list[int], memory: dict[str, list[float]]) -> None:
+    """Draw each process' memory over the updates."""
+    figure, axes = plt.subplots(figsize=(9, 4.5), constrained_layout=True)
+    for name, values in memory.items():
+        gradient, error = slope(at, values)
+        axes.plot(at, values, label=f"{name}: {gradient:+.2f} ± {error:.2f} MB per 100 updates")
+    axes.axvline(WARM_UP * at[-1], color="grey", linestyle=":", linewidth=1)
+    axes.set(xlabel="update", ylabel="resident memory, MB", ylim=(0, None), title="Memory of every process of a run")
+    axes.legend(fontsize=8)
+    figure.savefig(PLOT, dpi=110)
+
+
+def main() -> None:
+    """Measure, and write ``results/memory.json`` and ``docs/memory.png``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--updates", type=int, default=500)
+    updates = parser.parse_args().updates
+    root = Path(tempfile.mkdtemp(prefix="rc-grpo-memory-"))
+    try:
+        # So few tasks that the workers' cache of encoded tasks is full after some updates.
+        shape = (f"loop.updates={updates}", "loop.groups_per_update=3", "rollout.workers=1", "data.train.limit=60")
+        folder, process = start(root, "memory", *shape, "output.checkpoint_every=50", "loop.max_staleness=1")
+        at, memory = sample(folder, updates)
+        finish(process, folder)
+    finally:
+        shutil.rmtree(root)
+    draw(at, memory)
+    found = {name: slope(at, values) for name, values in memory.items()}
+    figures = {
+        f"slope_mb_per_100_updates_{name.replace(' ', '_').replace('-', '_')}": Figure(
+            gradient,
+            "MB per 100 updates",
+            "within noise of 0",
+            f"standard error {error:.2f}; {values[-1]:.0f} MB at the end",
+        )
+        for (name, (gradient, error)), values in zip(found.items(), memory.values(), strict=True)
+    }
+    worst = max(found, key=lambda name: found[name][0])
+    figures["slope_mb_per_100_updates"] = Figure(
+        found[worst][0], "MB per 100 updates", "within noise of 0", f"the largest, of {worst}; {updates} updates"
+    )
+    detail = {"update": at, "megabytes": memory, "cores": os.cpu_count()}
+    print(results.write("memory", figures, detail).read_text()[:4000])
+
+
+if __name__ == "__main__":
+    main()

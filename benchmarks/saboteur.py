@@ -1,0 +1,87 @@
+"""Kills a run's actors from outside, as a machine would: kill -9, no word beforehand."""
+
+import logging
+import os
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError
+
+from deploy import control
+from deploy.folder import RunFolder
+
+_PATIENCE_S = 120.0
+_POLL_S = 0.2
+
+
+class Saboteur:
+    """Talks to one run and kills its rollout and reward actors.
+
+    Args:
+        folder: of the run; waited for until somebody drives it.
+        seed: of the choice of victims.
+    """
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.killed: list[str] = []
+        self._random = random.Random(seed)
+        deadline = time.monotonic() + _PATIENCE_S
+        while (found := RunFolder(folder).whereabouts) is None:
+            assert time.monotonic() < deadline, f"nobody drives {folder}"
+            time.sleep(_POLL_S)
+        self._home = found["namespace"]
+        ray.init(address=found["address"], namespace=self._home, log_to_driver=False, logging_level=logging.ERROR)
+        self._control = ray.get_actor(control.NAME)
+
+    def __enter__(self) -> "Saboteur":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        ray.shutdown()
+
+    def status(self) -> dict[str, Any]:
+        """Return the run's status; empty once it has ended."""
+        try:
+            status: dict[str, Any] = ray.get(self._control.status.remote(), timeout=10)
+            return status
+        except (RayActorError, GetTimeoutError):
+            return {}
+
+    def await_update(self, update: int) -> dict[str, Any]:
+        """Return the status when so many updates are made, or when the run has ended."""
+        while (status := self.status()).get("update", update) < update or (status and not status["workers"]["rollout"]):
+            time.sleep(_POLL_S)
+        return status
+
+    def kill(self, role: str | None = None) -> str | None:
+        """Kill one worker of a pool, or of any; return its name, or None when it was gone already."""
+        workers = self.status().get("workers", {})
+        names = sorted(name for pool, names in workers.items() if role in (None, pool) for name in names)
+        if not names:
+            return None
+        victim = self._random.choice(names)
+        try:
+            process = ray.get(ray.get_actor(victim, self._home).describe.remote(), timeout=10)["pid"]
+            os.kill(process, signal.SIGKILL)
+        except (ValueError, RayActorError, GetTimeoutError, ProcessLookupError):
+            return None
+        self.killed.append(victim)
+        return victim
+
+    def rampage(self, every_s: tuple[float, float], most: int, stop: threading.Event) -> None:
+        """Kill one worker after another at random times, until the run ends or so many are killed.
+
+        Args:
+            every_s: shortest and longest pause between two kills, seconds.
+            most: kills.
+            stop: ends it.
+        """
+        while len(self.killed) < most and not stop.wait(self._random.uniform(*every_s)):
+            if not self.status():
+                return
+            self.kill()

@@ -1,0 +1,117 @@
+"""A run's folder: whose it is, what is in it, and going back in it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from rc_grpo.config import RunConfig, dump
+
+CONFIG, ENVIRONMENT, SUMMARY, ADDRESS = "config.yaml", "environment.json", "summary.json", "cluster.json"
+_OF_AN_UPDATE = ("experience", "grids", "evaluations")
+
+
+class RunExistsError(FileExistsError):
+    """A run of that name has left a folder already; nothing of it is overwritten."""
+
+
+class RunBusyError(RuntimeError):
+    """Another process drives the run."""
+
+
+class RunFolder:
+    """Files of one run.
+
+    Args:
+        path: of the folder; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+
+    @property
+    def finished(self) -> bool:
+        """The run has come to its end."""
+        return (self.path / SUMMARY).exists()
+
+    def check_free(self) -> None:
+        """Refuse a folder that is there.
+
+        Raises:
+            RunExistsError: with the ways out.
+        """
+        if self.path.exists():
+            ways = "choose another name (--set name=...) or remove it"
+            if (self.path / CONFIG).exists() and not self.finished:
+                ways = f"go on with it (rc-grpo train --resume {self.path}), {ways}"
+            raise RunExistsError(f"{self.path} exists; {ways}")
+
+    @contextmanager
+    def driven(self, cluster: str, namespace: str) -> Iterator[None]:
+        """Claim the run for this process, and leave word where it can be asked.
+
+        Args:
+            cluster: address of the Ray cluster that it runs on.
+            namespace: of its actors there.
+
+        Raises:
+            RunBusyError: another one has it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.path / ".lock", timeout=0):
+                (self.path / ADDRESS).write_text(json.dumps({"address": cluster, "namespace": namespace}) + "\n")
+                try:
+                    yield
+                finally:
+                    (self.path / ADDRESS).unlink(missing_ok=True)
+        except Timeout as error:
+            raise RunBusyError(
+                f"another process drives {self.path}; ask it with `rc-grpo status --run {self.path}`, or end it first"
+            ) from error
+
+    def describe(self, config: RunConfig, environment: Mapping[str, Any]) -> None:
+        """Write the configuration, and what it runs with; of a resumed run's surroundings, one record a start."""
+        (self.path / CONFIG).write_text(dump(config))
+        path = self.path / ENVIRONMENT
+        before = json.loads(path.read_text()) if path.exists() else {}
+        earlier = [*before.pop("earlier_starts", []), *([before] if before else [])]
+        path.write_text(json.dumps(dict(environment) | {"earlier_starts": earlier}, indent=2) + "\n")
+
+    @property
+    def whereabouts(self) -> dict[str, str] | None:
+        """Address and namespace of the process that drives the run, or was killed while it did; else None."""
+        path = self.path / ADDRESS
+        found: dict[str, str] | None = json.loads(path.read_text()) if path.exists() else None
+        return found
+
+    def keep_evaluation(self, update: int, text: str) -> None:
+        """Write a held-out evaluation."""
+        path = self.path / "evaluations" / f"update-{update:05d}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
+    def evaluations(self) -> dict[int, str]:
+        """Read the held-out evaluations made so far, by update."""
+        paths = sorted((self.path / "evaluations").glob("update-*.json"))
+        return {_update_of(path): path.read_text() for path in paths}
+
+    def aside(self, update: int) -> Path:
+        """Return a new folder's path for what is set aside when a run goes back to an update."""
+        number = len(list(self.path.glob("set-aside/*")))
+        return self.path / "set-aside" / f"{number:03d}-after-update-{update:05d}"
+
+    def set_aside(self, update: int, aside: Path) -> None:
+        """Move what was recorded of later updates to ``aside``: it will be made again."""
+        for kind in _OF_AN_UPDATE:
+            for path in sorted((self.path / kind).glob("update-*.*")):
+                if _update_of(path) > update:
+                    (aside / kind).mkdir(parents=True, exist_ok=True)
+                    path.replace(aside / kind / path.name)
+
+
+def _update_of(path: Path) -> int:
+    return int(path.stem.removeprefix("update-"))

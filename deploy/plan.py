@@ -1,0 +1,25 @@
+"""What a run is about to do, in a few lines."""
+
+from pathlib import Path
+
+from deploy.cluster import amounts, demands
+from rc_grpo.config import RunConfig
+
+
+def plan_in_words(config: RunConfig, folder: Path, tasks: int, refused: int, heldout: int) -> str:
+    """Return the plan of a run: editor, tasks, pools, rollout, learning."""
+    rollout, objective = config.rollout, config.objective
+    pools = ", ".join(f"{demand.count} {demand.pool} x ({amounts(demand.each.as_ray())})" for demand in demands(config))
+    exploration = f"{rollout.exploration}, alpha {rollout.alpha_edit:g} in the mask, {rollout.alpha_base:g} outside"
+    if rollout.exploration == "global":
+        exploration = f"global, alpha {rollout.alpha_edit:g}"
+    return (
+        f"run      {config.name} in {folder}\n"
+        f"editor   {config.editor.model}, {config.editor.dtype}, LoRA rank {config.editor.lora.rank}\n"
+        f"tasks    {tasks} to train on, {refused} refused, {heldout} held out\n"
+        f"pools    {pools}, ZeRO {config.learner.zero_stage}\n"
+        f"rollout  {rollout.group_size} candidates, {rollout.steps} {rollout.solver} steps, {exploration}\n"
+        f"learning {config.loop.updates} updates of {config.loop.groups_per_update} groups, "
+        f"{objective.anchors} anchors by {objective.anchor_path}, ACD weight {objective.acd_weight:g}, "
+        f"max staleness {config.loop.max_staleness}"
+    )

@@ -1,0 +1,70 @@
+"""What a run says of itself while it runs: where it is, what its pools do, what is being waited for."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from deploy.checkpoints import Checkpoints
+from deploy.folder import RunFolder
+from rc_grpo.waiting import in_words
+
+if TYPE_CHECKING:
+    from deploy.run import Run
+    from deploy.services import Learner
+    from rc_grpo.pool import WorkerPool
+
+WAITS_SHOWN = 8
+_COLUMNS = ("workers", "wanted", "starting", "leaving", "resting", "lost", "queued")
+
+
+def status_of(run: "Run", pools: "Sequence[WorkerPool[Any]]", learner: "Learner") -> dict[str, Any]:
+    """Return a run's status as plain values."""
+    waiting = [run.waits, run.experience.waits, learner.waits, *(pool.waits for pool in pools)]
+    return {
+        "run": run.config.name,
+        "folder": str(run.folder),
+        "driver": os.getpid(),
+        "update": run.done,
+        "updates": run.config.loop.updates,
+        "version": str(learner.version) if learner.has_published else None,
+        "learner": {"ranks": run.config.learner.ranks, "losses": run.losses},
+        "groups": run.experience.counts,
+        "pools": {pool.role: pool.summary for pool in pools},
+        "workers": {pool.role: [member.name for member in pool.members] for pool in pools},
+        "waits": [wait.as_dict() for waits in waiting for wait in waits.now],
+        "stopping": run.stop.asked.is_set(),
+    }
+
+
+def draw_status(status: Mapping[str, Any]) -> Group:
+    """Return a status as tables and lines for a console."""
+    table = Table()
+    table.add_column("pool")
+    for column in _COLUMNS:
+        table.add_column(column, justify="right")
+    for role, summary in status["pools"].items():
+        table.add_row(role, *(f"{summary[column]:g}" for column in _COLUMNS))
+    ledger = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in status["groups"].items())
+    stopping = ", stopping" if status["stopping"] else ""
+    lines = [
+        f"{status['run']}: update {status['update']} of {status['updates']}, {status['version']}{stopping}",
+        f"groups: {ledger}",
+        f"learner: {status['learner']['ranks']} ranks, lost {status['learner']['losses']} times since its checkpoint",
+    ]
+    waits = in_words(status["waits"], WAITS_SHOWN) or ["nothing is being waited for"]
+    return Group(Text("\n".join(lines)), table, Text("\n".join(waits)))
+
+
+def draw_folder(path: Path) -> str:
+    """Return what the folder of a run that nobody drives says of it."""
+    folder, checkpoints = RunFolder(path), Checkpoints(path / "checkpoints", kept=1).names
+    if folder.finished:
+        return f"{path} is finished"
+    if not checkpoints:
+        return f"{path} is not running, and has no checkpoint yet"
+    return f"{path} is not running; its last checkpoint is {checkpoints[-1]}. Go on with: rc-grpo train --resume {path}"

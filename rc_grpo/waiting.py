@@ -1,0 +1,90 @@
+"""Waits that can be asked about: who waits for what, for how long, and until when.
+
+Nothing in the system waits for ever, and while it waits it can say so: a component enters each wait in its `Waits`, and
+the status of a run is what the components' waits say at that moment.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+class DeadlineExceededError(TimeoutError):
+    """Somebody was waited for longer than the configuration allows; the message says who, for what, and how long."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """One wait that goes on.
+
+    Attributes:
+        who: waits.
+        what: is waited for, as in "waits for ...".
+        since: `time.monotonic` at its begin, seconds.
+        deadline_s: after which it is given up; None where other deadlines bound it.
+    """
+
+    who: str
+    what: str
+    since: float
+    deadline_s: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for another process, whose clock is another."""
+        return {
+            "who": self.who,
+            "what": self.what,
+            "seconds": time.monotonic() - self.since,
+            "deadline_s": self.deadline_s,
+        }
+
+
+class Waits:
+    """The waits of one component. One asyncio loop owns it."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[object, Wait] = {}
+
+    @property
+    def now(self) -> tuple[Wait, ...]:
+        """The waits that go on, longest first."""
+        return tuple(sorted(self._under_way.values(), key=lambda wait: wait.since))
+
+    @contextmanager
+    def on(self, who: str, what: str, deadline_s: float | None = None) -> Iterator[None]:
+        """Enter a wait for as long as the block runs."""
+        key = object()
+        self._under_way[key] = Wait(who, what, time.monotonic(), deadline_s)
+        try:
+            yield
+        finally:
+            del self._under_way[key]
+
+    async def within(self, seconds: float, awaitable: Awaitable[Result], who: str, what: str) -> Result:
+        """Await something that may not take for ever.
+
+        Raises:
+            DeadlineExceededError: it took longer than ``seconds``; names who waited, how long, for what.
+        """
+        with self.on(who, what, seconds):
+            try:
+                return await asyncio.wait_for(awaitable, seconds)
+            except TimeoutError as error:
+                raise DeadlineExceededError(f"{who} waited {seconds:g} s for {what}") from error
+
+
+def in_words(waits: Sequence[Mapping[str, Any]], limit: int) -> list[str]:
+    """Return the longest of several waits (see `Wait.as_dict`) as lines, and how many more there are."""
+    longest = sorted(waits, key=lambda wait: -wait["seconds"])[:limit]
+    lines = []
+    for wait in longest:
+        until = "" if wait["deadline_s"] is None else f" of {wait['deadline_s']:g}"
+        lines.append(f"{wait['who']} waits for {wait['what']} ({wait['seconds']:.1f}{until} s)")
+    if len(waits) > limit:
+        lines.append(f"and {len(waits) - limit} more")
+    return lines

@@ -1,0 +1,139 @@
+"""A run survives its own parts: whatever dies, stops or is torn, it ends at the weights of the undisturbed run."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import ray
+from rich.console import Console
+
+from deploy.checkpoints import Checkpoints
+from deploy.cluster import namespace
+from deploy.loop import train
+from deploy.progress import Progress
+from deploy.resuming import resumed_config
+from deploy.run import Run
+from deploy.stopping import RunStoppedError
+from learner.errors import LearnerLostError
+from tests.integration.conftest import FOUR, Finished, read_run, short_config, train_short
+
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.timeout(300)]
+Deed = Callable[[Run], object]
+
+
+class Disturbed(Run):
+    """A run to which something happens after some of its updates, each once."""
+
+    deeds: dict[int, Deed]
+
+    async def record(self, *arguments: object) -> None:  # type: ignore[override]
+        await super().record(*arguments)  # type: ignore[arg-type]
+        deed = self.deeds.pop(self.done, None)
+        if deed is not None:
+            deed(self)
+
+
+def disturbed(root: Path, name: str, deeds: dict[int, Deed], *overrides: str) -> Finished:
+    drive(Disturbed(short_config(root, name, *FOUR, *overrides), quiet()), deeds)
+    return read_run(root / name)
+
+
+def drive(run: Run, deeds: dict[int, Deed] | None = None) -> None:
+    run.deeds = dict(deeds or {})  # type: ignore[attr-defined]
+    asyncio.run(asyncio.wait_for(train(run), 240))
+    assert not run.deeds  # type: ignore[attr-defined]
+
+
+def go_on(folder: Path) -> Finished:
+    drive(Disturbed(resumed_config(folder), quiet(), resume=True))
+    return read_run(folder)
+
+
+def quiet() -> Progress:
+    return Progress(Console(quiet=True))
+
+
+def kill(actor: str) -> Deed:
+    def deed(run: Run) -> None:
+        handle = ray.get_actor(actor, namespace(run.config.name))
+        os.kill(ray.get(handle.describe.remote(), timeout=10)["pid"], signal.SIGKILL)
+
+    return deed
+
+
+def stop(run: Run) -> None:
+    run.stop.asked.set()
+
+
+def same_run(one: Finished, other: Finished) -> None:
+    assert one.digest == other.digest
+    assert one.summary["exported_digest"] == other.summary["exported_digest"]
+    assert [update["update"] for update in one.updates] == [update["update"] for update in other.updates]
+    for mine, theirs in zip(one.updates, other.updates, strict=True):
+        assert mine["version"] == theirs["version"]
+        assert mine["reward/task_mean"] == theirs["reward/task_mean"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "ranks"),
+    [
+        (0, 1),
+        pytest.param(0, 2, marks=pytest.mark.chaos),
+        pytest.param(2, 1, marks=pytest.mark.chaos),
+        (2, 2),
+    ],
+)
+def test_some_updates_then_a_resume_then_the_rest_are_the_run_bit_for_bit(
+    stage: int, ranks: int, undisturbed: Finished, tmp_path: Path
+) -> None:
+    shape = (f"learner.zero_stage={stage}", f"learner.ranks={ranks}")
+    with pytest.raises(RunStoppedError, match="stopped after update 1, as asked; go on with: rc-grpo train --resume"):
+        disturbed(tmp_path, f"halved-{stage}-{ranks}", {1: stop}, *shape, "output.experience=scores")
+    halved = go_on(tmp_path / f"halved-{stage}-{ranks}")
+    whole = undisturbed if ranks == 1 else train_short(tmp_path, f"whole-{stage}-{ranks}", *FOUR, *shape)
+    same_run(halved, whole)
+
+
+def test_a_killed_rank_costs_time_and_nothing_else(undisturbed: Finished, tmp_path: Path) -> None:
+    same_run(disturbed(tmp_path, "rank-killed", {3: kill("learner-0")}), undisturbed)
+    aside = tmp_path / "rank-killed" / "set-aside" / "000-after-update-00002"
+    assert "metrics.jsonl" in {path.name for path in aside.iterdir()}
+
+
+def test_a_killed_rank_of_two_is_no_hang(tmp_path: Path) -> None:
+    shape = ("learner.ranks=2", "learner.zero_stage=1")
+    whole = train_short(tmp_path, "two", *FOUR, *shape)
+    same_run(disturbed(tmp_path, "one-of-two-killed", {1: kill("learner-1")}, *shape), whole)
+
+
+def test_a_learner_that_dies_again_and_again_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(LearnerLostError, match="learner"):
+        disturbed(tmp_path, "doomed", {1: kill("learner-0")}, "learner.restarts=0")
+
+
+def test_a_torn_checkpoint_is_skipped_and_the_one_before_it_gives_the_same_run(
+    undisturbed: Finished, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(RunStoppedError):
+        disturbed(tmp_path, "torn", {3: stop})
+    newest = tmp_path / "torn" / "checkpoints" / Checkpoints(tmp_path / "torn" / "checkpoints", 3).names[-1]
+    assert newest.name == "update-00003"
+    victim = max((path for path in newest.rglob("*.pt")), key=lambda path: path.stat().st_size)
+    victim.write_bytes(victim.read_bytes()[:-100])
+    same_run(go_on(tmp_path / "torn"), undisturbed)
+    assert "skipping a torn checkpoint" in caplog.text
+
+
+def test_growing_and_shrinking_while_training_changes_nothing(undisturbed: Finished, tmp_path: Path) -> None:
+    def sizes(run: Run) -> None:
+        control = ray.get_actor("control", namespace(run.config.name))
+        orders.append(control.scale.remote("rollout", 4 if run.done == 1 else 2))
+
+    orders: list[object] = []
+    scaled = disturbed(tmp_path, "scaled", {1: sizes, 2: sizes})
+    same_run(scaled, undisturbed)
+    assert ray.get(orders, timeout=10) == ["rollout: 1 -> 4 workers", "rollout: 4 -> 2 workers"]
+    assert scaled.updates[-1]["pool/rollout_wanted"] == 2
