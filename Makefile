@@ -12,7 +12,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup train test lint unit integration chaos pocket judge benchmark judge-benchmarks lock clean
+.PHONY: help setup train test lint unit integration chaos pocket judge benchmark judge-benchmarks loop-benchmarks lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -50,8 +50,9 @@ unit: $(INSTALLED) ## fast tests, no cluster
 integration: $(INSTALLED) ## tests on a real local Ray cluster
 	$(BIN)/pytest tests/integration $(ARGS)
 
-chaos: $(INSTALLED) ## long failure tests on a real local Ray cluster
-	$(BIN)/pytest tests -m chaos --junitxml=benchmarks/results/chaos_tests.xml $(ARGS)
+chaos: $(INSTALLED) ## long failure tests and runs under kill -9 on a real local Ray cluster; writes benchmarks/results/chaos*
+	$(BIN)/pytest tests -m chaos --timeout 600 --junitxml=benchmarks/results/chaos_tests.xml $(ARGS)
+	$(BIN)/python -m benchmarks.chaos
 
 pocket: $(INSTALLED) ## train the pocket editor anew (GPU if there is one)
 	$(BIN)/pip install -q -c requirements/cpu.txt -e '.[pocket]'
@@ -67,6 +68,13 @@ judge-benchmarks: $(INSTALLED) ## measure the pocket judge, its server and a tra
 	$(BIN)/python -m benchmarks.pocket_judge
 	$(BIN)/python -m benchmarks.judge_throughput
 	$(BIN)/python -m benchmarks.judge_loop
+
+loop-benchmarks: $(INSTALLED) ## measure the loop itself: publication, overhead, overlap of 256 workers, memory; writes four files
+	$(BIN)/pip install -q -c requirements/cpu.txt -e '.[pocket]'
+	$(BIN)/python -m benchmarks.loop_simulation
+	$(BIN)/python -m benchmarks.loop_overhead
+	$(BIN)/python -m benchmarks.publish
+	$(BIN)/python -m benchmarks.memory
 
 judge: $(INSTALLED) ## train the pocket judge anew (GPU if there is one)
 	$(BIN)/python -m reward_service.pocket_judge.train --out build/judge $(ARGS)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import ray
 
 from benchmarks import results
 from benchmarks.chaos import finish, start
@@ -36,8 +35,7 @@ def processes(saboteur: Saboteur) -> dict[str, tuple[int, str]]:
     """Return process and kind of memory of each part of the run."""
     status = saboteur.status()
     names = [name for workers in status["workers"].values() for name in workers] + ["learner-0"]
-    described = ray.get([ray.get_actor(name).describe.remote() for name in names], timeout=60)
-    found = {name: (int(answer["pid"]), "RssAnon") for name, answer in zip(names, described, strict=True)}
+    found = {name: (saboteur.process_of(name), "RssAnon") for name in names}
     raylet = next(
         int(path.parent.name)
         for path in Path("/proc").glob("[0-9]*/cmdline")

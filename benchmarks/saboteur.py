@@ -1,6 +1,5 @@
 """Kills a run's actors from outside, as a machine would: kill -9, no word beforehand."""
 
-import logging
 import os
 import random
 import signal
@@ -13,6 +12,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
 from deploy import control
+from deploy.cluster import visit
 from deploy.folder import RunFolder
 
 _PATIENCE_S = 120.0
@@ -35,14 +35,18 @@ class Saboteur:
             assert time.monotonic() < deadline, f"nobody drives {folder}"
             time.sleep(_POLL_S)
         self._home = found["namespace"]
-        ray.init(address=found["address"], namespace=self._home, log_to_driver=False, logging_level=logging.ERROR)
-        self._control = ray.get_actor(control.NAME)
+        visit(found["address"], found["auth"])
+        self._control = ray.get_actor(control.NAME, self._home)
 
     def __enter__(self) -> "Saboteur":
         return self
 
     def __exit__(self, *_: object) -> None:
         ray.shutdown()
+
+    def process_of(self, actor: str) -> int:
+        """Return the process number of one of the run's actors."""
+        return int(ray.get(ray.get_actor(actor, self._home).describe.remote(), timeout=60)["pid"])
 
     def status(self) -> dict[str, Any]:
         """Return the run's status; empty once it has ended."""
@@ -66,8 +70,7 @@ class Saboteur:
             return None
         victim = self._random.choice(names)
         try:
-            process = ray.get(ray.get_actor(victim, self._home).describe.remote(), timeout=10)["pid"]
-            os.kill(process, signal.SIGKILL)
+            os.kill(self.process_of(victim), signal.SIGKILL)
         except (ValueError, RayActorError, GetTimeoutError, ProcessLookupError):
             return None
         self.killed.append(victim)

@@ -1,5 +1,6 @@
 """Connecting to Ray, and the check that everything asked for fits before anything starts."""
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rc_grpo.config import Resources, RunConfig
 
 NAMESPACE_PREFIX = "rc-grpo"
+_AUTH_MODE = "RAY_AUTH_MODE"
 
 
 class PlacementError(RuntimeError):
@@ -71,6 +73,29 @@ def connect(config: RunConfig) -> None:
         ray.init(address=address, runtime_env=quiet)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     check_placement(demands(config), nodes)
+
+
+def whereabouts(home: str) -> dict[str, str]:
+    """Return what another process needs to reach the actors of a namespace on the cluster that this one is on."""
+    return {
+        "address": ray.get_runtime_context().gcs_address,
+        "namespace": home,
+        "auth": os.environ.get(_AUTH_MODE, "disabled"),
+    }
+
+
+def visit(address: str, auth: str | None) -> None:
+    """Connect to a cluster that another process started, to talk to its actors.
+
+    Args:
+        address: of the cluster.
+        auth: its authentication mode, where it is known. Ray turns tokens on by itself for a cluster that it starts,
+            but not for one that it connects to.
+    """
+    if auth is not None and _AUTH_MODE not in os.environ:
+        os.environ[_AUTH_MODE] = auth
+        ray._raylet.Config.initialize("")  # It was read when Ray was imported.
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
 
 
 def check_placement(asked: Sequence[Demand], nodes: Sequence[Mapping[str, float]]) -> None:

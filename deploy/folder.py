@@ -50,12 +50,8 @@ class RunFolder:
             raise RunExistsError(f"{self.path} exists; {ways}")
 
     @contextmanager
-    def driven(self, cluster: str, namespace: str) -> Iterator[None]:
-        """Claim the run for this process, and leave word where it can be asked.
-
-        Args:
-            cluster: address of the Ray cluster that it runs on.
-            namespace: of its actors there.
+    def driven(self) -> Iterator[None]:
+        """Claim the run for this process.
 
         Raises:
             RunBusyError: another one has it.
@@ -63,7 +59,6 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.path / ".lock", timeout=0):
-                (self.path / ADDRESS).write_text(json.dumps({"address": cluster, "namespace": namespace}) + "\n")
                 try:
                     yield
                 finally:
@@ -81,9 +76,13 @@ class RunFolder:
         earlier = [*before.pop("earlier_starts", []), *([before] if before else [])]
         path.write_text(json.dumps(dict(environment) | {"earlier_starts": earlier}, indent=2) + "\n")
 
+    def announce(self, whereabouts: Mapping[str, str]) -> None:
+        """Leave word how the process that drives the run is reached (see `deploy.cluster.whereabouts`)."""
+        (self.path / ADDRESS).write_text(json.dumps(dict(whereabouts)) + "\n")
+
     @property
     def whereabouts(self) -> dict[str, str] | None:
-        """Address and namespace of the process that drives the run, or was killed while it did; else None."""
+        """How to reach the process that drives the run, or was killed while it did; None when it ended."""
         path = self.path / ADDRESS
         found: dict[str, str] | None = json.loads(path.read_text()) if path.exists() else None
         return found

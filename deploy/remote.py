@@ -1,6 +1,5 @@
 """Finding a run that goes on somewhere, and talking to its control actor."""
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from typing import Any
 import ray
 
 from deploy import control
-from deploy.cluster import namespace
+from deploy.cluster import namespace, visit
 from deploy.folder import RunFolder
 from rc_grpo.config import ConfigError
 
@@ -51,9 +50,11 @@ def control_of(run: str | None, address: str | None, root: Path) -> Iterator[Any
         raise NotRunningError(f"nobody drives {folder} now")
     address = address or (told["address"] if told else os.environ.get("RAY_ADDRESS", "auto"))
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        visit(address, told["auth"] if told else None)
     except (ConnectionError, RuntimeError) as error:
-        raise NotRunningError(f"no Ray cluster answers at {address}: {error}") from error
+        raise NotRunningError(
+            f"{run or 'the run'} is not running: no Ray cluster answers at {address} ({error})"
+        ) from error
     try:
         yield _actor(folder.name if folder else run, told["namespace"] if told else None, address)
     finally:

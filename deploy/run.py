@@ -18,7 +18,7 @@ from deploy import control
 from deploy.assembly import Services, make_services, make_source
 from deploy.autoscaling import wanted_workers
 from deploy.checkpoints import CheckpointError, Checkpoints, Manifest
-from deploy.cluster import namespace
+from deploy.cluster import namespace, whereabouts
 from deploy.control import Order
 from deploy.evaluation import HeldOut, PairedGain, evaluate
 from deploy.folder import SUMMARY, RunFolder
@@ -101,12 +101,12 @@ class Run:
         """Start the three services and the run's helpers; stop them however the run ends."""
         config, home = self.config, namespace(self.config.name)
         rollouts, judges, learner = make_services(config)
-        cluster = ray.get_runtime_context().gcs_address
-        with self.files.driven(cluster, home), self.stop.on_signals(config.loop.stop_deadline_s):
+        with self.files.driven(), self.stop.on_signals(config.loop.stop_deadline_s):
             self.files.describe(config, self._environment())
             with closing(MetricsLog(self.folder)) as self._log:
                 self._recorder = start_recorder(self.folder, config.output, home)
                 desk = control.start_control(home)
+                self.files.announce(whereabouts(home))
                 everyone: list[WorkerPool[Any]] = [rollouts, *judges.pools.values()]
                 serving = asyncio.create_task(
                     control.serve(desk, lambda: self._status(everyone, learner), lambda order: _obey(order, everyone))

@@ -18,6 +18,13 @@ pytestmark = pytest.mark.timeout(400)
 OWN_CLUSTER = ("output.checkpoint_every=1", "cluster.cpus=8", "cluster.dashboard=false")
 
 
+@pytest.fixture(autouse=True)
+def no_word_of_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's shell knows nothing of what Ray has set in this process."""
+    for variable in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(variable)
+
+
 def cli(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "deploy.cli", *arguments]
 

@@ -29,6 +29,7 @@ def make_pool(
     workers: int = 2,
     start: Callable[[str], Awaitable[Fake]] | None = None,
     recover: Callable[[Fake], Awaitable[object]] | None = None,
+    drain: Callable[[Fake], Awaitable[object]] | None = None,
     calls_at_a_time: int = 1,
     **settings: float,
 ) -> WorkerPool[Fake]:
@@ -47,6 +48,7 @@ def make_pool(
         (LostError,),
         unable=(UnableError,),
         recover=recover,
+        drain=drain,
         calls_at_a_time=calls_at_a_time,
     )
 
@@ -292,5 +294,141 @@ def test_a_caller_who_gives_up_leaves_its_place_to_the_next() -> None:
         release.set()
         assert await asyncio.wait_for(third, 1) == "fake-0"
         await first
+
+    asyncio.run(scenario())
+
+
+def test_a_pool_grows_while_calls_wait_and_new_workers_take_them() -> None:
+    async def scenario() -> None:
+        pool, release = make_pool(workers=1), asyncio.Event()
+
+        async def hold(member: Member[Fake]) -> str:
+            await release.wait()
+            return member.name
+
+        await pool.open()
+        calls = [asyncio.create_task(pool.run("a call", hold)) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        assert pool.summary["queued"] == 2
+        pool.resize(3)
+        await asyncio.sleep(0.01)
+        assert pool.summary["queued"] == 0
+        release.set()
+        assert sorted(await asyncio.gather(*calls)) == ["fake-0", "fake-1", "fake-2"]
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_that_leaves_finishes_what_it_has_and_is_drained() -> None:
+    async def scenario() -> None:
+        drained: list[str] = []
+
+        async def drain(worker: Fake) -> None:
+            drained.append(worker.name)
+
+        pool, release = make_pool(workers=3, drain=drain), asyncio.Event()
+
+        async def hold(member: Member[Fake]) -> str:
+            await release.wait()
+            return member.name
+
+        await pool.open()
+        handles = {member.name: member.handle for member in pool.members}
+        calls = [asyncio.create_task(pool.run("a call", hold)) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        pool.resize(1)
+        await asyncio.sleep(0.01)
+        assert pool.summary["workers"] == 1
+        assert pool.summary["leaving"] == 1
+        assert drained == ["fake-2"]  # the idle one went at once
+        release.set()
+        assert sorted(await asyncio.gather(*calls)) == ["fake-0", "fake-1"]
+        await asyncio.sleep(0.01)
+        assert len(drained) == 2
+        assert sorted(name for name, handle in handles.items() if handle.stopped) == sorted(drained)
+        assert (pool.statistics.left, pool.statistics.lost) == (2, 0)
+
+    asyncio.run(scenario())
+
+
+def test_growing_again_keeps_those_who_were_about_to_leave() -> None:
+    async def scenario() -> None:
+        pool, release = make_pool(workers=2), asyncio.Event()
+
+        async def hold(member: Member[Fake]) -> None:
+            await release.wait()
+
+        await pool.open()
+        calls = [asyncio.create_task(pool.run("a call", hold)) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        pool.resize(1)
+        pool.resize(2)
+        release.set()
+        await asyncio.gather(*calls)
+        assert sorted(member.name for member in pool.members) == ["fake-0", "fake-1"]
+        assert pool.statistics.started == 2
+
+    asyncio.run(scenario())
+
+
+def test_what_cannot_start_for_now_is_tried_again_while_others_work() -> None:
+    tries = itertools.count()
+
+    async def start(name: str) -> Fake:
+        if name != "fake-0" and next(tries) < 2:
+            raise RuntimeError("no room in the cluster")
+        return Fake(name)
+
+    async def scenario() -> None:
+        pool = make_pool(workers=1, start=start, start_retry_s=0.02)
+        await pool.open()
+        pool.resize(2)
+        assert await pool.run("a call", name_of) == "fake-0"
+        await asyncio.sleep(0.1)
+        assert pool.summary["workers"] == 2
+        assert pool.summary["failed_starts"] == 2
+
+    asyncio.run(scenario())
+
+
+def test_shrinking_gives_up_starts_that_are_under_way_first() -> None:
+    async def start(name: str) -> Fake:
+        if name != "fake-0":
+            await asyncio.sleep(60)
+        return Fake(name)
+
+    async def scenario() -> None:
+        pool = make_pool(workers=1, start=start)
+        await pool.open()
+        pool.resize(3)
+        await asyncio.sleep(0.01)
+        assert pool.summary["starting"] == 2
+        pool.resize(1)
+        await asyncio.sleep(0.01)
+        assert (pool.summary["starting"], pool.summary["workers"]) == (0, 1)
+
+    asyncio.run(scenario())
+
+
+def test_a_pool_without_workers_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs at least one worker, not 0"):
+        make_pool().resize(0)
+
+
+def test_what_a_pool_waits_for_can_be_asked() -> None:
+    async def scenario() -> None:
+        pool, release = make_pool(workers=1, call_deadline_s=9), asyncio.Event()
+        await pool.open()
+
+        async def hold(member: Member[Fake]) -> None:
+            await release.wait()
+
+        calls = [asyncio.create_task(pool.run(f"call {number}", hold)) for number in (1, 2)]
+        await asyncio.sleep(0.01)
+        waits = {(wait.who, wait.what, wait.deadline_s) for wait in pool.waits.now}
+        assert waits == {("the fake pool", "fake-0 to answer call 1", 9), ("call 2", "a free fake worker", None)}
+        release.set()
+        await asyncio.gather(*calls)
+        assert pool.waits.now == ()
 
     asyncio.run(scenario())

@@ -37,8 +37,8 @@ def test_config_prints_what_can_be_read_back(tmp_path: Path) -> None:
         (("replay", "/nowhere", "1/a"), "no run at /nowhere"),
         (("train", "--resume", "/nowhere"), "is no run's folder"),
         (("train",), "name either a config or"),
-        (("status", "--run", "nowhere"), "no Ray cluster answers"),
-        (("scale", "rollout", "2", "--run", "nowhere"), "no Ray cluster answers"),
+        (("status", "--run", "nowhere"), "nowhere is not running"),
+        (("scale", "rollout", "2", "--run", "nowhere"), "nowhere is not running"),
         (("edit", "/nowhere.png", "Add a cat"), "no image at /nowhere.png"),
     ],
 )

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -55,6 +57,22 @@ def test_a_group_cannot_be_admitted_twice() -> None:
         ledger.admit(first, scored(first, 0), 0)
 
 
+def test_a_restored_ledger_owes_what_was_not_learned_from_in_the_order_of_the_plan() -> None:
+    def fresh() -> Ledger:
+        return Ledger(tasks=9, updates=4, groups_per_update=2, max_staleness=3, seed=0)
+
+    ledger = fresh()
+    plan = ledger.dispatch(0)
+    for ticket in (plan[5], plan[1]):  # they may come in any order
+        ledger.admit(ticket, scored(ticket, 0), 0)
+    assert ledger.cut(0) is not None
+    ledger.admit(plan[0], scored(plan[0], 0), 1)
+    restored = fresh()
+    restored.restore(json.loads(json.dumps(ledger.snapshot())))
+    assert restored.dispatch(0) == [ticket for ticket in plan if ticket.number not in (1, 5)]
+    assert restored.learned == 2
+
+
 def test_a_plan_needs_tasks() -> None:
     with pytest.raises(ValueError, match="no training tasks"):
         Ledger(0, 1, 1, 0, 0)
@@ -70,6 +88,7 @@ class Training(RuleBasedStateMachine):
         self.version = 0
         self.under_way: dict[Ticket, int] = {}
         self.learned: list[Ticket] = []
+        self.checkpoint()
 
     @rule()
     def dispatch(self) -> None:
@@ -77,6 +96,24 @@ class Training(RuleBasedStateMachine):
             assert ticket.wave <= self.version + self.staleness
             assert ticket not in self.under_way
             self.under_way[ticket] = self.version
+
+    @rule()
+    def checkpoint(self) -> None:
+        self.saved = json.loads(json.dumps(self.ledger.snapshot())), self.version, list(self.learned)
+
+    @rule()
+    def start_again_from_the_checkpoint(self) -> None:
+        """The learner or the driver is lost: what is under way is, too, and later updates never were."""
+        snapshot, self.version, learned = self.saved
+        self.ledger.restore(snapshot)
+        self.learned, self.under_way = list(learned), {}
+
+    @precondition(lambda self: self.under_way)
+    @rule(data=st.data())
+    def lose_a_worker(self, data: st.DataObject) -> None:
+        """Its group is made again under the newest version, from the same ticket: for the ledger, it took longer."""
+        ticket = data.draw(st.sampled_from(sorted(self.under_way)))
+        self.under_way[ticket] = self.version
 
     @precondition(lambda self: self.under_way)
     @rule(data=st.data())
