@@ -1,55 +1,41 @@
 """What the loop itself costs: groups a second, and GB of trajectories a second, on a local Ray cluster of stub actors.
 
-Ledger, collector, pools and the learner's driver side are the real ones, and Ray is. The actors compute nothing: a rollout
-actor hands out the same arrays again and again, a judge and a rank read a number of each page of the states. With tiny
-groups the driver is what is measured; with groups of FLUX.1 Kontext's size, the way through the object store.
+Ledger, collector, pools, the learner's driver side and Ray are the real ones; the actors compute nothing
+(`benchmarks.stubs`). With tiny groups the driver is what is measured, with groups of FLUX.1 Kontext's size the way
+through the object store: written once by the rollout actor, read in place by the judge and by the rank.
 """
 
-import argparse
 import asyncio
+import math
+import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import ray
-from numpy.typing import NDArray
 
 from benchmarks import results
 from benchmarks.results import Figure
-from benchmarks.stubs import some_scores, train
+from benchmarks.stubs import StubJudge, StubRank, StubWorker, stub_tasks, train
 from deploy.collector import Collector
 from deploy.ledger import Ledger
 from learner.group import LearnerGroup
-from learner.work import GroupWork, RunShape
+from learner.work import RunShape
 from rc_grpo.config import (
     EditorConfig,
     GroundTruthConfig,
     LearnerConfig,
     ObjectiveConfig,
-    Resources,
     RewardConfig,
     RolloutConfig,
-)
-from rc_grpo.messages import (
-    CandidateGroup,
-    Conditions,
-    EditTask,
-    GroupScores,
-    PolicyVersion,
-    RolloutReceipt,
-    RolloutSeeds,
-    VersionProof,
 )
 from reward_service.panel import JudgePanel
 from reward_service.pool import RewardPool
 from rollout_workers.pool import RolloutPool
 
-SEED, STEPS, STALENESS, TASKS = 0, 8, 2, 256
-PAGE_OF_FLOATS = 4096 // 4
-JUDGE = "stub"
+SEED, STALENESS, TASKS, HOME, JUDGE = 0, 2, 256, "loop-overhead", "stub"
+STORE_BYTES = 4 * 10**9
 
 
 @dataclass(frozen=True)
@@ -57,119 +43,31 @@ class Load:
     """What is sent through the loop.
 
     Attributes:
-        tokens: N of a trajectory.
-        channels: C of a trajectory.
+        states: shape of a group's trajectories ``[G, T+1, N, C]``, float32.
         image_side: pixels.
-        task_bytes: of a task's source image.
+        source_bytes: of a task's source image.
         workers: rollout actors; as many scorings go on at a time.
         groups: of an update.
-        warm_up: updates before the clock starts; the object store's memory is touched for the first time in them.
+        warm_up: updates before the clock starts; in them the store's memory is touched for the first time.
         updates: that are measured.
     """
 
-    tokens: int
-    channels: int
+    states: tuple[int, int, int, int]
     image_side: int
-    task_bytes: int
+    source_bytes: int
     workers: int
     groups: int
     warm_up: int
     updates: int
 
-    def group(self, size: int) -> CandidateGroup:
-        """Return a group of this load; the task and the version are filled in when it is handed out."""
-        numbers = np.random.default_rng(SEED)
-        return CandidateGroup(
-            task_id="",
-            seeds=RolloutSeeds(0),
-            policy=PolicyVersion(0, "", 0, True),
-            sigmas=np.linspace(1.0, 0.0, STEPS + 1),
-            token_mask=np.ones(self.tokens, dtype=np.bool_),
-            images=numbers.integers(0, 256, (size, self.image_side, self.image_side, 3), dtype=np.uint8),
-            background_drift=np.zeros(size, dtype=np.float32),
-            states=numbers.standard_normal((size, STEPS + 1, self.tokens, self.channels), dtype=np.float32),
-        )
+    @property
+    def gigabytes(self) -> float:
+        """Of one group's trajectories; images and source, which go along, are not counted."""
+        return math.prod(self.states) * 4 / 1e9
 
 
-def state_bytes(load: Load, group_size: int) -> int:
-    """Return the bytes of one group's trajectories, float32."""
-    return group_size * (STEPS + 1) * load.tokens * load.channels * 4
-
-
-def touch(batch: pa.RecordBatch) -> float:
-    """Read a number of every page of a group's states, where they lie."""
-    states = CandidateGroup.from_arrow(batch).states
-    assert states is not None
-    return float(states.reshape(-1)[::PAGE_OF_FLOATS].sum())
-
-
-@ray.remote
-class StubWorker:
-    """Answers like `RolloutActor`."""
-
-    def __init__(self, name: str, load: Load, group_size: int) -> None:
-        self._name = name
-        self._batch = load.group(group_size).to_arrow()
-        self._conditions = Conditions(load.image_side, load.image_side, {}, np.ones(1, dtype=np.bool_))
-
-    def adopt(self, version: PolicyVersion, _: NDArray[np.uint8]) -> VersionProof:
-        return VersionProof(self._name, version.number, version.modules, version.digest, 0.0)
-
-    def rollout(
-        self, task: EditTask, seeds: RolloutSeeds, version: PolicyVersion, *_: Any
-    ) -> tuple[RolloutReceipt, pa.RecordBatch, Conditions]:
-        drift = (0.0,) * seeds.group_size
-        return RolloutReceipt(task.task_id, version, self._name, drift, {}), self._batch, self._conditions
-
-
-@ray.remote
-class StubJudge:
-    """Answers like `RewardActor`."""
-
-    async def score(self, task: EditTask, group: pa.RecordBatch) -> GroupScores:
-        touch(group)
-        return some_scores(task.task_id, group.num_rows)
-
-
-@ray.remote
-class StubRank:
-    """Answers like `LearnerActor`."""
-
-    def __init__(self) -> None:
-        self._updates = 0
-
-    def publish(self) -> tuple[PolicyVersion, NDArray[np.uint8]]:
-        version = PolicyVersion(self._updates, f"{self._updates:064d}", 1, self._updates == 0)
-        return version, np.zeros(1, dtype=np.uint8)
-
-    def update(self, work: list[GroupWork], _: int) -> dict[str, float]:
-        self._updates += 1
-        return {"read": sum(touch(ray.get(item.group)) for item in work)}
-
-
-class StubRollouts(RolloutPool):
-    """The real pool over stubs."""
-
-    def __init__(self, config: RolloutConfig, load: Load) -> None:
-        super().__init__(EditorConfig(), config, SEED, "loop-overhead")
-        self._load = load
-
-    async def _start_actor(self, name: str) -> Any:
-        return StubWorker.options(num_cpus=0).remote(name, self._load, self._rollout.group_size)
-
-
-class StubJudges(RewardPool):
-    """The real pool over one stub."""
-
-    async def _start_actor(self, name: str) -> Any:
-        return StubJudge.options(num_cpus=0, max_concurrency=self._reward.groups_in_flight).remote()
-
-
-class StubLearner(LearnerGroup):
-    """The real driver side of the learner over one stub rank."""
-
-    async def open(self) -> None:
-        self._ranks = [StubRank.options(num_cpus=0).remote()]
+METADATA = Load((12, 9, 4, 4), image_side=8, source_bytes=0, workers=4, groups=24, warm_up=10, updates=200)
+TRAJECTORIES = Load((12, 9, 1024, 64), image_side=512, source_bytes=400_000, workers=2, groups=8, warm_up=6, updates=40)
 
 
 @dataclass(frozen=True)
@@ -177,9 +75,9 @@ class Pace:
     """What was measured of a load.
 
     Attributes:
-        groups_per_second: made, scored and learned from.
-        gigabytes_per_second: of trajectories; images and tasks go along and are not counted.
-        driver_ms_per_group: CPU time of the driver process, all its threads.
+        groups_per_second: rolled out, scored and learned from.
+        gigabytes_per_second: of trajectories.
+        driver_ms_per_group: CPU time of the driver's process, all its threads.
         dropped: groups dropped for their age.
     """
 
@@ -189,29 +87,102 @@ class Pace:
     dropped: int
 
 
+class StubRollouts(RolloutPool):
+    """The real pool over stubs."""
+
+    def __init__(self, load: Load) -> None:
+        super().__init__(EditorConfig(), RolloutConfig(workers=load.workers), SEED, HOME)
+        self._load = load
+
+    async def _start_actor(self, name: str) -> Any:
+        actor = StubWorker.options(num_cpus=0).remote(name, self._load.states, self._load.image_side)
+        await actor.ready.remote()
+        return actor
+
+
+class StubJudges(RewardPool):
+    """The real pool over one stub."""
+
+    async def _start_actor(self, name: str) -> Any:
+        actor = StubJudge.options(num_cpus=0, max_concurrency=self._reward.groups_in_flight).remote()
+        await actor.ready.remote()
+        return actor
+
+
+class StubLearner(LearnerGroup):
+    """The real driver side of the learner over one stub rank."""
+
+    async def open(self) -> None:
+        self._ranks = [StubRank.options(num_cpus=0).remote()]
+
+
+def both_clocks() -> tuple[float, float]:
+    """Return seconds that passed, and seconds of CPU that this process used."""
+    return time.perf_counter(), time.process_time()
+
+
 async def measure(load: Load) -> Pace:
     """Send a load through the loop."""
-    config = RolloutConfig(workers=load.workers)
+    config, updates = RolloutConfig(), load.warm_up + load.updates
     reward = RewardConfig(judges={JUDGE: GroundTruthConfig(groups_in_flight=load.workers)})
-    rollouts, judges = StubRollouts(config, load), JudgePanel(reward, "loop-overhead")
-    judges.pools[JUDGE] = StubJudges(JUDGE, reward.judges[JUDGE], "loop-overhead")
-    updates = load.warm_up + load.updates
-    shape = RunShape(SEED, config.solver, STEPS, updates, STALENESS, reward.weights)
-    learner = StubLearner(EditorConfig(), LearnerConfig(), ObjectiveConfig(acd_weight=0.0), shape, "loop-overhead")
-    source = np.random.default_rng(SEED).bytes(load.task_bytes)
-    tasks = [EditTask(f"task-{number}", "other", source, "", b"") for number in range(TASKS)]
+    rollouts, judges = StubRollouts(load), JudgePanel(reward, HOME)
+    judges.pools[JUDGE] = StubJudges(JUDGE, reward.judges[JUDGE], HOME)
+    shape = RunShape(SEED, config.solver, config.steps, updates, STALENESS, reward.weights)
+    learner = StubLearner(EditorConfig(), LearnerConfig(), ObjectiveConfig(acd_weight=0.0), shape, HOME)
     ledger = Ledger(TASKS, updates, load.groups, STALENESS, SEED)
+    tasks = stub_tasks(TASKS, load.source_bytes)
     collector = Collector(ledger, tasks, config.group_size, config.attempts, asyncio.Event())
-    await asyncio.gather(rollouts.open(), judges.open(), learner.open())
     try:
-        # Both clocks are read at the same moments.
-        marks = await train(
-            collector, rollouts, judges, learner, updates, lambda: np.array([time.perf_counter(), time.process_time()])
-        )
+        await asyncio.gather(rollouts.open(), judges.open(), learner.open())
+        marks = await train(collector, rollouts, judges, learner, updates, both_clocks)
     finally:
         for pool in (rollouts, judges, learner):
             pool.close()
-    seconds, driver_seconds = marks[-1] - marks[load.warm_up - 1]
+    seconds, driver_seconds = np.subtract(marks[-1], marks[load.warm_up - 1]).tolist()
     groups = load.updates * load.groups
-    size = state_bytes(load, config.group_size)
-    return Pace(groups / seconds, groups * size / seconds / 1e9, driver_seconds / groups * 1e3, ledger.dropped["stale"])
+    return Pace(
+        groups_per_second=groups / seconds,
+        gigabytes_per_second=groups * load.gigabytes / seconds,
+        driver_ms_per_group=driver_seconds / groups * 1e3,
+        dropped=ledger.dropped["stale"],
+    )
+
+
+def main() -> None:
+    """Measure both loads and write ``results/loop_overhead.json``."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(address="local", include_dashboard=False, object_store_memory=STORE_BYTES)
+    try:
+        paces = {name: asyncio.run(measure(load)) for name, load in LOADS.items()}
+    finally:
+        ray.shutdown()
+    metadata, trajectories = paces["metadata"], paces["trajectories"]
+    setting = f"max_staleness {STALENESS}, {os.cpu_count()} cores shared by the driver, Ray and the stub actors"
+    figures = {
+        "groups_per_second": Figure(
+            metadata.groups_per_second,
+            "groups/s",
+            "at least 200",
+            f"tiny groups, {METADATA.groups} an update, {METADATA.workers} rollout actors, one judge, one rank; {setting}",
+        ),
+        "driver_ms_per_group": Figure(
+            metadata.driver_ms_per_group, "ms of CPU", None, "all threads of the driver, tiny groups"
+        ),
+        "gigabytes_per_second": Figure(
+            trajectories.gigabytes_per_second,
+            "GB/s",
+            "at least 2",
+            f"float32 states {list(TRAJECTORIES.states)} a group, written once and read twice, counted once; its images "
+            f"({TRAJECTORIES.image_side} pixels) go along and are not counted; {TRAJECTORIES.workers} rollout actors, "
+            f"one judge, one rank; {setting}",
+        ),
+    }
+    detail = {name: {"load": asdict(LOADS[name]), "pace": asdict(pace)} for name, pace in paces.items()}
+    print(results.write("loop_overhead", figures, detail).read_text())
+
+
+LOADS = {"metadata": METADATA, "trajectories": TRAJECTORIES}
+
+
+if __name__ == "__main__":
+    main()

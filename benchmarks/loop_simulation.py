@@ -24,6 +24,7 @@ from rich.table import Table
 
 from benchmarks import results, simulated, virtual_time
 from benchmarks.results import Figure
+from benchmarks.stubs import stub_tasks, train
 from deploy.collector import Collector
 from deploy.ledger import Ledger
 from rc_grpo.config import EditScoreConfig, RewardConfig, RolloutConfig
@@ -84,7 +85,7 @@ async def simulate(scenario: Scenario, updates: int) -> dict[str, Any]:
     # The plan goes on beyond what is measured, so that the last updates measured have others to overlap with.
     planned = WARM_UP + updates + scenario.max_staleness + 1
     ledger = Ledger(TASKS, planned, scenario.groups, scenario.max_staleness, simulated.SEED)
-    collector = Collector(ledger, empty_tasks(TASKS), simulated.GROUP, RolloutConfig().attempts, asyncio.Event())
+    collector = Collector(ledger, stub_tasks(TASKS), simulated.GROUP, RolloutConfig().attempts, asyncio.Event())
     await asyncio.gather(rollouts.open(), judges.open())
     marks = await train(collector, rollouts, panel, learner, planned, asyncio.get_running_loop().time)
 
@@ -176,11 +177,20 @@ def main() -> None:
         for key, row in rows.items()
         if row is not headline
     }
-    latencies = {"rollout": simulated.ROLLOUT, "scoring": simulated.SCORING, "adoption": simulated.ADOPTION, "update": simulated.HICCUP}
+    latencies = {
+        "rollout": simulated.ROLLOUT,
+        "scoring": simulated.SCORING,
+        "adoption": simulated.ADOPTION,
+        "update": simulated.HICCUP,
+    }
     detail = {
         "scenarios": rows,
         "latencies": {name: asdict(latency) for name, latency in latencies.items()}
-        | {"anchor_step_s": simulated.ANCHOR_STEP_S, "publish_s": simulated.PUBLISH_S, "replacement_s": simulated.REPLACEMENT_S},
+        | {
+            "anchor_step_s": simulated.ANCHOR_STEP_S,
+            "publish_s": simulated.PUBLISH_S,
+            "replacement_s": simulated.REPLACEMENT_S,
+        },
     }
     print(results.write("loop_simulation", figures, detail))
 

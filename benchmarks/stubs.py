@@ -26,8 +26,15 @@ from rc_grpo.seeds import derive
 
 if TYPE_CHECKING:
     from deploy.collector import Collector
+    from learner.work import GroupWork
 
 PAGE_OF_FLOATS = 4096 // 4
+
+
+def stub_tasks(count: int, source_bytes: int = 0) -> list[EditTask]:
+    """Return tasks that nobody will look into, each with a source image of so many bytes."""
+    source = np.random.default_rng(derive("stub source")).bytes(source_bytes)
+    return [EditTask(f"task-{number}", "other", source, "", b"") for number in range(count)]
 
 
 def some_scores(task_id: str, group_size: int, latency: float = 0.0) -> GroupScores:
@@ -124,6 +131,6 @@ class StubRank:
         version = PolicyVersion(self._updates, f"{self._updates:064d}", 1, self._updates == 0)
         return version, np.zeros(1, dtype=np.uint8)
 
-    def update(self, groups: list[Any], *_: Any) -> dict[str, float]:
+    def update(self, work: "list[GroupWork]", _: int) -> dict[str, float]:
         self._updates += 1
-        return {"read": sum(touch(ray.get(reference)) for reference in groups)}
+        return {"read": sum(touch(ray.get(item.group)) for item in work)}

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rc_grpo.durable import sync
 from rc_grpo.messages import PolicyVersion
 
 logger = logging.getLogger(__name__)
@@ -80,10 +81,10 @@ class Checkpoints:
         (unfinished / MANIFEST).write_text(record)
         for folder, _, names in os.walk(unfinished):
             for path in (*(Path(folder, name) for name in names), Path(folder)):
-                _sync(path)
+                sync(path)
         shutil.rmtree(finished, ignore_errors=True)
         unfinished.rename(finished)
-        _sync(self.folder)
+        sync(self.folder)
         for name in self.names[: -self._kept]:
             shutil.rmtree(self.folder / name)
         return finished
@@ -131,11 +132,3 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

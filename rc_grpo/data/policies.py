@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rc_grpo.durable import sync
 from rc_grpo.editor import lora
 from rc_grpo.messages import PolicyVersion, VersionMismatchError
 
@@ -73,7 +74,7 @@ class PolicyStore:
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
-        _flush(self._folder)
+        sync(self._folder)
         return path
 
     def load(self, number: int, digest: str) -> bytes:
@@ -117,12 +118,3 @@ class PolicyStore:
         named = ", ".join(map(str, kept[-_KEPT_NAMED:])) or "no version at all"
         earlier = f" and {len(kept) - _KEPT_NAMED} earlier ones" if len(kept) > _KEPT_NAMED else ""
         return f"{wanted}; kept are {named}{earlier}. `output.policies: all` keeps every version of a run"
-
-
-def _flush(folder: Path) -> None:
-    """Make a rename in the folder last: what is on disk of a file says nothing of its name."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -143,3 +143,9 @@ def test_growing_and_shrinking_while_training_changes_nothing(undisturbed: Finis
         "reward-ground_truth: 2 -> 1 workers",
     ]
     assert scaled.updates[-1]["pool/rollout_wanted"] == 2
+
+
+def test_a_pool_that_is_waited_for_grows_by_itself_and_changes_nothing(undisturbed: Finished, tmp_path: Path) -> None:
+    grown = train_short(tmp_path, "grown", *FOUR, "rollout.autoscale={max_workers: 2, grow_above: 0.05}")
+    same_run(grown, undisturbed)
+    assert [update["pool/rollout_wanted"] for update in grown.updates] == [1, 2, 2, 2]
