@@ -14,7 +14,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +43,19 @@ KILLS = 32
 RECOVERY_WINDOW_S, RECOVERY_KILLS, RECOVERED = 10.0, 4, 0.9
 
 
-def start(root: Path, name: str, *overrides: str) -> tuple[Path, "subprocess.Popen[bytes]"]:
-    """Start a run in a process of its own."""
+@contextmanager
+def running(root: Path, name: str, *overrides: str) -> Iterator[tuple[Path, "subprocess.Popen[bytes]"]]:
+    """Start a run in a process of its own; it is ended with the block, if it has not ended by then."""
     options = [*TINY, f"name={name}", f"output.root={root}", *overrides]
     command = [sys.executable, "-m", "deploy.cli", "train", "pocket"]
-    log = (root / f"{name}.log").open("wb")
-    process = subprocess.Popen(
-        [*command, *(part for option in options for part in ("--set", option))], stdout=log, stderr=subprocess.STDOUT
-    )
-    return root / name, process
+    command += [part for option in options for part in ("--set", option)]
+    with (root / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        yield root / name, process
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def finish(process: "subprocess.Popen[bytes]", folder: Path) -> None:
@@ -68,8 +73,7 @@ def disturbed(
     root: Path, name: str, every_s: tuple[float, float], most: int, *overrides: str
 ) -> tuple[Path, list[str]]:
     """Run to the end while workers are killed; return the folder and who was killed."""
-    folder, process = start(root, name, *overrides)
-    with Saboteur(folder, seed=1) as saboteur:
+    with running(root, name, *overrides) as (folder, process), Saboteur(folder, seed=1) as saboteur:
         saboteur.await_update(1)
         stop = threading.Event()
         killer = threading.Thread(target=saboteur.rampage, args=(every_s, most, stop))
@@ -83,8 +87,8 @@ def disturbed(
 def synchronous(root: Path, updates: int) -> dict[str, Any]:
     """Compare the final weights of an undisturbed run and of one whose actors are killed."""
     shape = (f"loop.updates={updates}", "loop.groups_per_update=6", "rollout.workers=2")
-    folder, process = start(root, "undisturbed", *shape)
-    finish(process, folder)
+    with running(root, "undisturbed", *shape) as (folder, process):
+        finish(process, folder)
     calm = summary_of(folder)
     folder, killed = disturbed(root, "disturbed", (3.0, 7.0), KILLS, *shape)
     wild = summary_of(folder)
@@ -136,14 +140,9 @@ def planned_seeds(config: RunConfig) -> set[int]:
 def recovery(root: Path) -> list[float]:
     """Return how long after each of several kills the pace of groups was back, in seconds."""
     shape = ("loop.updates=100000", "loop.groups_per_update=4", "rollout.workers=3", "loop.max_staleness=2")
-    folder, process = start(root, "recovery", *shape)
-    try:
-        with Saboteur(folder, seed=2) as saboteur:
-            saboteur.await_update(5)
-            return [_recovered(saboteur) for _ in range(RECOVERY_KILLS)]
-    finally:
-        process.terminate()
-        process.wait()
+    with running(root, "recovery", *shape) as (folder, _), Saboteur(folder, seed=2) as saboteur:
+        saboteur.await_update(5)
+        return [_recovered(saboteur) for _ in range(RECOVERY_KILLS)]
 
 
 def _recovered(saboteur: Saboteur) -> float:

@@ -70,6 +70,9 @@ METADATA = Load((12, 9, 4, 4), image_side=8, source_bytes=0, workers=4, groups=2
 TRAJECTORIES = Load((12, 9, 1024, 64), image_side=512, source_bytes=400_000, workers=2, groups=8, warm_up=6, updates=40)
 
 
+LOADS = {"metadata": METADATA, "trajectories": TRAJECTORIES}
+
+
 @dataclass(frozen=True)
 class Pace:
     """What was measured of a load.
@@ -157,13 +160,13 @@ def main() -> None:
     finally:
         ray.shutdown()
     metadata, trajectories = paces["metadata"], paces["trajectories"]
-    setting = f"max_staleness {STALENESS}, {os.cpu_count()} cores shared by the driver, Ray and the stub actors"
+    setting = f"one judge, one rank; max_staleness {STALENESS}, {os.cpu_count()} cores shared by the driver, Ray and the stub actors"
     figures = {
         "groups_per_second": Figure(
             metadata.groups_per_second,
             "groups/s",
             "at least 200",
-            f"tiny groups, {METADATA.groups} an update, {METADATA.workers} rollout actors, one judge, one rank; {setting}",
+            f"tiny groups, {METADATA.groups} an update; {METADATA.workers} rollout actors, {setting}",
         ),
         "driver_ms_per_group": Figure(
             metadata.driver_ms_per_group, "ms of CPU", None, "all threads of the driver, tiny groups"
@@ -172,16 +175,12 @@ def main() -> None:
             trajectories.gigabytes_per_second,
             "GB/s",
             "at least 2",
-            f"float32 states {list(TRAJECTORIES.states)} a group, written once and read twice, counted once; its images "
-            f"({TRAJECTORIES.image_side} pixels) go along and are not counted; {TRAJECTORIES.workers} rollout actors, "
-            f"one judge, one rank; {setting}",
+            f"float32 states {list(TRAJECTORIES.states)} a group, written once, read twice, counted once; images "
+            f"({TRAJECTORIES.image_side} pixels) go along uncounted; {TRAJECTORIES.workers} rollout actors, {setting}",
         ),
     }
     detail = {name: {"load": asdict(LOADS[name]), "pace": asdict(pace)} for name, pace in paces.items()}
     print(results.write("loop_overhead", figures, detail).read_text())
-
-
-LOADS = {"metadata": METADATA, "trajectories": TRAJECTORIES}
 
 
 if __name__ == "__main__":

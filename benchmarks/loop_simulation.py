@@ -1,7 +1,7 @@
 """A cluster with 256 rollout workers in virtual time: how well the real loop overlaps its three stages.
 
-The ledger, the collector and the pools are the real ones. Their actors are not: a call is a sleep of as long as it was
-measured to take on an H200, with jitter and a heavy tail (`benchmarks.simulated`). The driver's own time is no part of it;
+The ledger, the collector and the pools are the real ones. Their actors are not (`benchmarks.simulated`): a call sleeps
+for as long as it was measured to take on an H200, with jitter and a heavy tail. The driver's own time is no part of it;
 that is `loop_overhead`.
 
 Overlap efficiency is the time that the busiest stage needs for the groups that were learned from, divided by the time
@@ -165,8 +165,8 @@ def main() -> None:
             share,
             "at least 0.92",
             f"max_staleness {ASYNCHRONOUS}, balanced pools: {headline['workers']} rollout workers, "
-            f"{headline['judges']} judges, {headline['ranks']} ranks, {headline['groups']} groups of {simulated.GROUP}; "
-            f"{updates} updates in virtual time after {WARM_UP} of warm-up",
+            f"{headline['judges']} judges, {headline['ranks']} ranks, "
+            f"{headline['groups']} groups of {simulated.GROUP}; {updates} updates in virtual time after {WARM_UP} of warm-up",
         ),
         "mean_staleness": Figure(headline["mean_staleness"], "versions", None, "of the groups behind the headline"),
     }

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from benchmarks import results
-from benchmarks.chaos import finish, start
+from benchmarks.chaos import finish, running
 from benchmarks.results import Figure
 from benchmarks.saboteur import Saboteur
 
@@ -99,10 +99,11 @@ def main() -> None:
     root = Path(tempfile.mkdtemp(prefix="rc-grpo-memory-"))
     try:
         # So few tasks that the workers' cache of encoded tasks is full after some updates.
-        shape = (f"loop.updates={updates}", "loop.groups_per_update=3", "rollout.workers=1", "data.train.limit=60")
-        folder, process = start(root, "memory", *shape, "output.checkpoint_every=50", "loop.max_staleness=1")
-        at, memory = sample(folder, updates)
-        finish(process, folder)
+        size = (f"loop.updates={updates}", "loop.groups_per_update=3", "rollout.workers=1", "data.train.limit=60")
+        shape = (*size, "output.checkpoint_every=50", "loop.max_staleness=1")
+        with running(root, "memory", *shape) as (folder, process):
+            at, memory = sample(folder, updates)
+            finish(process, folder)
     finally:
         shutil.rmtree(root)
     draw(at, memory)

@@ -1,6 +1,6 @@
-"""The three services for virtual time: the real pools over actors that only wait, as long as a call was measured to take.
+"""The three services for virtual time: the real pools, over actors that wait as long as a call was measured to take.
 
-The figures are those of one H200; a docstring says of each that is not whence it comes.
+Measured on one H200, or reckoned where nothing was measured; then the docstring says from what.
 """
 
 import asyncio

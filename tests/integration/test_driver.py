@@ -119,6 +119,8 @@ def test_a_resumed_run_cannot_become_another_run(tmp_path: Path) -> None:
     (folder / "config.yaml").write_text(dump(load_config("pocket", ["name=before"])))
     config = resumed_config(folder, ("rollout.workers=3", "learner.call_deadline_s=7"))
     assert (config.name, config.rollout.workers, config.output.root) == ("moved", 3, tmp_path)
+    assert is_the_same_run(config)
+    assert not is_the_same_run(load_config("pocket", ["name=moved", f"output.root={tmp_path}", "seed=5"]))
     with pytest.raises(
         ConfigError, match=r"with another objective\.clip, rollout\.steps: it would not be the same run"
     ):
