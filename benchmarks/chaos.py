@@ -148,9 +148,14 @@ def recovery(root: Path) -> list[float]:
 def _recovered(saboteur: Saboteur) -> float:
     seen: list[tuple[float, int]] = []
 
+    def status() -> dict[str, Any]:
+        told = saboteur.status()
+        assert told, "the run has ended"
+        return told
+
     def pace() -> float:
         """Groups a second over the last window."""
-        groups = saboteur.status()["groups"]
+        groups = status()["groups"]
         now = time.monotonic()
         seen.append((now, groups["learned"] + groups["ready"]))
         window = [entry for entry in seen if entry[0] >= now - RECOVERY_WINDOW_S]
@@ -165,12 +170,12 @@ def _recovered(saboteur: Saboteur) -> float:
 
     paces(RECOVERY_WINDOW_S)
     before = statistics.median(paces(RECOVERY_WINDOW_S))
-    workers = len(saboteur.status()["workers"]["rollout"])
+    workers = len(status()["workers"]["rollout"])
     assert saboteur.kill("rollout") is not None
     killed = time.monotonic()
     seen.clear()
     while True:
-        rate, here = pace(), len(saboteur.status()["workers"]["rollout"])
+        rate, here = pace(), len(status()["workers"]["rollout"])
         elapsed = time.monotonic() - killed
         if here >= workers and rate >= RECOVERED * before and seen[-1][0] - seen[0][0] > 2.0:
             return elapsed

@@ -160,7 +160,7 @@ def main() -> None:
     finally:
         ray.shutdown()
     metadata, trajectories = paces["metadata"], paces["trajectories"]
-    setting = f"one judge, one rank; max_staleness {STALENESS}, {os.cpu_count()} cores shared by the driver, Ray and the stub actors"
+    setting = f"one judge, one rank; max_staleness {STALENESS}; everything on {os.cpu_count()} cores"
     figures = {
         "groups_per_second": Figure(
             metadata.groups_per_second,

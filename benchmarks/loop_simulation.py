@@ -166,7 +166,8 @@ def main() -> None:
             "at least 0.92",
             f"max_staleness {ASYNCHRONOUS}, balanced pools: {headline['workers']} rollout workers, "
             f"{headline['judges']} judges, {headline['ranks']} ranks, "
-            f"{headline['groups']} groups of {simulated.GROUP}; {updates} updates in virtual time after {WARM_UP} of warm-up",
+            f"{headline['groups']} groups of {simulated.GROUP}; "
+            f"{updates} updates in virtual time after {WARM_UP} of warm-up",
         ),
         "mean_staleness": Figure(headline["mean_staleness"], "versions", None, "of the groups behind the headline"),
     }

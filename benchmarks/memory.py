@@ -1,7 +1,7 @@
 """Host memory over 500 updates: every process of a run, sampled at each update; none may grow.
 
 What is sampled is anonymous resident memory (what a process has for itself; shared pages of the object store are not in
-it) and, for the object store, the resident shared memory of the raylet that owns it.
+it) and, for the object store, what Ray says that it holds.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import ray
 
 from benchmarks import results
 from benchmarks.chaos import finish, running
@@ -23,33 +24,24 @@ WARM_UP = 0.2
 """Share of the updates in which caches fill (encoded tasks, allocators); the slope is taken after it."""
 
 
-def resident(process: int, kind: str) -> float:
-    """Return a process' resident memory of one kind in MB, from /proc."""
-    for line in Path(f"/proc/{process}/status").read_text().splitlines():
-        if line.startswith(kind):
-            return float(line.split()[1]) / 1024
-    raise ValueError(f"process {process} says nothing of {kind}")
+def resident(process: int) -> float:
+    """Return the anonymous resident memory of a process in MB, from /proc."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon"))
 
 
-def processes(saboteur: Saboteur) -> dict[str, tuple[int, str]]:
-    """Return process and kind of memory of each part of the run."""
-    status = saboteur.status()
+def processes(saboteur: Saboteur) -> dict[str, int]:
+    """Return the process of each part of the run."""
+    status = saboteur.await_update(1)
+    assert status is not None
     names = [name for workers in status["workers"].values() for name in workers] + ["learner-0"]
-    found = {name: (saboteur.process_of(name), "RssAnon") for name in names}
-    raylet = next(
-        int(path.parent.name)
-        for path in Path("/proc").glob("[0-9]*/cmdline")
-        if b"raylet/raylet" in path.read_bytes() and _descends_from(int(path.parent.name), status["driver"])
-    )
-    return {"driver": (status["driver"], "RssAnon"), **found, "object store": (raylet, "RssShmem")}
+    return {"driver": status["driver"], **{name: saboteur.process_of(name) for name in names}}
 
 
-def _descends_from(process: int, ancestor: int) -> bool:
-    while process > 1:
-        if process == ancestor:
-            return True
-        process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-    return False
+def stored() -> float:
+    """Return what the object store holds, in MB."""
+    total, free = (amounts["object_store_memory"] for amounts in (ray.cluster_resources(), ray.available_resources()))
+    return (total - free) / 2**20
 
 
 def sample(folder: Path, updates: int) -> tuple[list[int], dict[str, list[float]]]:
@@ -57,13 +49,9 @@ def sample(folder: Path, updates: int) -> tuple[list[int], dict[str, list[float]
     at: list[int] = []
     memory: dict[str, list[float]] = {}
     with Saboteur(folder, seed=0) as saboteur:
-        saboteur.await_update(1)
         watched = processes(saboteur)
         while (status := saboteur.await_update(at[-1] + 1 if at else 1)) and status["update"] < updates:
-            try:
-                values = {name: resident(*where) for name, where in watched.items()}
-            except (OSError, ValueError):
-                break  # The run ends.
+            values = {name: resident(process) for name, process in watched.items()} | {"object store": stored()}
             at.append(status["update"])
             for name, value in values.items():
                 memory.setdefault(name, []).append(value)

@@ -48,23 +48,23 @@ class Saboteur:
         """Return the process number of one of the run's actors."""
         return int(ray.get(ray.get_actor(actor, self._home).describe.remote(), timeout=60)["pid"])
 
-    def status(self) -> dict[str, Any]:
-        """Return the run's status; empty once it has ended."""
+    def status(self) -> dict[str, Any] | None:
+        """Return the run's status, empty before it said anything; None once it has ended."""
         try:
             status: dict[str, Any] = ray.get(self._control.status.remote(), timeout=10)
             return status
         except (RayActorError, GetTimeoutError):
-            return {}
+            return None
 
-    def await_update(self, update: int) -> dict[str, Any]:
-        """Return the status when so many updates are made, or when the run has ended."""
-        while (status := self.status()).get("update", update) < update or (status and not status["workers"]["rollout"]):
+    def await_update(self, update: int) -> dict[str, Any] | None:
+        """Return the status when so many updates are made; None when the run has ended before."""
+        while (status := self.status()) is not None and status.get("update", -1) < update:
             time.sleep(_POLL_S)
         return status
 
     def kill(self, role: str | None = None) -> str | None:
         """Kill one worker of a pool, or of any; return its name, or None when it was gone already."""
-        workers = self.status().get("workers", {})
+        workers = (self.status() or {}).get("workers", {})
         names = sorted(name for pool, names in workers.items() if role in (None, pool) for name in names)
         if not names:
             return None
@@ -85,6 +85,6 @@ class Saboteur:
             stop: ends it.
         """
         while len(self.killed) < most and not stop.wait(self._random.uniform(*every_s)):
-            if not self.status():
+            if self.status() is None:
                 return
             self.kill()
