@@ -11,7 +11,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -73,15 +72,17 @@ def disturbed(
     root: Path, name: str, every_s: tuple[float, float], most: int, *overrides: str
 ) -> tuple[Path, list[str]]:
     """Run to the end while workers are killed; return the folder and who was killed."""
-    with running(root, name, *overrides) as (folder, process), Saboteur(folder, seed=1) as saboteur:
-        saboteur.await_update(1)
-        stop = threading.Event()
-        killer = threading.Thread(target=saboteur.rampage, args=(every_s, most, stop))
-        killer.start()
-        finish(process, folder)
-        stop.set()
-        killer.join()
-        return folder, saboteur.killed
+    log = root / f"{name}.killed"
+    with running(root, name, *overrides) as (folder, process):
+        command = [sys.executable, "-m", "benchmarks.saboteur", str(folder), str(log)]
+        command += ["--every", *map(str, every_s), "--most", str(most)]
+        saboteur = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            finish(process, folder)
+        finally:
+            saboteur.kill()
+            saboteur.wait()
+    return folder, log.read_text().split()
 
 
 def synchronous(root: Path, updates: int) -> dict[str, Any]:
@@ -192,9 +193,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     root = Path(tempfile.mkdtemp(prefix="rc-grpo-chaos-"))
     try:
         sync = synchronous(root, chosen.updates)
-        print(sync)
+        print(sync, flush=True)
         free = asynchronous(root, chosen.groups, staleness=2)
-        print(free)
+        print(free, flush=True)
         recovered = recovery(root)
     finally:
         shutil.rmtree(root)

@@ -67,7 +67,9 @@ class Load:
 
 
 METADATA = Load((12, 9, 4, 4), image_side=8, source_bytes=0, workers=4, groups=24, warm_up=10, updates=200)
-TRAJECTORIES = Load((12, 9, 1024, 64), image_side=512, source_bytes=400_000, workers=2, groups=8, warm_up=6, updates=40)
+TRAJECTORIES = Load(
+    (12, 9, 1024, 64), image_side=512, source_bytes=400_000, workers=2, groups=8, warm_up=6, updates=100
+)
 
 
 LOADS = {"metadata": METADATA, "trajectories": TRAJECTORIES}

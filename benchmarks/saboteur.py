@@ -1,9 +1,9 @@
 """Kills a run's actors from outside, as a machine would: kill -9, no word beforehand."""
 
+import argparse
 import os
 import random
 import signal
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ class Saboteur:
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
-        self.killed: list[str] = []
         self._random = random.Random(seed)
         deadline = time.monotonic() + _PATIENCE_S
         while (found := RunFolder(folder).whereabouts) is None:
@@ -73,18 +72,37 @@ class Saboteur:
             os.kill(self.process_of(victim), signal.SIGKILL)
         except (ValueError, RayActorError, GetTimeoutError, ProcessLookupError):
             return None
-        self.killed.append(victim)
         return victim
 
-    def rampage(self, every_s: tuple[float, float], most: int, stop: threading.Event) -> None:
+    def rampage(self, every_s: tuple[float, float], most: int, log: Path) -> None:
         """Kill one worker after another at random times, until the run ends or so many are killed.
 
         Args:
             every_s: shortest and longest pause between two kills, seconds.
             most: kills.
-            stop: ends it.
+            log: gets the victims' names, a line each.
         """
-        while len(self.killed) < most and not stop.wait(self._random.uniform(*every_s)):
-            if self.status() is None:
-                return
-            self.kill()
+        killed = 0
+        with log.open("w", buffering=1) as lines:
+            while killed < most and self.status() is not None:
+                time.sleep(self._random.uniform(*every_s))
+                if victim := self.kill():
+                    killed += 1
+                    lines.write(f"{victim}\n")
+
+
+def main() -> None:
+    """Go for a run's actors from its second update on. In a process of its own: Ray ends those whose cluster ends."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="of the run")
+    parser.add_argument("log", type=Path)
+    parser.add_argument("--every", type=float, nargs=2, default=(3.0, 8.0), metavar="SECONDS")
+    parser.add_argument("--most", type=int, default=10**9, help="kills")
+    chosen = parser.parse_args()
+    with Saboteur(chosen.folder, seed=1) as saboteur:
+        saboteur.await_update(1)
+        saboteur.rampage(tuple(chosen.every), chosen.most, chosen.log)
+
+
+if __name__ == "__main__":
+    main()
