@@ -29,7 +29,6 @@ from reward_service.factory import check_judge
 from reward_service.panel import JudgePanel
 from rollout_workers.pool import RolloutPool
 
-MEASURE_DEADLINE_S = 600.0
 TASKS_ON_A_SHEET = 10
 
 
@@ -118,7 +117,7 @@ async def _assess(
         if sheet is not None:
             scores = {policy: held_out.reward.tolist() for policy, (held_out, _) in results.items()}
             drawing = beholder.draw.remote(tasks[:TASKS_ON_A_SHEET], edits, scores, sheet.resolve())
-            await waits.within(MEASURE_DEADLINE_S, drawing, "the evaluation", f"{sheet} to be drawn")
+            await waits.within(config.output.record_deadline_s, drawing, "the evaluation", f"{sheet} to be drawn")
     finally:
         await judges.drain()
         rollouts.close()
