@@ -33,28 +33,34 @@ TASKS_ON_A_SHEET = 10
 
 
 class Beholder:
-    """Looks at edits where they are, so that the driver does not hold them. One process: its calls take turns."""
+    """Looks at edits where they are, so that the driver does not hold them. One process: its calls take turns.
+
+    Args:
+        deadline_s: edits must have been read by then.
+    """
+
+    def __init__(self, deadline_s: float) -> None:
+        self._deadline_s = deadline_s
 
     def measure(self, tasks: Sequence[EditTask], groups: Sequence[Any]) -> dict[str, float]:
         """Return the mean background metrics of one edit of each task."""
-        measured = [background_metrics(task, image) for task, image in zip(tasks, _edits(groups), strict=True)]
+        measured = [background_metrics(task, image) for task, image in zip(tasks, self._edits(groups), strict=True)]
         return {name: float(np.mean([values[name] for values in measured])) for name in measured[0]}
 
     def draw(
         self, tasks: Sequence[EditTask], groups: dict[str, Sequence[Any]], scores: dict[str, list[float]], path: Path
     ) -> None:
         """Draw source, mask, target and each policy's edit of some tasks."""
-        images = {policy: _edits(references) for policy, references in groups.items()}
+        images = {policy: self._edits(references) for policy, references in groups.items()}
         rows = [
             task_row(task, [(images[policy][index], f"{policy} {scores[policy][index]:.3f}") for policy in images])
             for index, task in enumerate(tasks)
         ]
         contact_sheet(rows).save(path)
 
-
-def _edits(groups: Sequence[Any]) -> list[Pixels]:
-    batches = ray.get(list(groups), timeout=MEASURE_DEADLINE_S)
-    return [CandidateGroup.from_arrow(batch).images[0] for batch in batches]
+    def _edits(self, groups: Sequence[Any]) -> list[Pixels]:
+        batches = ray.get(list(groups), timeout=self._deadline_s)
+        return [CandidateGroup.from_arrow(batch).images[0] for batch in batches]
 
 
 BeholderActor = ray.remote(Beholder)
@@ -98,7 +104,8 @@ async def _assess(
     waits = Waits()
     results: dict[str, tuple[HeldOut, dict[str, float]]] = {}
     edits: dict[str, list[Any]] = {}
-    beholder = BeholderActor.options(name="beholder", namespace=home, **beside_the_driver()).remote()
+    deadline = config.output.record_deadline_s
+    beholder = BeholderActor.options(name="beholder", namespace=home, **beside_the_driver()).remote(deadline)
     try:
         await asyncio.gather(rollouts.open(), judges.open())
         for number, (policy, weights) in enumerate(policies.items()):
@@ -109,15 +116,13 @@ async def _assess(
             with progress.phase(policy, len(tasks)) as advance:
                 held_out, scored = await evaluate(tasks, rollouts, judges, config.evaluation, config.seed, advance)
             measuring = beholder.measure.remote(list(tasks), [item.group for item in scored])
-            background = await waits.within(
-                MEASURE_DEADLINE_S, measuring, "the evaluation", f"the measures of {policy}"
-            )
+            background = await waits.within(deadline, measuring, "the evaluation", f"the measures of {policy}")
             results[policy] = held_out, background
             edits[policy] = [item.group for item in scored[:TASKS_ON_A_SHEET]]
         if sheet is not None:
             scores = {policy: held_out.reward.tolist() for policy, (held_out, _) in results.items()}
             drawing = beholder.draw.remote(tasks[:TASKS_ON_A_SHEET], edits, scores, sheet.resolve())
-            await waits.within(config.output.record_deadline_s, drawing, "the evaluation", f"{sheet} to be drawn")
+            await waits.within(deadline, drawing, "the evaluation", f"{sheet} to be drawn")
     finally:
         await judges.drain()
         rollouts.close()
