@@ -53,7 +53,9 @@ def test_a_run_leaves_everything_it_promises(synchronous: Finished) -> None:
     assert load(folder / "config.yaml").name == "one-worker"
     assert list((folder / "tensorboard").glob("events.*"))
     assert len(list((folder / "grids").glob("*.png"))) == 2
-    assert len(list((folder / "checkpoints").glob("update-*/manifest.json"))) == 2
+    checkpoints = sorted(path.parent.name for path in (folder / "checkpoints").glob("update-*/manifest.json"))
+    assert checkpoints == ["update-00000", "update-00001", "update-00002"]
+    assert len(list((folder / "policies").glob("*.safetensors"))) == 3
     assert synchronous.summary["heldout"]["tasks"] == 4
     table = read_experience(folder / "experience" / "update-00001.parquet")
     assert table.num_rows == 3 * 4
