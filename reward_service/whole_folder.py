@@ -10,6 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from rc_grpo.durable import sync
+
 log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 3600.0
@@ -63,9 +65,9 @@ def whole_folder(out: Path) -> Iterator[Path]:
     try:
         yield folder
         for path in [*folder.rglob("*"), folder]:
-            _sync(path)
+            sync(path)
         folder.rename(out)
-        _sync(out.parent)
+        sync(out.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -78,11 +80,3 @@ def _unfinished(out: Path) -> list[Path]:
 def _maker(out: Path) -> str:
     makers = [path.name.rpartition(".by-")[2] for path in _unfinished(out)]
     return f"process {makers[0]}" if makers else "another process"
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
