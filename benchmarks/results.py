@@ -29,9 +29,9 @@ class Figure:
     note: str | None = None
 
 
-def write(name: str, figures: Mapping[str, Figure], detail: Mapping[str, Any]) -> Path:
-    """Write ``results/NAME.json`` with the command that is running now."""
-    command = " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])
+def write(name: str, figures: Mapping[str, Figure], detail: Mapping[str, Any], *, module: str | None = None) -> Path:
+    """Write ``results/NAME.json`` with the command that is running now, that of ``module`` if it is named otherwise."""
+    command = " ".join(["python", "-m", module or f"benchmarks.{name}", *sys.argv[1:]])
     record = {"command": command} | provenance()
     record |= {"figures": {key: asdict(figure) for key, figure in figures.items()}, "detail": dict(detail)}
     path = FOLDER / f"{name}.json"

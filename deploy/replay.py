@@ -19,7 +19,7 @@ from rc_grpo.data import load_tasks
 from rc_grpo.data.experience import read_experience
 from rc_grpo.data.logged import LoggedGroup, read_groups
 from rc_grpo.data.policies import PolicyStore
-from rc_grpo.editor.kontext import load_editor
+from rc_grpo.editor.kontext import load_rollout_editor
 from rc_grpo.messages import CandidateGroup, Conditions, EditTask, VersionMismatchError
 from rollout_workers.rollout import prepare, roll_out
 
@@ -57,7 +57,7 @@ def replay(run: Path, group: str) -> ReplayReport:
     weights = PolicyStore(run / "policies").load(policy.number, policy.digest)
     task = _find_task(config, logged)
     torch.set_num_threads(config.rollout.threads)
-    editor = load_editor(config.editor, config.seed)
+    editor = load_rollout_editor(config.editor, config.rollout, config.seed)
     try:
         editor.adopt(policy, np.frombuffer(weights, dtype=np.uint8), worker=WHO)
     except VersionMismatchError as error:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from learner import distributed
+from learner import activations, distributed
 from learner.checkpoint import load_engine, save_engine
 from learner.update import GroupUpdate, Statistics
 from learner.work import GroupWork, RunShape
@@ -43,13 +44,15 @@ class LearnerRank:
         run: RunShape,
     ) -> None:
         torch.set_num_threads(config.threads)
-        # Backward through cuDNN's attention with gradient checkpointing was an illegal memory access on an H200.
-        torch.backends.cuda.enable_cudnn_sdp(False)
         self.rank = rank
         self._config = config
         self._objective = objective
         self._run = run
         self._denoiser = load_denoiser(editor, run.seed)
+        if editor.dtype == "bfloat16":
+            # The LoRA's float32 products at tensor-core rate, with more digits still than what they are added to.
+            torch.backends.cuda.matmul.allow_tf32 = True
+        activations.arrange(self._denoiser.transformer, config.activations, compiled=editor.compile)
         self._past: dict[int, dict[str, Tensor]] = {}
         self._updates = 0
         self._ema: dict[str, Tensor] | None = None
@@ -88,20 +91,22 @@ class LearnerRank:
         """
         started = time.perf_counter()
         metrics: dict[str, float] = {}
+        seconds: dict[str, float] = defaultdict(float)
         old_paths: list[Tensor | None] = [None] * len(work)
         for step in range(self._config.steps_per_rollout):
             statistics = Statistics()
             for index, item in enumerate(work):
-                old_paths[index] = self._accumulate(item, groups, old_paths[index], statistics)
-            self._engine.step()
-            self._average()
+                old_paths[index] = self._accumulate(item, groups, old_paths[index], statistics, seconds)
+            with self._timed("step", seconds):
+                self._engine.step()
+                self._average()
             prefix = "first_step" if step == 0 else "later_steps"
             metrics |= {f"{prefix}/{name}": value for name, value in statistics.result().items()}
         self._updates += 1
         metrics["grad_norm"] = float(self._engine.get_global_grad_norm() or 0.0)
         metrics["learning_rate"] = float(self._engine.get_lr()[0])
         metrics["seconds"] = time.perf_counter() - started
-        return metrics
+        return metrics | {f"seconds_{part}": value for part, value in seconds.items()}
 
     def publish(self) -> tuple[PolicyVersion | None, NDArray[np.uint8] | None]:
         """Return the current version and its safetensors bytes from rank 0, nothing from the others; all together."""
@@ -137,14 +142,36 @@ class LearnerRank:
         """Restore what `save` wrote; all together."""
         self._updates, self._ema = load_engine(self._engine, folder, tag)
 
-    def _accumulate(self, item: GroupWork, groups: int, old: Tensor | None, statistics: Statistics) -> Tensor:
-        batch, conditions = ray.get([item.group, item.conditions], timeout=self._config.call_deadline_s)
-        group = CandidateGroup.from_arrow(batch)
-        update = GroupUpdate(self._denoiser, group, conditions, item, self._objective, self._run.method)
-        path, old = self._paths(update, group, item.on_policy, old)
+    def _accumulate(
+        self, item: GroupWork, groups: int, old: Tensor | None, statistics: Statistics, seconds: dict[str, float]
+    ) -> Tensor:
+        with self._timed("fetch", seconds):
+            batch, conditions = ray.get([item.group, item.conditions], timeout=self._config.call_deadline_s)
+            group = CandidateGroup.from_arrow(batch)
+            update = GroupUpdate(
+                self._denoiser,
+                group,
+                conditions,
+                item,
+                self._objective,
+                self._run.method,
+                self._config.anchors_per_pass,
+            )
+        with self._timed("anchors", seconds):
+            path, old = self._paths(update, group, item.on_policy, old)
         scale = item.weight * self._world_size / groups  # DeepSpeed averages over ranks
-        update.backward(path, old, scale, self._engine.backward, statistics)
+        with self._timed("backward", seconds):
+            update.backward(path, old, scale, self._engine.backward, statistics)
         return old
+
+    @contextmanager
+    def _timed(self, part: str, seconds: dict[str, float]) -> Iterator[None]:
+        """Add how long a part took, its work on the device included."""
+        started = time.perf_counter()
+        yield
+        if self._denoiser.device.type == "cuda":
+            torch.cuda.synchronize(self._denoiser.device)
+        seconds[part] += time.perf_counter() - started
 
     def _paths(
         self, update: GroupUpdate, group: CandidateGroup, on_policy: bool, old: Tensor | None

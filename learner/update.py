@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,6 @@ from torch import Tensor
 from learner.work import GroupWork
 from rc_grpo.algorithm import adjoint, metric, objective, solver, surrogate
 from rc_grpo.config import ObjectiveConfig, Solver
-from rc_grpo.editor import lora
 from rc_grpo.editor.denoiser import KontextDenoiser
 from rc_grpo.editor.protocol import Velocity
 from rc_grpo.messages import CandidateGroup, Conditions
@@ -47,6 +47,7 @@ class GroupUpdate:
         work: what is asked for.
         config: the objective.
         method: the solver of rollout and learner.
+        anchors_per_pass: that go through the model together; None is all.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class GroupUpdate:
         work: GroupWork,
         config: ObjectiveConfig,
         method: Solver,
+        anchors_per_pass: int | None = None,
     ) -> None:
         if group.states is None:
             raise ValueError(f"the group of {group.task_id} came without its trajectory and cannot be learned from")
@@ -64,6 +66,7 @@ class GroupUpdate:
         self._denoiser = denoiser
         self._config = config
         self._method = method
+        self._passes = torch.arange(len(work.anchors)).split(anchors_per_pass or len(work.anchors))
         self._steps = work.steps
         self._sigmas = torch.tensor(group.sigmas)
         self._advantages = torch.tensor(work.advantages, device=device)
@@ -105,22 +108,24 @@ class GroupUpdate:
             path: the anchors under the weights now in the model, see `anchor_path`.
             old: the anchors under the weights that rolled out; equal to ``path`` on policy.
             scale: the group's share of the batch.
-            engine_backward: runs backward from a scalar to be minimised; called once for each trained step.
+            engine_backward: runs backward from a scalar to be minimised; called once a trained step and pass.
             statistics: receives the ratio's diagnostics.
         """
         gradients = self._state_gradients(path, old, scale, statistics)
-        penalised = _ReferencePenalty(
-            self._velocity, self._denoiser, self._config.reference_penalty * scale / len(self._steps)
-        )
-        shared: dict[str, Any] = {
-            "method": self._method,
-            "backprop": lambda scalar: engine_backward(penalised.take() - scalar),
-            "on_step": lambda n, recomputed: self._compare(n, recomputed, path, statistics),
-        }
-        if self._config.anchor_path == "chain":
-            adjoint.backward(penalised, path, self._sigmas, gradients, **shared)
-        else:
-            adjoint.step_backward(penalised, self.stored, self._sigmas, gradients, self._steps, **shared)
+        share = scale / len(self._steps) / path.shape[1]
+        penalised = _ReferencePenalty(self._velocity, self._denoiser, self._config.reference_penalty * share)
+        for chosen in self._passes:
+            states = path[:, chosen]
+            shared: dict[str, Any] = {
+                "method": self._method,
+                "backprop": lambda scalar: engine_backward(penalised.take() - scalar),
+                "on_step": partial(self._compare, states=states, statistics=statistics),
+            }
+            if self._config.anchor_path == "chain":
+                adjoint.backward(penalised, states, self._sigmas, gradients[:, chosen], **shared)
+            else:
+                stored = self.stored[:, chosen]
+                adjoint.step_backward(penalised, stored, self._sigmas, gradients[:, chosen], self._steps, **shared)
 
     def _state_gradients(self, path: Tensor, old: Tensor, scale: float, statistics: Statistics) -> Tensor:
         """Return dJ/dxbar at every trained state, by autograd on the policy alone; 0 elsewhere."""
@@ -144,15 +149,15 @@ class GroupUpdate:
                 statistics.mean(f"clip_fraction_{region}", clipped)
         return gradients
 
-    def _compare(self, n: int, recomputed: Tensor, path: Tensor, statistics: Statistics) -> None:
+    def _compare(self, n: int, recomputed: Tensor, states: Tensor, statistics: Statistics) -> None:
         """Log how far the recomputed step lands from the path: zero but for kernels, unless the weights differ."""
-        ratio = surrogate.log_ratio(self._candidates[n + 1], recomputed, path[n + 1], self._weights)
+        ratio = surrogate.log_ratio(self._candidates[n + 1], recomputed, states[n + 1], self._weights)
         statistics.maximum("recomputed_max_abs_log_ratio", ratio.abs().max())
-        statistics.maximum("recomputed_max_deviation", (recomputed - path[n + 1]).abs().max())
+        statistics.maximum("recomputed_max_deviation", (recomputed - states[n + 1]).abs().max())
 
 
 class _ReferencePenalty:
-    """A velocity that also collects its mean squared distance to the base model's, when that is penalised."""
+    """A velocity that also collects its mean squared distance to the base model's, a sum over anchors, if penalised."""
 
     def __init__(self, velocity: Velocity, denoiser: KontextDenoiser, weight: float) -> None:
         self._velocity = velocity
@@ -163,9 +168,9 @@ class _ReferencePenalty:
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         value = self._velocity(x, sigma)
         if self._weight > 0:
-            with torch.no_grad(), lora.disabled(self._denoiser.transformer):
+            with torch.no_grad(), self._denoiser.policy.disabled():
                 base = self._velocity(x.detach(), sigma)
-            self._collected.append(self._weight * (value - base).square().mean())
+            self._collected.append(self._weight * len(x) * (value - base).square().mean())
         return value
 
     def take(self) -> Tensor | float:

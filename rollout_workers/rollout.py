@@ -2,7 +2,7 @@
 
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -55,11 +55,15 @@ def prepare(editor: FlowEditor, task: EditTask, config: RolloutConfig) -> Prepar
     )
 
 
-def background_drift(images: NDArray[np.uint8], prepared: PreparedTask) -> NDArray[np.float32]:
+def background_drift(
+    images: NDArray[np.uint8], prepared: PreparedTask, device: torch.device | None = None
+) -> NDArray[np.float32]:
     """Return each image's RMS difference to the source outside the mask ``[G]``, in 0..1; 0 where all is inside."""
-    change = (images.astype(np.float32) - prepared.source) / 255
-    total = max(float(prepared.outside.sum()), 1e-9) * images.shape[-1]
-    return np.sqrt((np.square(change) * prepared.outside[..., None]).sum(axis=(1, 2, 3)) / total)
+    source, outside = (torch.from_numpy(np.array(array)).to(device) for array in (prepared.source, prepared.outside))
+    change = (torch.from_numpy(images).to(device).float() - source) / 255
+    total = outside.sum().clamp(min=1e-9) * images.shape[-1]
+    mean_square = (change.square() * outside[..., None]).sum(dim=(1, 2, 3)) / total
+    return np.asarray(mean_square.sqrt().cpu().numpy())
 
 
 def initial_noise(shape: tuple[int, int], mask: Tensor, seeds: RolloutSeeds, config: RolloutConfig) -> Tensor:
@@ -103,7 +107,7 @@ def roll_out(
         The group; states float32 as the solver left them.
     """
     conditions, mask = prepared.conditions, prepared.mask
-    started = time.perf_counter()
+    started = finished(editor.device)
     noise = initial_noise(editor.latent_shape(conditions), mask, seeds, config).to(editor.device)
     sigmas = editor.sigmas(steps or config.steps, conditions)
     record = config.acd.enabled and keep_states
@@ -111,19 +115,27 @@ def roll_out(
     counted = text if config.acd.text_tokens == "valid" else torch.ones_like(text)
     with editor.recording(config.acd.layers, mask, counted) if record else nullcontext() as recorder:
         states = solver.integrate(editor.velocity(conditions), noise, sigmas, config.solver)
-    integrated = time.perf_counter()
+    integrated = finished(editor.device)
     images = editor.decode(states[-1], conditions)
-    decoded = time.perf_counter()
-    return CandidateGroup(
+    decoded = finished(editor.device)
+    group = CandidateGroup(
         task_id=task_id,
         seeds=seeds,
         policy=policy,
         sigmas=sigmas.numpy(),
         token_mask=mask.numpy(),
         images=images,
-        background_drift=background_drift(images, prepared),
+        background_drift=background_drift(images, prepared, editor.device),
         states=states.transpose(0, 1).contiguous().cpu().numpy() if keep_states else None,
         acd=recorder.density.cpu().numpy() if recorder is not None else None,
         worker=worker,
-        seconds={"integrate": integrated - started, "decode": decoded - integrated},
     )
+    seconds = {"integrate": integrated - started, "decode": decoded - integrated}
+    return replace(group, seconds=seconds | {"collect": finished(editor.device) - decoded})
+
+
+def finished(device: torch.device) -> float:
+    """Return the time in seconds at which everything asked of the device so far is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,6 +1,7 @@
 """The rollout actor: an editor that knows which policy version it holds, and works only while it can prove it."""
 
 import os
+import time
 from collections import OrderedDict
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from rc_grpo.config import EditorConfig, RolloutConfig
 from rc_grpo.editor import lora
-from rc_grpo.editor.kontext import load_editor
+from rc_grpo.editor.kontext import load_rollout_editor
 from rc_grpo.messages import (
     Conditions,
     EditTask,
@@ -22,7 +23,7 @@ from rc_grpo.messages import (
     VersionMismatchError,
     VersionProof,
 )
-from rollout_workers.rollout import PreparedTask, prepare, roll_out
+from rollout_workers.rollout import PreparedTask, finished, prepare, roll_out
 
 CACHE_BYTES = 2**30
 """Of prepared tasks a worker keeps: some 100 tasks of FLUX.1 Kontext at 512 pixels, ten thousand pocket tasks."""
@@ -35,7 +36,7 @@ class RolloutWorker:
         torch.set_num_threads(rollout.threads)
         self.name = name
         self._config = rollout
-        self._editor = load_editor(editor, seed)
+        self._editor = load_rollout_editor(editor, rollout, seed)
         self._policy: PolicyVersion | None = None
         self._prepared: OrderedDict[str, PreparedTask] = OrderedDict()
         self._prepared_bytes = 0
@@ -61,7 +62,7 @@ class RolloutWorker:
         """
         if self._policy is not None:
             raise VersionMismatchError(f"{self.name} holds {self._policy}, not the untrained policy")
-        weights = lora.state(self._editor.transformer)
+        weights = lora.copied(self._editor.policy.weights())
         version = PolicyVersion(0, lora.digest(weights), lora.count_modules(weights), lora.is_identity(weights))
         return version, np.frombuffer(lora.serialise(weights), dtype=np.uint8)
 
@@ -84,7 +85,9 @@ class RolloutWorker:
             raise VersionMismatchError(
                 f"{self.name} holds {self._policy}, the rollout of {task.task_id} is for {version}"
             )
+        started = time.perf_counter()
         prepared = self._prepare(task)
+        encoded = finished(self._editor.device)
         group = roll_out(
             self._editor,
             task.task_id,
@@ -96,9 +99,11 @@ class RolloutWorker:
             keep_states=keep_states,
             worker=self.name,
         )
+        rolled_out = time.perf_counter()
+        batch = group.to_arrow()
+        seconds = {"encode": encoded - started} | dict(group.seconds) | {"ship": time.perf_counter() - rolled_out}
         drift = tuple(group.background_drift.tolist())
-        receipt = RolloutReceipt(task.task_id, version, self.name, drift, group.seconds)
-        return receipt, group.to_arrow(), prepared.conditions
+        return RolloutReceipt(task.task_id, version, self.name, drift, seconds), batch, prepared.conditions
 
     def _prepare(self, task: EditTask) -> PreparedTask:
         if task.task_id in self._prepared:

@@ -10,7 +10,8 @@ import torch
 from diffusers import FluxTransformer2DModel
 
 from rc_grpo.config import EditorConfig, LoraSettings
-from rc_grpo.editor.denoiser import KontextDenoiser
+from rc_grpo.editor.denoiser import KontextDenoiser, PolicyMaker
+from rc_grpo.editor.policy import AdapterPolicy
 from rc_grpo.messages import Conditions
 from rc_grpo.seeds import normal
 
@@ -19,7 +20,12 @@ torch.set_num_threads(1)
 TINY = EditorConfig(model="tiny", dtype="float32", device="cpu", lora=LoraSettings(rank=4, alpha=8))
 
 
-def tiny_denoiser(config: EditorConfig = TINY, seed: int = 0) -> KontextDenoiser:
+def tiny_denoiser(
+    config: EditorConfig = TINY,
+    seed: int = 0,
+    policy: PolicyMaker = AdapterPolicy,
+    dtype: torch.dtype = torch.float32,
+) -> KontextDenoiser:
     """A FLUX.1 Kontext of two double and two single blocks with random weights."""
     torch.manual_seed(0)
     transformer = FluxTransformer2DModel(
@@ -33,7 +39,7 @@ def tiny_denoiser(config: EditorConfig = TINY, seed: int = 0) -> KontextDenoiser
         axes_dims_rope=(4, 6, 6),
         guidance_embeds=True,
     )
-    return KontextDenoiser(transformer, config, token=16, seed=seed)
+    return KontextDenoiser(transformer.to(dtype), config, token=16, seed=seed, policy=policy)
 
 
 def tiny_conditions(height: int = 48, width: int = 64, text_tokens: int = 6) -> Conditions:

@@ -68,7 +68,7 @@ def concentration(mass: Tensor, mask: Tensor, text_valid: Tensor | None) -> Tens
     does. That the mean runs over the prompt's real tokens and not its padding is our reading; None counts every text
     token.
 
-    Reads the masks' values, hence waits for their device: call it after the forward pass, not inside a layer.
+    Reads the masks' values, hence waits for their device: inside a model, take `token_weights` beforehand.
 
     Args:
         mass: ``[B, H, L]`` of `mass_in_mask`.
@@ -89,21 +89,41 @@ def concentration(mass: Tensor, mask: Tensor, text_valid: Tensor | None) -> Tens
             "one layer of one forward pass"
         )
     batch, _, length = mass.shape
+    counted = torch.ones(batch, length, dtype=torch.bool) if text_valid is None else text_valid
     inside = as_boolean(mask, (batch, mask.shape[1]))
-    sizes = inside.sum(dim=1)
+    weights = token_weights(inside, as_boolean(counted, (batch, length), "text_valid")).to(mass)
+    # Where a token does not count its mass may be anything, NaN included.
+    return torch.where(weights > 0, mass.mean(dim=1) * weights, 0.0).sum(dim=1)
+
+
+def token_weights(mask: Tensor, text_valid: Tensor) -> Tensor:
+    """Return what each text token's head-averaged mass weighs in the concentration.
+
+    ::
+
+        w_v = (N / |m|) / (number of counted tokens)    at tokens that count, 0 elsewhere
+        ACD = sum over v of w_v * mean over h of p_M(h, v)
+
+    Args:
+        mask: token mask ``[B, N]``, boolean or 0/1, with at least one token in each row.
+        text_valid: which text tokens count, ``[B, L]``, boolean or 0/1, with at least one token in each row.
+
+    Returns:
+        ``[B, L]`` float64 on the device of `text_valid`.
+
+    Raises:
+        ValueError: on masks that are not binary, an empty mask, or a prompt without a token.
+    """
+    inside = as_boolean(mask, (len(mask), mask.shape[1]))
+    counted = as_boolean(text_valid, (len(mask), text_valid.shape[1]), "text_valid")
+    sizes, counts = inside.sum(dim=1), counted.sum(dim=1)
     if bool((sizes == 0).any()):
         empty = (sizes == 0).nonzero().flatten().tolist()
         raise ValueError(
             f"mask is empty in rows {empty}: density in a region of no size is undefined; refuse such tasks"
         )
-    per_token = mass.mean(dim=1)
-    if text_valid is None:
-        average = per_token.mean(dim=1)
-    else:
-        counted = as_boolean(text_valid, (batch, length), "text_valid").to(mass.device)
-        counts = counted.sum(dim=1)
-        if bool((counts == 0).any()):
-            empty = (counts == 0).nonzero().flatten().tolist()
-            raise ValueError(f"text_valid counts no token in rows {empty}: pass None to count padding too")
-        average = torch.where(counted, per_token, 0.0).sum(dim=1) / counts
-    return average * (mask.shape[1] / sizes.to(device=mass.device, dtype=mass.dtype))
+    if bool((counts == 0).any()):
+        empty = (counts == 0).nonzero().flatten().tolist()
+        raise ValueError(f"text_valid counts no token in rows {empty}: pass None to count padding too")
+    density = mask.shape[1] / sizes.to(counted.device, torch.float64)
+    return counted.double() * (density / counts)[:, None]

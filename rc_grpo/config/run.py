@@ -34,7 +34,8 @@ class EditorConfig(Strict):
 
     model: str = Field(
         "black-forest-labs/FLUX.1-Kontext-dev",
-        description="a diffusers folder, a hub id, or `pocket` for the editor that comes with the package",
+        description="a diffusers folder, a hub id, `pocket` for the editor that comes with the package, or `full-size` "
+        "for FLUX.1 Kontext's architecture with random weights, to measure on",
     )
     revision: str | None = Field(None, description="hub revision; name one, so that a run can be repeated")
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -44,7 +45,9 @@ class EditorConfig(Strict):
     text_tokens: PositiveInt = Field(
         512, description="T5 slots; padding is attended, so the length is part of the policy"
     )
-    gradient_checkpointing: bool = Field(False, description="recompute blocks in the backward pass (learner only)")
+    compile: bool = Field(
+        False, description="compile the transformer's blocks, in rollouts and in the learner: worth its minute on a GPU"
+    )
     lora: LoraSettings = LoraSettings()
 
 
@@ -78,6 +81,12 @@ class RolloutConfig(PoolConfig):
     alpha_base: Fraction = 0.01
     mask: MaskConfig = MaskConfig()
     acd: AcdConfig = AcdConfig()
+    fp8: bool = Field(
+        False, description="multiply in float8: faster, less exact; needs objective.old_path `recompute` and a GPU"
+    )
+    offload_encoders: bool = Field(
+        False, description="keep text encoders in host memory while they have nothing to do (FLUX.1: 9 GiB)"
+    )
 
 
 class ObjectiveConfig(Strict):
@@ -114,6 +123,14 @@ class LearnerConfig(Strict):
     zero_stage: Literal[0, 1, 2, 3] = 1
     threads: PositiveInt = 1
     resources: Resources = Resources()
+    activations: Literal["store", "selective", "recompute"] = Field(
+        "store",
+        description="what the backward pass finds in memory: every block's activations, those of attention alone "
+        "(the rest is recomputed), or none but the blocks' inputs",
+    )
+    anchors_per_pass: PositiveInt | None = Field(
+        None, description="anchors of a group that go through the model together; none is all of them"
+    )
     learning_rate: PositiveFloat = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(1e-4, ge=0)
@@ -250,6 +267,11 @@ class RunConfig(Strict):
         if self.objective.old_path == "recompute" and self.learner.zero_stage == 3:
             raise ValueError(
                 "objective.old_path `recompute` swaps LoRA weights in place, which ZeRO 3 shards; use zero_stage <= 2"
+            )
+        if self.rollout.fp8 and self.objective.old_path != "recompute" and self.loop.learn:
+            raise ValueError(
+                "rollout.fp8 with objective.old_path `stored` would compare the learner's anchors with float8 ones; "
+                "set objective.old_path=recompute"
             )
         if not self.loop.learn and self.loop.feed is not None:
             raise ValueError("loop.feed is for learning; it does not go with loop.learn = false")

@@ -1,52 +1,150 @@
-"""The attention concentration recorder: watches chosen joint-attention layers while the model runs (Eq. 16-18).
+"""FLUX's joint attention with what reinforcement learning needs of it: recordings, and gradients that are right.
 
-It listens with hooks on the normalised queries and keys and repeats only the rotary embedding of the rows it needs, so
-that the model's own computation is untouched -- its outputs are the same bits with and without a recorder -- and a
-model without a recorder carries nothing of it.
+`JointAttention` takes the place of diffusers' attention processor in every block and computes the same bits. It adds
+
+- the attention concentration (Eq. 16-18) where one is asked for, from the queries and keys that the layer has anyway,
+  as an output of the compiled block: nothing leaves the graph, and the host waits for nothing;
+- a dense gradient for the attention kernel. cuDNN's backward pass (PyTorch 2.11, cuDNN 9.19) reads the gradient of its
+  output as if it lay densely in memory. A single block concatenates that output with its MLP's, so the gradient is a
+  slice of a wider one: the result is noise, NaN or an illegal memory access, without a word.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers import FluxTransformer2DModel
+from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.models.transformers.transformer_flux import FluxAttention
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from rc_grpo.algorithm.attention_density import concentration, mass_in_mask
+from rc_grpo.algorithm.attention_density import mass_in_mask, token_weights
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Measures one layer's attention concentration.
+
+    Attributes:
+        mask: ``[1, N]`` bool, the edit region among the target's tokens.
+        weights: ``[L]`` float32 of the text tokens, see `rc_grpo.algorithm.attention_density.token_weights`.
+    """
+
+    mask: Tensor
+    weights: Tensor
+
+    def __call__(self, query: Tensor, key: Tensor) -> Tensor:
+        """Return the concentration ``[B]`` float32 from the joint queries and keys ``[B, S, H, D]``, rotated."""
+        if torch.is_grad_enabled():
+            raise RuntimeError("attention is recorded without gradients only: under checkpointing it would count twice")
+        text, image = len(self.weights), self.mask.shape[1]
+        mass = mass_in_mask(
+            query[:, :text].transpose(1, 2),
+            key[:, text : text + image].transpose(1, 2),
+            self.mask.expand(len(query), -1),
+        )
+        return (mass.mean(dim=1).float() * self.weights).sum(dim=-1)
+
+
+class JointAttention:
+    """Attention processor of FLUX's double and single blocks; joint order ``[text | target | reference]``."""
+
+    _attention_backend = None
+    _parallel_config = None
+
+    def __init__(self, probe: Probe | None = None) -> None:
+        self.probe = probe
+        self.concentration: Tensor | None = None
+        """What the probe found at the last call."""
+
+    def __call__(
+        self,
+        attn: FluxAttention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Attend; a double block's text comes apart from its image and goes back apart."""
+        joint = _heads(attn, hidden_states, (attn.to_q, attn.to_k, attn.to_v), (attn.norm_q, attn.norm_k))
+        if encoder_hidden_states is not None:
+            projections = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
+            text = _heads(attn, encoder_hidden_states, projections, (attn.norm_added_q, attn.norm_added_k))
+            joint = [torch.cat(parts, dim=1) for parts in zip(text, joint, strict=True)]
+        query, key, value = joint
+        query = apply_rotary_emb(query, image_rotary_emb, sequence_dim=1)
+        key = apply_rotary_emb(key, image_rotary_emb, sequence_dim=1)
+        if self.probe is not None:
+            self.concentration = self.probe(query, key)
+        mixed = dispatch_attention_fn(
+            query,
+            key,
+            value,
+            attn_mask=attention_mask,
+            backend=self._attention_backend,
+            parallel_config=self._parallel_config,
+        )
+        mixed = dense_gradient(mixed.flatten(2, 3))
+        if encoder_hidden_states is None:
+            return mixed
+        length = encoder_hidden_states.shape[1]
+        return attn.to_out[0](mixed[:, length:].contiguous()), attn.to_add_out(mixed[:, :length].contiguous())
+
+
+def _heads(
+    attn: FluxAttention, x: Tensor, projections: tuple[nn.Module, ...], norms: tuple[nn.Module, nn.Module]
+) -> list[Tensor]:
+    """Project ``[B, S, width]`` to query, key and value ``[B, S, H, D]``, the first two normalised."""
+    query, key, value = (project(x).unflatten(-1, (-1, attn.head_dim)) for project in projections)
+    return [norms[0](query), norms[1](key), value]
+
+
+class _DenseGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].contiguous()
+
+
+def dense_gradient(x: Tensor) -> Tensor:
+    """Return ``x``; its gradient will lie densely in memory, in the order of its axes."""
+    return _DenseGradient.apply(x)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def install(transformer: FluxTransformer2DModel) -> None:
+    """Put `JointAttention` into every block."""
+    for block in _blocks(transformer):
+        block.attn.set_processor(JointAttention())
 
 
 class AttentionRecorder:
-    """Collects the attention concentration density of every recorded layer at every velocity call."""
+    """Collects the concentration of every recorded layer at every velocity call."""
 
-    def __init__(self, layers: int, token_mask: Tensor, text_counted: Tensor) -> None:
-        self._mask = token_mask
-        self._text_counted = text_counted
-        self._values: list[list[Tensor]] = [[] for _ in range(layers)]
+    def __init__(self, processors: list[JointAttention]) -> None:
+        self._processors = processors
+        self._calls: list[Tensor] = []
 
     @property
     def density(self) -> Tensor:
         """The densities so far, ``[B, layers, T]`` float32, T velocity calls."""
-        return torch.stack([torch.stack(steps, dim=-1) for steps in self._values], dim=1)
+        return torch.stack(self._calls, dim=-1)
 
-    def observe(self, layer: int, text_queries: Tensor, image_keys: Tensor) -> None:
-        """Add one layer's density of one call.
+    def collect(self, *_: object) -> None:
+        """Keep what the layers measured in the call that just ended; a forward hook of the model."""
+        self._calls.append(torch.stack([_taken(processor) for processor in self._processors], dim=1))
 
-        Args:
-            layer: index among the recorded layers.
-            text_queries: ``[B, L, H, D]``, after rotary embedding.
-            image_keys: ``[B, N, H, D]`` of the *target* tokens, after rotary embedding.
-        """
-        if torch.is_grad_enabled():
-            raise RuntimeError("attention is recorded without gradients only: under checkpointing it would count twice")
-        batch = text_queries.shape[0]
-        mask = self._mask.to(text_queries.device).expand(batch, -1)
-        counted = self._text_counted.to(text_queries.device).expand(batch, -1)
-        mass = mass_in_mask(text_queries.transpose(1, 2), image_keys.transpose(1, 2), mask)
-        self._values[layer].append(concentration(mass, mask, counted).float())
+
+def _taken(processor: JointAttention) -> Tensor:
+    if processor.concentration is None:
+        raise RuntimeError("a recorded layer did not run: its attention processor was replaced inside the context")
+    value, processor.concentration = processor.concentration, None
+    return value
 
 
 @contextmanager
@@ -56,63 +154,33 @@ def recording(
     """Record ``layers`` (counted over double, then single blocks) of a FLUX transformer inside the context.
 
     Args:
-        transformer: the model.
+        transformer: the model, prepared by `install`.
         layers: joint-attention layers; FLUX.1 has 19 + 38.
         token_mask: ``[N]`` bool, the edit region.
         text_counted: ``[L]`` bool over all text slots, True at the text tokens that count.
 
     Raises:
-        ValueError: a layer index does not exist.
+        ValueError: a layer index does not exist, or a mask is empty.
     """
-    blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+    blocks = _blocks(transformer)
     for layer in layers:
         if not 0 <= layer < len(blocks):
             raise ValueError(f"rollout.acd.layers names layer {layer}; this model has layers 0..{len(blocks) - 1}")
-    recorder = AttentionRecorder(len(layers), token_mask, text_counted)
-    text = slice(0, len(text_counted))
-    target = slice(text.stop, text.stop + len(token_mask))
-    handles: list[RemovableHandle] = []
+    weights = token_weights(token_mask[None], text_counted[None])[0]
+    probe = Probe(token_mask[None].to(transformer.device), weights.to(transformer.device, torch.float32))
+    attentions = [blocks[layer].attn for layer in layers]
+    before = [attention.processor for attention in attentions]
+    recorder = AttentionRecorder([JointAttention(probe) for _ in layers])
+    handle = transformer.register_forward_hook(recorder.collect)
     try:
-        for index, layer in enumerate(layers):
-            handles += _listen(blocks[layer].attn, recorder, index, text, target)
+        for attention, processor in zip(attentions, recorder._processors, strict=True):
+            attention.set_processor(processor)
         yield recorder
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
+        for attention, processor in zip(attentions, before, strict=True):
+            attention.set_processor(processor)
 
 
-def _listen(
-    attention: FluxAttention, recorder: AttentionRecorder, layer: int, text: slice, target: slice
-) -> list[RemovableHandle]:
-    """Hook one FLUX attention; ``text`` and ``target`` are ranges of the joint sequence [text | target | reference]."""
-    is_double = attention.added_kv_proj_dim is not None
-    if is_double:  # text and image run in streams of their own, each starting at 0
-        query_norm, query_rows, key_rows = attention.norm_added_q, text, slice(0, target.stop - target.start)
-    else:
-        query_norm, query_rows, key_rows = attention.norm_q, text, target
-    seen: dict[str, Any] = {}
-
-    def keep_rotary(_module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
-        seen["rotary"] = kwargs["image_rotary_emb"]
-
-    def keep_queries(_module: nn.Module, _args: Any, output: Tensor) -> None:
-        seen["queries"] = output[:, query_rows]
-
-    def keep_keys(_module: nn.Module, _args: Any, output: Tensor) -> None:
-        seen["keys"] = output[:, key_rows]
-
-    def observe(_module: nn.Module, _args: Any, _output: Any) -> None:
-        cosine, sine = seen["rotary"]
-        recorder.observe(
-            layer,
-            apply_rotary_emb(seen["queries"], (cosine[text], sine[text]), sequence_dim=1),
-            apply_rotary_emb(seen["keys"], (cosine[target], sine[target]), sequence_dim=1),
-        )
-        seen.clear()
-
-    return [
-        attention.register_forward_pre_hook(keep_rotary, with_kwargs=True),
-        query_norm.register_forward_hook(keep_queries),
-        attention.norm_k.register_forward_hook(keep_keys),
-        attention.register_forward_hook(observe),
-    ]
+def _blocks(transformer: FluxTransformer2DModel) -> list[Any]:
+    return [*transformer.transformer_blocks, *transformer.single_transformer_blocks]

@@ -1,5 +1,8 @@
 """Images and words to conditions, latents to images: the frozen ends of FLUX.1 Kontext, run once a task."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from diffusers import FluxKontextPipeline
@@ -11,6 +14,9 @@ from rc_grpo.editor.geometry import editing_size, resize_image
 from rc_grpo.images import Pixels, decode_rgb
 from rc_grpo.messages import Conditions, EditTask
 
+PIXELS_AT_ONCE = 2**22
+"""That the VAE decodes together: more is no faster, and a group at 1024 pixels would take 30 GiB."""
+
 
 class KontextCodec:
     """Text encoders and VAE of a Kontext pipeline.
@@ -18,12 +24,18 @@ class KontextCodec:
     Args:
         pipeline: with tokenizers, text encoders and VAE; its transformer is not used.
         config: the editor's configuration.
+        offload: keep the text encoders in host memory while they have nothing to do.
     """
 
-    def __init__(self, pipeline: FluxKontextPipeline, config: EditorConfig) -> None:
+    def __init__(self, pipeline: FluxKontextPipeline, config: EditorConfig, *, offload: bool = False) -> None:
         self._pipeline = pipeline
         self._config = config
+        self._offload = offload
         self.token = int(pipeline.vae_scale_factor * 2)
+        if pipeline.vae.device.type == "cuda":
+            pipeline.vae.to(memory_format=torch.channels_last)
+        if offload:
+            self._move_text_encoders(torch.device("cpu"))
 
     def encode(self, task: EditTask) -> Conditions:
         """Encode a task's source image and instruction, at the size it is edited at."""
@@ -38,9 +50,10 @@ class KontextCodec:
         """
         pipeline, config = self._pipeline, self._config
         text_valid = self._text_valid(instruction)
-        prompt, pooled, _ = pipeline.encode_prompt(
-            prompt=instruction, prompt_2=None, max_sequence_length=config.text_tokens
-        )
+        with self._text_encoders_at_work():
+            prompt, pooled, _ = pipeline.encode_prompt(
+                prompt=instruction, prompt_2=None, device=pipeline.vae.device, max_sequence_length=config.text_tokens
+            )
         height, width = editing_size(source.shape[0], source.shape[1], config.resolution, self.token)
         pixels = torch.from_numpy(resize_image(source, height, width).copy()).permute(2, 0, 1)[None]
         image = (pixels.float() / 127.5 - 1).to(pipeline.vae.device, pipeline.vae.dtype)
@@ -59,10 +72,28 @@ class KontextCodec:
         """Decode packed latents ``[B, N, C]`` into images ``[B, H, W, 3]`` uint8."""
         pipeline, vae = self._pipeline, self._pipeline.vae
         unpacked = pipeline._unpack_latents(latents, conditions.height, conditions.width, pipeline.vae_scale_factor)
-        unpacked = unpacked / vae.config.scaling_factor + vae.config.shift_factor
-        decoded = vae.decode(unpacked.to(vae.device, vae.dtype), return_dict=False)[0]
-        pixels = ((decoded.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-        return np.asarray(pixels.permute(0, 2, 3, 1).cpu().numpy())
+        unpacked = (unpacked / vae.config.scaling_factor + vae.config.shift_factor).to(vae.device, vae.dtype)
+        at_once = max(1, PIXELS_AT_ONCE // (conditions.height * conditions.width))
+        parts = []
+        for part in unpacked.split(at_once):
+            decoded = vae.decode(part, return_dict=False)[0]
+            parts.append(((decoded.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8))
+        return np.asarray(torch.cat(parts).permute(0, 2, 3, 1).contiguous().cpu().numpy())
+
+    @contextmanager
+    def _text_encoders_at_work(self) -> Iterator[None]:
+        if not self._offload:
+            yield
+            return
+        self._move_text_encoders(self._pipeline.vae.device)
+        try:
+            yield
+        finally:
+            self._move_text_encoders(torch.device("cpu"))
+
+    def _move_text_encoders(self, device: torch.device) -> None:
+        self._pipeline.text_encoder.to(device)
+        self._pipeline.text_encoder_2.to(device)
 
     def _text_valid(self, instruction: str) -> NDArray[np.bool_]:
         slots = self._config.text_tokens

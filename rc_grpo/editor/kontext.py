@@ -12,9 +12,12 @@ from diffusers import AutoencoderKL, FluxKontextPipeline, FluxTransformer2DModel
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rc_grpo.config import AcdConfig, EditorConfig
+from rc_grpo.config import AcdConfig, EditorConfig, RolloutConfig
+from rc_grpo.editor import compiling, fp8, full_size
 from rc_grpo.editor.codec import KontextCodec
-from rc_grpo.editor.denoiser import KontextDenoiser
+from rc_grpo.editor.denoiser import KontextDenoiser, PolicyMaker
+from rc_grpo.editor.merged import MergedPolicy
+from rc_grpo.editor.policy import AdapterPolicy
 from rc_grpo.images import Pixels
 from rc_grpo.messages import Conditions, EditTask
 from rc_grpo.pocket import MODEL_PATH
@@ -26,9 +29,14 @@ class KontextEditor(KontextDenoiser):
     """Denoiser and codec in one object: what a rollout worker holds."""
 
     def __init__(
-        self, transformer: FluxTransformer2DModel, codec: KontextCodec, config: EditorConfig, seed: int
+        self,
+        transformer: FluxTransformer2DModel,
+        codec: KontextCodec,
+        config: EditorConfig,
+        seed: int,
+        policy: PolicyMaker = AdapterPolicy,
     ) -> None:
-        super().__init__(transformer, config, codec.token, seed)
+        super().__init__(transformer, config, codec.token, seed, policy)
         self._codec = codec
 
     def encode(self, task: EditTask) -> Conditions:
@@ -72,23 +80,45 @@ def load_denoiser(config: EditorConfig, seed: int) -> KontextDenoiser:
     Raises:
         ModelNotFoundError: there is no such folder or hub id, or no access to it.
     """
-    with _naming_the_model(config):
-        vae = AutoencoderKL.load_config(model_source(config), subfolder="vae", revision=config.revision)
-        transformer = _load_transformer(config)
-    token = 2 ** len(vae["block_out_channels"])
-    return KontextDenoiser(transformer, config, token, seed)
+    if config.model == full_size.NAME:
+        token = full_size.TOKEN
+    else:
+        with _naming_the_model(config):
+            vae = AutoencoderKL.load_config(model_source(config), subfolder="vae", revision=config.revision)
+        token = 2 ** len(vae["block_out_channels"])
+    return KontextDenoiser(_load_transformer(config), config, token, seed)
 
 
 def load_editor(config: EditorConfig, seed: int) -> KontextEditor:
-    """Load the whole editor, with its LoRA attached.
+    """Load the whole editor, with its LoRA attached as adapters that can train.
 
     Raises:
         ModelNotFoundError: there is no such folder or hub id, or no access to it.
     """
-    with _naming_the_model(config):
-        transformer = _load_transformer(config)
-    pipeline = load_pipeline(config, transformer=None)
-    return KontextEditor(transformer, KontextCodec(pipeline, config), config, seed)
+    codec = KontextCodec(load_pipeline(config, transformer=None), config)
+    return KontextEditor(_load_transformer(config), codec, config, seed)
+
+
+def load_rollout_editor(config: EditorConfig, rollout: RolloutConfig, seed: int) -> KontextEditor:
+    """Load the whole editor as a rollout wants it: LoRA merged into the weights, blocks compiled if so configured.
+
+    Args:
+        config: the editor.
+        rollout: whether projections multiply in float8, and text encoders wait in host memory.
+        seed: of the run.
+
+    Raises:
+        ModelNotFoundError: there is no such folder or hub id, or no access to it.
+        ValueError: float8 is asked for where there is none.
+    """
+    transformer = _load_transformer(config)
+    if rollout.fp8:
+        fp8.quantise(transformer)
+    codec = KontextCodec(load_pipeline(config, transformer=None), config, offload=rollout.offload_encoders)
+    editor = KontextEditor(transformer, codec, config, seed, MergedPolicy)
+    if config.compile:
+        compiling.compile_blocks(transformer)
+    return editor
 
 
 def load_pipeline(config: EditorConfig, **components: Any) -> FluxKontextPipeline:
@@ -97,6 +127,8 @@ def load_pipeline(config: EditorConfig, **components: Any) -> FluxKontextPipelin
     Raises:
         ModelNotFoundError: there is no such folder or hub id, or no access to it.
     """
+    if config.model == full_size.NAME:
+        return full_size.build_pipeline(resolve_device(config), _dtype(config), **components)
     with _naming_the_model(config):
         return FluxKontextPipeline.from_pretrained(
             model_source(config), revision=config.revision, dtype=_dtype(config), **components
@@ -104,9 +136,12 @@ def load_pipeline(config: EditorConfig, **components: Any) -> FluxKontextPipelin
 
 
 def _load_transformer(config: EditorConfig) -> FluxTransformer2DModel:
-    transformer = FluxTransformer2DModel.from_pretrained(
-        model_source(config), subfolder="transformer", revision=config.revision, dtype=_dtype(config)
-    )
+    if config.model == full_size.NAME:
+        return full_size.build_transformer(resolve_device(config), _dtype(config))
+    with _naming_the_model(config):
+        transformer = FluxTransformer2DModel.from_pretrained(
+            model_source(config), subfolder="transformer", revision=config.revision, dtype=_dtype(config)
+        )
     return transformer.to(resolve_device(config))
 
 
@@ -124,7 +159,7 @@ def _naming_the_model(config: EditorConfig) -> Iterator[None]:
     except OSError as error:
         raise ModelNotFoundError(
             f"editor.model {config.model!r} cannot be loaded: it must be a diffusers folder, a hub id you may read "
-            f"(HF_TOKEN set, licence accepted), or {POCKET!r}. {error}"
+            f"(HF_TOKEN set, licence accepted), {POCKET!r}, or {full_size.NAME!r}. {error}"
         ) from error
 
 
@@ -135,10 +170,13 @@ def check_model(editor: EditorConfig, acd: AcdConfig) -> None:
         ModelNotFoundError: it is not there.
         ValueError: a layer is not.
     """
-    with _naming_the_model(editor):
-        config = FluxTransformer2DModel.load_config(
-            model_source(editor), subfolder="transformer", revision=editor.revision
-        )
+    if editor.model == full_size.NAME:
+        config = full_size.TRANSFORMER
+    else:
+        with _naming_the_model(editor):
+            config = FluxTransformer2DModel.load_config(
+                model_source(editor), subfolder="transformer", revision=editor.revision
+            )
     layers = config["num_layers"] + config["num_single_layers"]
     beyond = [layer for layer in acd.layers if not 0 <= layer < layers]
     if acd.enabled and (beyond or not acd.layers):

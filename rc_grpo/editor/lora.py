@@ -42,8 +42,6 @@ def expected_modules(transformer: FluxTransformer2DModel, targets: tuple[str, ..
 def attach(transformer: FluxTransformer2DModel, settings: LoraSettings, seed: int) -> int:
     """Freeze the transformer and wrap its projections with a float32 LoRA whose product is zero.
 
-    A is drawn from counter-based seeds, so that version 0 is the same weights on every rank and worker.
-
     Returns:
         The number of wrapped modules.
 
@@ -62,13 +60,49 @@ def attach(transformer: FluxTransformer2DModel, settings: LoraSettings, seed: in
             f"LoRA wrapped {wrapped} modules where this transformer has {expected} for {list(settings.targets)}; "
             "check editor.lora.targets against the names of its attention projections"
         )
-    for name, parameter in parameters(transformer).items():
+    own = parameters(transformer)
+    for parameter in own.values():
         parameter.data = parameter.data.float()
-        if ".lora_A." in name:
-            generator = torch.Generator().manual_seed(derive(seed, "lora", name))
-            bound = parameter.shape[1] ** -0.5
-            parameter.data.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
+    for name in targets(transformer, settings.targets):
+        pair = {key: own[key] for key in (f"{name}.lora_A.weight", f"{name}.lora_B.weight")}
+        first, second = pair.values()
+        copy_into(pair, initial(name, (second.shape[0], first.shape[1]), settings.rank, seed))
     return wrapped
+
+
+def targets(transformer: FluxTransformer2DModel, names: tuple[str, ...]) -> dict[str, nn.Module]:
+    """Return the projections that ``names`` match as PEFT matches them, by their full name.
+
+    Raises:
+        ValueError: another number than the architecture has.
+    """
+    found = {
+        name: module
+        for name, module in transformer.named_modules()
+        if any(name == target or name.endswith(f".{target}") for target in names)
+    }
+    expected = expected_modules(transformer, names)
+    if len(found) != expected:
+        raise ValueError(
+            f"{len(found)} modules match {list(names)} where this transformer has {expected} of them; "
+            "check editor.lora.targets against the names of its attention projections"
+        )
+    return found
+
+
+def initial(name: str, shape: tuple[int, int], rank: int, seed: int) -> dict[str, Tensor]:
+    """Return the first LoRA weights of a projection ``[out, in]``, float32 on the CPU by canonical name.
+
+    A is drawn from counter-based seeds, so that version 0 is the same weights on every rank and worker; B is zero.
+    """
+    out, width = shape
+    key = f"{name}.lora_A.weight"
+    generator = torch.Generator().manual_seed(derive(seed, "lora", key))
+    bound = width**-0.5
+    return {
+        key: torch.empty(rank, width).uniform_(-bound, bound, generator=generator),
+        f"{name}.lora_B.weight": torch.zeros(out, rank),
+    }
 
 
 def parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:
@@ -84,10 +118,12 @@ def parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:
 
 def state(transformer: nn.Module) -> dict[str, Tensor]:
     """Return a copy of the LoRA weights, float32 on the CPU, in canonical order."""
-    return {
-        name: parameter.detach().to("cpu", torch.float32, copy=True)
-        for name, parameter in parameters(transformer).items()
-    }
+    return copied(parameters(transformer))
+
+
+def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a copy of weights, float32 on the CPU."""
+    return {name: tensor.detach().to("cpu", torch.float32, copy=True) for name, tensor in weights.items()}
 
 
 def digest(weights: Mapping[str, Tensor]) -> str:
@@ -127,7 +163,6 @@ def deserialise(data: bytes) -> dict[str, Tensor]:
         raise VersionMismatchError(f"{len(data)} bytes of LoRA weights cannot be read: {error}") from error
 
 
-@torch.no_grad()
 def load(transformer: nn.Module, weights: Mapping[str, Tensor]) -> int:
     """Copy weights into the model's LoRA, all of them or none.
 
@@ -138,6 +173,17 @@ def load(transformer: nn.Module, weights: Mapping[str, Tensor]) -> int:
         VersionMismatchError: names or shapes differ from the model's.
     """
     own = parameters(transformer)
+    copy_into(own, weights)
+    return count_modules(own)
+
+
+@torch.no_grad()
+def copy_into(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Copy weights into tensors of the same names and shapes, all of them or none.
+
+    Raises:
+        VersionMismatchError: names or shapes differ.
+    """
     if own.keys() != weights.keys():
         missing, foreign = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
         raise VersionMismatchError(
@@ -151,7 +197,6 @@ def load(transformer: nn.Module, weights: Mapping[str, Tensor]) -> int:
             )
     for name, parameter in own.items():
         parameter.copy_(weights[name])
-    return count_modules(own)
 
 
 @contextmanager

@@ -110,7 +110,7 @@ def test_overlapped_training_keeps_the_staleness_bound(tmp_path: Path) -> None:
     run = train_short(
         tmp_path,
         "overlapped",
-        "editor.gradient_checkpointing=true",
+        "learner.activations=recompute",
         "loop.max_staleness=2",
         "loop.updates=5",
         "rollout.workers=3",

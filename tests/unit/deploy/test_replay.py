@@ -19,7 +19,7 @@ from rc_grpo.data import DataError
 from rc_grpo.data.experience import Level, ScoredCandidates, write_experience
 from rc_grpo.data.policies import PolicyAlteredError, PolicyNotKeptError, PolicyStore
 from rc_grpo.editor import lora
-from rc_grpo.editor.kontext import load_editor
+from rc_grpo.editor.kontext import load_rollout_editor
 from rc_grpo.messages import CandidateGroup, GroupScores, PolicyVersion, RolloutSeeds
 from rc_grpo.pocket.world import PocketWorld
 from rollout_workers.rollout import prepare, roll_out
@@ -35,11 +35,9 @@ Written = tuple[ScoredCandidates, bytes]
 @pytest.fixture(scope="module")
 def written() -> Written:
     """A group as a worker makes it under a trained policy, and the policy's bytes."""
-    editor = load_editor(CONFIG.editor, CONFIG.seed)
+    editor = load_rollout_editor(CONFIG.editor, CONFIG.rollout, CONFIG.seed)
     torch.manual_seed(1)
-    weights = {
-        name: tensor + 0.05 * torch.randn_like(tensor) for name, tensor in lora.state(editor.transformer).items()
-    }
+    weights = {name: tensor + 0.05 * torch.randn_like(tensor) for name, tensor in editor.policy.weights().items()}
     data = lora.serialise(weights)
     version = PolicyVersion(11, lora.digest(weights), lora.count_modules(weights), lora.is_identity(weights))
     editor.adopt(version, np.frombuffer(data, dtype=np.uint8), worker="rollout-1")

@@ -1,8 +1,10 @@
 import pytest
 import torch
 from diffusers.models.embeddings import apply_rotary_emb
+from diffusers.models.transformers.transformer_flux import FluxAttnProcessor
 
 from rc_grpo.algorithm.solver import integrate
+from rc_grpo.editor.attention import dense_gradient
 from rc_grpo.editor.denoiser import KontextDenoiser
 from rc_grpo.messages import Conditions
 from rc_grpo.seeds import normal
@@ -54,20 +56,21 @@ def test_the_recorded_density_is_that_of_the_models_own_attention(
 ) -> None:
     """Recomputed by hand from the queries and keys that the attention really used, rotary embedding included."""
     seen: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-    processor = denoiser.transformer.single_transformer_blocks[0].attn.processor
     text = len(conditions.text_valid)
     target = slice(text, text + start.shape[1])
 
-    def spy(attn: torch.nn.Module, hidden: torch.Tensor, *rest: object, **named: object) -> torch.Tensor:
-        rotary = rest[2] if len(rest) > 2 else named["image_rotary_emb"]
+    def spy(attn: torch.nn.Module, _args: object, inputs: dict[str, torch.Tensor]) -> None:
         query, key = (
-            apply_rotary_emb(norm(projection(hidden).unflatten(-1, (attn.heads, -1))), rotary, sequence_dim=1)
+            apply_rotary_emb(
+                norm(projection(inputs["hidden_states"]).unflatten(-1, (attn.heads, -1))),
+                inputs["image_rotary_emb"],
+                sequence_dim=1,
+            )
             for norm, projection in ((attn.norm_q, attn.to_q), (attn.norm_k, attn.to_k))
         )
         seen[0] = query[:, :text], key[:, target]
-        return processor(attn, hidden, *rest, **named)
 
-    denoiser.transformer.single_transformer_blocks[0].attn.processor = spy
+    denoiser.transformer.single_transformer_blocks[0].attn.register_forward_pre_hook(spy, with_kwargs=True)
     counted = torch.from_numpy(conditions.text_valid) if valid_only else torch.ones(text, dtype=torch.bool)
     with denoiser.recording((2,), mask, counted) as recorder:
         denoiser.velocity(conditions)(start, 1.0)
@@ -85,6 +88,26 @@ def test_a_full_mask_gives_one_everywhere(
     with denoiser.recording(LAYERS, torch.ones_like(mask), torch.from_numpy(conditions.text_valid)) as recorder:
         denoiser.velocity(conditions)(start, 1.0)
     torch.testing.assert_close(recorder.density, torch.ones_like(recorder.density))
+
+
+@torch.no_grad()
+def test_the_processor_gives_the_bits_of_diffusers_own(
+    denoiser: KontextDenoiser, conditions: Conditions, start: torch.Tensor
+) -> None:
+    ours = denoiser.velocity(conditions)(start, 0.5)
+    denoiser.transformer.set_attn_processor(FluxAttnProcessor())
+    assert torch.equal(denoiser.velocity(conditions)(start, 0.5), ours)
+
+
+def test_the_gradient_that_reaches_the_attention_kernel_is_dense() -> None:
+    """cuDNN's backward pass reads a gradient that is a slice of a wider one as if it were not."""
+    received: list[torch.Tensor] = []
+    x = torch.randn(2, 5, 8, requires_grad=True)
+    attended = x * 1.0
+    attended.register_hook(received.append)
+    torch.cat([dense_gradient(attended), torch.zeros(2, 5, 24)], dim=2).square().sum().backward()
+    assert received[0].is_contiguous()
+    torch.testing.assert_close(x.grad, 2 * x.detach())
 
 
 def test_recording_under_gradients_is_refused(

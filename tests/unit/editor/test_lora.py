@@ -67,7 +67,7 @@ def test_an_adopted_version_is_proved_by_count_digest_and_canary(
     version = version_of(trained)
     proof = denoiser.adopt(version, packed(trained), worker="rollout-3")
     assert (proof.worker, proof.version, proof.digest) == ("rollout-3", 1, version.digest)
-    assert proof.modules == denoiser.modules == 22
+    assert proof.modules == denoiser.policy.modules == 22
     assert proof.canary_shift > 0
 
 

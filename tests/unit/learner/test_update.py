@@ -67,11 +67,13 @@ def gradients(
     old: Callable[[torch.Tensor], torch.Tensor] = lambda path: path,
     method: str = "euler",
     scale: float = 1.0,
+    anchors_per_pass: int | None = None,
 ) -> tuple[torch.Tensor, dict[str, float]]:
     parameters = list(lora.parameters(policy.transformer).values())
     for parameter in parameters:
         parameter.grad = None
-    update, statistics = GroupUpdate(policy, group, conditions, work, config, method), Statistics()  # type: ignore[arg-type]
+    update = GroupUpdate(policy, group, conditions, work, config, method, anchors_per_pass)  # type: ignore[arg-type]
+    statistics = Statistics()
     update.backward(update.stored, old(update.stored), scale, torch.Tensor.backward, statistics)
     return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]), statistics.result()
 
@@ -196,6 +198,20 @@ def test_the_reference_penalty_pulls_towards_the_base_model(policy: KontextDenoi
             for parameter in parameters.values():
                 parameter -= 1.0 * parameter.grad
     assert distance() < 0.9 * before
+
+
+@pytest.mark.parametrize("path", ["chain", "step"])
+def test_anchors_through_the_model_one_by_one_or_together_give_one_gradient(
+    policy: KontextDenoiser, conditions: Conditions, path: str
+) -> None:
+    group = make_group(policy, conditions)
+    config = ObjectiveConfig(anchor_path=path, reference_penalty=0.3)  # type: ignore[arg-type]
+    work = work_for(anchors=(1, 2, 3))
+    together, _ = gradients(policy, group, conditions, config, work)
+    for at_once in (1, 2):
+        apart, statistics = gradients(policy, group, conditions, config, work, anchors_per_pass=at_once)
+        torch.testing.assert_close(apart, together, rtol=1e-4, atol=1e-7)
+        assert statistics["recomputed_max_deviation"] < 1e-5
 
 
 def test_a_group_without_its_trajectory_is_refused(policy: KontextDenoiser, conditions: Conditions) -> None:

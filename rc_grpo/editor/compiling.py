@@ -1,0 +1,22 @@
+"""Regional compilation: one graph for each kind of block, shared by all blocks of that kind."""
+
+import torch
+from diffusers import FluxTransformer2DModel
+
+GRAPHS = 64
+"""Graphs that one kind of block may have: one for each image size and batch, with and without recording."""
+
+
+def allow_graphs() -> None:
+    """Let blocks be compiled for as many shapes as a data set has; beyond its limit PyTorch runs eager code."""
+    torch._dynamo.config.recompile_limit = GRAPHS
+    torch._dynamo.config.accumulated_recompile_limit = 8 * GRAPHS
+
+
+def compile_blocks(transformer: FluxTransformer2DModel) -> None:
+    """Compile the blocks for the shapes they meet, each shape once; nothing happens before the first call.
+
+    Shapes are constants: dynamic ones are slower, and broke inductor when a batch changed under gradients.
+    """
+    allow_graphs()
+    transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)

@@ -1,0 +1,83 @@
+"""FLUX.1 Kontext's architecture with random weights: what to measure on where the real weights are not at hand.
+
+A forward pass costs what it costs with the real ones, and building the model on a GPU takes a second. ``editor.model:
+full-size`` names it. Its edits are noise.
+"""
+
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
+
+from rc_grpo.pocket import MODEL_PATH
+
+NAME = "full-size"
+TOKEN = 16
+"""Side of a token in pixels."""
+
+TRANSFORMER = {"guidance_embeds": True, "num_layers": 19, "num_single_layers": 38}
+"""What `check_model` reads; everything else of FLUX.1 is diffusers' default."""
+
+_VAE = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "latent_channels": 16,
+    "scaling_factor": 0.3611,
+    "shift_factor": 0.1159,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
+_CLIP = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "projection_dim": 768,
+}
+_T5 = {
+    "d_model": 4096,
+    "d_ff": 10240,
+    "d_kv": 64,
+    "num_heads": 64,
+    "num_layers": 24,
+    "feed_forward_proj": "gated-gelu",
+}
+
+
+def build_transformer(device: torch.device, dtype: torch.dtype, **changes: Any) -> FluxTransformer2DModel:
+    """Build the 12-billion-parameter transformer on a device; the same weights every time there.
+
+    Args:
+        device: where; ``meta`` builds shapes alone.
+        dtype: of the weights.
+        changes: to the architecture, such as ``num_layers``.
+    """
+    return _built(lambda: FluxTransformer2DModel(**TRANSFORMER | changes), device, dtype)
+
+
+def build_pipeline(device: torch.device, dtype: torch.dtype, **components: Any) -> FluxKontextPipeline:
+    """Build text encoders and VAE; tokenizers are the pocket editor's. A component given is taken as it is."""
+    tokenizers = {
+        "tokenizer": CLIPTokenizer.from_pretrained(MODEL_PATH, subfolder="tokenizer"),
+        "tokenizer_2": T5TokenizerFast.from_pretrained(MODEL_PATH, subfolder="tokenizer_2"),
+    }
+    built = {
+        "vae": _built(lambda: AutoencoderKL(**_VAE), device, dtype),
+        "text_encoder": _built(lambda: CLIPTextModel(CLIPTextConfig(**_CLIP)), device, dtype),
+        "text_encoder_2": _built(lambda: T5EncoderModel(T5Config(**_T5)), device, dtype),
+    }
+    return FluxKontextPipeline(scheduler=FlowMatchEulerDiscreteScheduler(), **tokenizers | built | components)
+
+
+def _built(make: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    before = torch.get_default_dtype()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.device(device):
+        torch.manual_seed(0)
+        torch.set_default_dtype(dtype)
+        try:
+            return make().eval().requires_grad_(False)
+        finally:
+            torch.set_default_dtype(before)

@@ -1,0 +1,104 @@
+"""LoRA merged into the weights: a rollout then costs what the base model costs.
+
+Every version is merged into a pristine copy of the base weights, so nothing drifts, and A, B, A gives A's bits again.
+The merged weights stay where they were in memory: a compiled or captured forward pass goes on with them as it is.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol, cast
+
+import torch
+from diffusers import FluxTransformer2DModel
+from torch import Tensor
+
+from rc_grpo.config import LoraSettings
+from rc_grpo.editor import lora
+from rc_grpo.editor.rounding import round_stochastically
+from rc_grpo.seeds import derive
+
+
+class Projection(Protocol):
+    """A linear layer as far as merging goes; a quantised one has a ``scale`` ``[out, 1]`` as well."""
+
+    weight: Tensor
+
+
+class MergedPolicy:
+    """LoRA weights that act through the projections' own weights. For rollouts: nothing here trains.
+
+    Rounding is stochastic, from seeds that are functions of the weights' digest (see `round_stochastically`).
+
+    Args:
+        transformer: is frozen; its projections are ``nn.Linear`` or `rc_grpo.editor.fp8.Fp8Linear`.
+        settings: rank, scale and targets.
+        seed: of the first weights, which are those of `rc_grpo.editor.lora.attach`.
+
+    Raises:
+        ValueError: another number of projections than the architecture has fits the targets.
+    """
+
+    def __init__(self, transformer: FluxTransformer2DModel, settings: LoraSettings, seed: int) -> None:
+        transformer.requires_grad_(False)
+        self._projections = cast(dict[str, Projection], lora.targets(transformer, settings.targets))
+        self._scale = settings.alpha / settings.rank
+        self._pristine = {name: module.weight.detach().clone() for name, module in self._projections.items()}
+        first: dict[str, Tensor] = {}
+        for name, pristine in self._pristine.items():
+            out, width = pristine.shape
+            for key, tensor in lora.initial(name, (out, width), settings.rank, seed).items():
+                first[key] = tensor.to(pristine.device)
+        self._weights = dict(sorted(first.items()))
+        self.modules = len(self._projections)
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Return the LoRA weights that were merged last."""
+        return self._weights
+
+    @torch.no_grad()
+    def load(self, weights: Mapping[str, Tensor]) -> int:
+        """Merge other weights: ``round(pristine + scale * B A)`` in every projection."""
+        lora.copy_into(self._weights, weights)
+        self._merge()
+        return self.modules
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Put the pristine weights back inside the context."""
+        for name, module in self._projections.items():
+            module.weight.copy_(self._pristine[name])
+        try:
+            yield
+        finally:
+            self._merge()
+
+    @torch.no_grad()
+    def arrived(self) -> float:
+        """Return the share of the LoRA's change that the merged weights carry, in the direction of that change.
+
+        1 is all of it; the rest was lost to rounding. NaN where there is no change.
+        """
+        along = of = torch.zeros((), dtype=torch.float64)
+        for name, module in self._projections.items():
+            change = self._change(name)
+            moved = (module.weight.float() - self._pristine[name].float()) * _unit(module)
+            along = along + (moved * change).sum().double().cpu()
+            of = of + change.square().sum().double().cpu()
+        return float(along / of)
+
+    @torch.no_grad()
+    def _merge(self) -> None:
+        digest = lora.digest(self._weights)
+        for name, module in self._projections.items():
+            weight = module.weight
+            merged = self._pristine[name].float() + self._change(name) / _unit(module)
+            generator = torch.Generator(weight.device).manual_seed(derive("merge", digest, name))
+            weight.copy_(round_stochastically(merged, weight.dtype, generator))
+
+    def _change(self, name: str) -> Tensor:
+        return self._scale * (self._weights[f"{name}.lora_B.weight"] @ self._weights[f"{name}.lora_A.weight"])
+
+
+def _unit(module: Projection) -> Tensor | float:
+    """Return what a stored weight of 1 stands for, by row."""
+    return getattr(module, "scale", 1.0)

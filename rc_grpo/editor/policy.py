@@ -1,0 +1,60 @@
+"""How a transformer holds the LoRA weights that are its policy: as PEFT adapters that train, or merged to run fast."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from diffusers import FluxTransformer2DModel
+from torch import Tensor
+
+from rc_grpo.config import LoraSettings
+from rc_grpo.editor import lora
+
+
+class Policy(Protocol):
+    """The trained weights inside a model."""
+
+    modules: int
+    """Number of modules that the weights are bound to."""
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Return the float32 weights themselves, where they are, in canonical order."""
+        ...
+
+    def load(self, weights: Mapping[str, Tensor]) -> int:
+        """Replace all weights or none, and return the number of modules.
+
+        Raises:
+            rc_grpo.messages.VersionMismatchError: names or shapes differ from the model's.
+        """
+        ...
+
+    def disabled(self) -> AbstractContextManager[None]:
+        """Run the base model inside the context."""
+        ...
+
+
+class AdapterPolicy:
+    """PEFT's LoRA layers around the projections: what the learner trains.
+
+    Args:
+        transformer: gets the layers, and is frozen otherwise.
+        settings: rank, scale and targets.
+        seed: of the first weights.
+    """
+
+    def __init__(self, transformer: FluxTransformer2DModel, settings: LoraSettings, seed: int) -> None:
+        self._transformer = transformer
+        self.modules = lora.attach(transformer, settings, seed)
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Return the trained parameters."""
+        return lora.parameters(self._transformer)
+
+    def load(self, weights: Mapping[str, Tensor]) -> int:
+        """Copy weights into the layers."""
+        return lora.load(self._transformer, weights)
+
+    def disabled(self) -> AbstractContextManager[None]:
+        """Switch the layers off inside the context."""
+        return lora.disabled(self._transformer)

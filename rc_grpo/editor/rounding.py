@@ -1,0 +1,34 @@
+"""Rounding to a narrow format that keeps what is smaller than the format's grid, in the mean."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def round_stochastically(x: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    """Round to one of the two neighbours in ``dtype``, to the upper one as often as ``x`` is close to it.
+
+    A LoRA's first updates are far below the spacing of bfloat16 numbers (let alone float8): rounded to the nearest,
+    base weight plus LoRA is the base weight again, and a rollout under the new policy is one under the old. Rounded
+    this way the expected weight is exact, and what is already on the grid stays what it is.
+
+    Args:
+        x: float32.
+        dtype: a format of fewer bits, such as ``torch.bfloat16`` or ``torch.float8_e4m3fn``; float32 gives `x` back.
+        generator: on the device of `x`; the same state gives the same bits.
+
+    Returns:
+        Shape of `x`, in ``dtype``; beyond its range, its largest number.
+    """
+    if dtype == x.dtype:
+        return x
+    info = torch.finfo(dtype)
+    mantissa_bits, smallest = round(-math.log2(info.eps)), round(math.log2(info.smallest_normal))
+    exponent = (torch.frexp(x).exponent - 1).clamp(min=smallest)
+    # Powers of two are made of their bits, because a power function is exact on no device for sure.
+    spacing = ((exponent - mantissa_bits + 127).clamp(min=1) << 23).view(torch.float32)
+    units = x / spacing
+    lower = units.floor()
+    up = torch.rand(x.shape, device=x.device, generator=generator) < units - lower
+    return ((lower + up) * spacing).clamp(info.min, info.max).to(dtype)

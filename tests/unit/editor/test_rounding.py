@@ -1,0 +1,56 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rc_grpo.editor.rounding import round_stochastically
+
+NARROW = [torch.bfloat16, torch.float8_e4m3fn]
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+def test_what_is_on_the_grid_stays_what_it_is(dtype: torch.dtype) -> None:
+    x = torch.randn(4096, generator=seeded()).to(dtype).float()
+    for seed in range(5):
+        assert torch.equal(round_stochastically(x, dtype, seeded(seed)).float(), x)
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+@given(value=st.floats(-400, 400, width=32, allow_subnormal=False))
+def test_the_result_is_one_of_the_two_neighbours(dtype: torch.dtype, value: float) -> None:
+    x = torch.full((256,), value)
+    rounded = round_stochastically(x, dtype, seeded()).float()
+    nearest = x.to(dtype).float()
+    assert len(rounded.unique()) <= 2
+    assert rounded.min() <= value <= rounded.max() or len(rounded.unique()) == 1
+    # The spacing at a value is at most twice its distance to the nearest neighbour plus the nearest's own spacing.
+    info = torch.finfo(dtype)
+    spacing = max(abs(value), info.smallest_normal) * info.eps
+    assert (rounded - nearest).abs().max() <= 1.01 * spacing
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+def test_a_change_below_the_grid_arrives_in_the_mean(dtype: torch.dtype) -> None:
+    base = torch.full((200_000,), 1.0)
+    change = torch.finfo(dtype).eps / 20
+    assert torch.equal((base + change).to(dtype), base.to(dtype))
+    rounded = round_stochastically(base + change, dtype, seeded()).float()
+    assert float((rounded - base).mean()) == pytest.approx(change, rel=0.1)
+
+
+def test_the_same_generator_state_gives_the_same_bits_and_another_gives_others() -> None:
+    x = torch.randn(1000, generator=seeded())
+    first, again = (round_stochastically(x, torch.bfloat16, seeded(3)) for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, round_stochastically(x, torch.bfloat16, seeded(4)))
+
+
+def test_float32_is_left_alone_and_what_is_beyond_the_range_is_held_at_its_end() -> None:
+    x = torch.randn(10)
+    assert round_stochastically(x, torch.float32, seeded()) is x
+    held = round_stochastically(torch.tensor([1e4, -1e4]), torch.float8_e4m3fn, seeded())
+    assert held.float().tolist() == [448.0, -448.0]
