@@ -33,7 +33,7 @@ from benchmarks.results import Figure, write
 from rc_grpo.algorithm import metric, solver
 from rc_grpo.algorithm.perturbation import candidate_noise
 from rc_grpo.config import AcdConfig, RolloutConfig
-from rc_grpo.editor import compiling, fp8, full_size
+from rc_grpo.editor import compiling, full_size, rollout_blocks
 from rc_grpo.editor.denoiser import KontextDenoiser
 from rc_grpo.editor.merged import MergedPolicy
 from rc_grpo.seeds import normal
@@ -114,8 +114,8 @@ def main() -> None:
 def _denoiser(*, eager: bool = False, in_fp8: bool = False) -> KontextDenoiser:
     """The policy as a rollout worker holds it, or the model as diffusers runs it."""
     transformer = stock_transformer()
-    if in_fp8:
-        fp8.quantise(transformer)
+    if not eager:
+        rollout_blocks.arrange(transformer, in_fp8=in_fp8)
     denoiser = KontextDenoiser(transformer, EDITOR, full_size.TOKEN, 0, MergedPolicy)
     if eager:
         transformer.set_attn_processor(FluxAttnProcessor())

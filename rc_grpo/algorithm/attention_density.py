@@ -6,7 +6,7 @@ attended mass itself, at a twentieth of the cost of the layer's own attention.
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 from rc_grpo.algorithm._mask import as_boolean
 
@@ -29,8 +29,7 @@ def mass_in_mask(text_queries: Tensor, image_keys: Tensor, mask: Tensor) -> Tens
         mask: token mask ``[B, N]``, boolean or 0/1; true inside the region to edit.
 
     Returns:
-        ``[B, H, L]``, values in [0, 1], float32 (float64 for float64 inputs). In half precision a fused kernel rounds
-        each to its own format before it is widened here.
+        ``[B, H, L]``, values in [0, 1], float32 (float64 for float64 inputs).
 
     Raises:
         ValueError: on shapes that do not fit together.
@@ -50,11 +49,13 @@ def mass_in_mask(text_queries: Tensor, image_keys: Tensor, mask: Tensor) -> Tens
         raise ValueError(
             f"mask has shape {list(mask.shape)}, expected [{batch}, {tokens}] as image_keys: one entry a target token"
         )
-    indicator = mask.to(device=image_keys.device, dtype=image_keys.dtype).unsqueeze(-1)
-    # One column would do for the sum, but flash kernels want values as wide as the keys, and columns of zeros are free.
-    values = pad(indicator, (0, width - 1)).unsqueeze(1).expand(-1, heads, -1, -1)
-    mass = scaled_dot_product_attention(text_queries, image_keys, values)[..., 0]
-    return mass.to(torch.promote_types(mass.dtype, torch.float32))
+    # Flash kernels want values as wide as the keys. Token u counts in column u modulo D: each column is rounded for
+    # itself, and the rounding of a half-precision result averages out in their sum.
+    columns = torch.arange(width, device=image_keys.device)
+    places = torch.arange(tokens, device=image_keys.device)[:, None] % width == columns
+    values = (mask.to(image_keys.device)[..., None] * places).to(image_keys.dtype)
+    parts = scaled_dot_product_attention(text_queries, image_keys, values.unsqueeze(1).expand(-1, heads, -1, -1))
+    return parts.to(torch.promote_types(parts.dtype, torch.float32)).sum(dim=-1)
 
 
 def concentration(mass: Tensor, mask: Tensor, text_valid: Tensor | None) -> Tensor:

@@ -22,6 +22,7 @@ from diffusers.models.transformers.transformer_flux import FluxAttention
 from torch import Tensor, nn
 
 from rc_grpo.algorithm.attention_density import mass_in_mask, token_weights
+from rc_grpo.editor import kernels
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,21 @@ class JointAttention:
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Attend; a double block's text comes apart from its image and goes back apart."""
-        joint = _heads(attn, hidden_states, (attn.to_q, attn.to_k, attn.to_v), (attn.norm_q, attn.norm_k))
-        if encoder_hidden_states is not None:
-            projections = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
-            text = _heads(attn, encoder_hidden_states, projections, (attn.norm_added_q, attn.norm_added_k))
-            joint = [torch.cat(parts, dim=1) for parts in zip(text, joint, strict=True)]
-        query, key, value = joint
-        query = apply_rotary_emb(query, image_rotary_emb, sequence_dim=1)
-        key = apply_rotary_emb(key, image_rotary_emb, sequence_dim=1)
+        image = _heads(attn, hidden_states, (attn.to_q, attn.to_k, attn.to_v))
+        if encoder_hidden_states is None:
+            query, key = (
+                _norm_and_rotate(x, norm, image_rotary_emb)
+                for x, norm in zip(image, (attn.norm_q, attn.norm_k), strict=False)
+            )
+            value = image[2]
+        else:
+            text = _heads(attn, encoder_hidden_states, (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj))
+            norms = ((attn.norm_added_q, attn.norm_q), (attn.norm_added_k, attn.norm_k))
+            query, key = (
+                apply_rotary_emb(torch.cat([of_text(t), of_image(i)], dim=1), image_rotary_emb, sequence_dim=1)
+                for t, i, (of_text, of_image) in zip(text, image, norms, strict=False)
+            )
+            value = torch.cat([text[2], image[2]], dim=1)
         if self.probe is not None:
             self.concentration = self.probe(query, key)
         mixed = dispatch_attention_fn(
@@ -94,12 +102,15 @@ class JointAttention:
         return attn.to_out[0](mixed[:, length:].contiguous()), attn.to_add_out(mixed[:, :length].contiguous())
 
 
-def _heads(
-    attn: FluxAttention, x: Tensor, projections: tuple[nn.Module, ...], norms: tuple[nn.Module, nn.Module]
-) -> list[Tensor]:
-    """Project ``[B, S, width]`` to query, key and value ``[B, S, H, D]``, the first two normalised."""
-    query, key, value = (project(x).unflatten(-1, (-1, attn.head_dim)) for project in projections)
-    return [norms[0](query), norms[1](key), value]
+def _heads(attn: FluxAttention, x: Tensor, projections: tuple[nn.Module, ...]) -> list[Tensor]:
+    """Project ``[B, S, width]`` to query, key and value ``[B, S, H, D]``."""
+    return [project(x).unflatten(-1, (-1, attn.head_dim)) for project in projections]
+
+
+def _norm_and_rotate(x: Tensor, norm: nn.RMSNorm, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
+    if rotary is not None and x.is_cuda and x.dtype == torch.bfloat16 and not torch.is_grad_enabled():
+        return kernels.norm_and_rotate(x, norm.weight, norm.eps or torch.finfo(x.dtype).eps, *rotary)
+    return apply_rotary_emb(norm(x), rotary, sequence_dim=1)  # type: ignore[no-any-return]
 
 
 class _DenseGradient(torch.autograd.Function):

@@ -19,4 +19,5 @@ def compile_blocks(transformer: FluxTransformer2DModel) -> None:
     Shapes are constants: dynamic ones are slower, and broke inductor when a batch changed under gradients.
     """
     allow_graphs()
-    transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)
+    for block in [*transformer.transformer_blocks, *transformer.single_transformer_blocks]:
+        block.compile(fullgraph=True, dynamic=False)

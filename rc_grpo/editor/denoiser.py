@@ -71,7 +71,7 @@ class KontextDenoiser:
         return kontext_sigmas(steps, self.latent_shape(conditions)[0])
 
     def velocity(self, conditions: Conditions) -> Velocity:
-        """Bind conditions on the device and return ``v(x [B,N,C] float32, sigma) -> [B,N,C] float32``.
+        """Bind conditions on the device and return ``v(x [B,N,C], sigma) -> [B,N,C]`` in the dtype of x (float32).
 
         The timestep passes through the model's dtype exactly as in diffusers' pipeline, so that a trained LoRA meets
         the inputs it was trained on.
@@ -101,7 +101,7 @@ class KontextDenoiser:
                 img_ids=image_ids,
                 return_dict=False,
             )[0]
-            return output[:, : x.shape[1]].float()  # type: ignore[no-any-return]
+            return output[:, : x.shape[1]].to(x.dtype)  # type: ignore[no-any-return]
 
         return field
 

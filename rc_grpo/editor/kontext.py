@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rc_grpo.config import AcdConfig, EditorConfig, RolloutConfig
-from rc_grpo.editor import compiling, fp8, full_size
+from rc_grpo.editor import compiling, full_size, rollout_blocks
 from rc_grpo.editor.codec import KontextCodec
 from rc_grpo.editor.denoiser import KontextDenoiser, PolicyMaker
 from rc_grpo.editor.merged import MergedPolicy
@@ -112,8 +112,8 @@ def load_rollout_editor(config: EditorConfig, rollout: RolloutConfig, seed: int)
         ValueError: float8 is asked for where there is none.
     """
     transformer = _load_transformer(config)
-    if rollout.fp8:
-        fp8.quantise(transformer)
+    if rollout.fp8 or (transformer.device.type == "cuda" and transformer.dtype == torch.bfloat16):
+        rollout_blocks.arrange(transformer, in_fp8=rollout.fp8)
     codec = KontextCodec(load_pipeline(config, transformer=None), config, offload=rollout.offload_encoders)
     editor = KontextEditor(transformer, codec, config, seed, MergedPolicy)
     if config.compile:

@@ -1,0 +1,99 @@
+"""FLUX's blocks rearranged for rollouts on a GPU: the same function with fewer trips to memory.
+
+- A GELU runs in the epilogue of the product before it, or, in float8, in the quantisation for the product after it.
+- A single block's last projection is applied to its attention and to its MLP apart, and the results are added: their
+  concatenation, five times as wide as the stream, is never written.
+
+Nothing here has a backward pass.
+"""
+
+import torch
+from diffusers import FluxTransformer2DModel
+from diffusers.models.transformers.transformer_flux import FluxSingleTransformerBlock
+from torch import Tensor, nn
+
+from rc_grpo.editor import fp8
+from rc_grpo.editor.fp8 import Fp8Linear
+from rc_grpo.editor.kernels import gelu_linear
+
+
+class GeluLinear(nn.Module):
+    """A linear layer and the GELU behind it."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``gelu(linear(x))``."""
+        return gelu_linear(x, self.linear.weight, self.linear.bias)  # type: ignore[no-any-return]
+
+
+class RolloutSingleBlock(FluxSingleTransformerBlock):  # type: ignore[misc]
+    """A single block whose parts `arrange` has exchanged."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        temb: Tensor,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+        joint_attention_kwargs: dict[str, object] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return text and image streams, as the block it takes the place of."""
+        text = encoder_hidden_states.shape[1]
+        stream = torch.cat([encoder_hidden_states, hidden_states], dim=1)
+        modulated, gate = self.norm(stream, emb=temb)
+        mlp = self.proj_mlp(modulated)
+        attended = self.attn(
+            hidden_states=modulated, image_rotary_emb=image_rotary_emb, **(joint_attention_kwargs or {})
+        )
+        stream = stream + gate.unsqueeze(1) * (self.project_attention(attended) + self.project_mlp(mlp))
+        return stream[:, :text], stream[:, text:]
+
+
+def arrange(transformer: FluxTransformer2DModel, *, in_fp8: bool) -> None:
+    """Rearrange the blocks of a bfloat16 model on a GPU, and put their projections into float8 if asked for.
+
+    Raises:
+        ValueError: float8 is asked for where there is none.
+    """
+    if in_fp8:
+        fp8.check(transformer.device, transformer.dtype)
+    for block in transformer.transformer_blocks:
+        for network in (block.ff.net, block.ff_context.net):
+            first = network[0].proj
+            network[0] = Fp8Linear(first) if in_fp8 else GeluLinear(first)
+            if in_fp8:
+                network[2] = Fp8Linear(network[2], gelu=True)
+        if in_fp8:
+            _quantise_attention(block.attn)
+    for block in transformer.single_transformer_blocks:
+        attention, mlp = _split(block.proj_out, block.attn.inner_dim)
+        del block.proj_out, block.act_mlp
+        block.project_attention = Fp8Linear(attention) if in_fp8 else attention
+        block.project_mlp = Fp8Linear(mlp, gelu=True) if in_fp8 else mlp
+        block.proj_mlp = Fp8Linear(block.proj_mlp) if in_fp8 else GeluLinear(block.proj_mlp)
+        block.__class__ = RolloutSingleBlock
+        if in_fp8:
+            _quantise_attention(block.attn)
+
+
+def _quantise_attention(attention: nn.Module) -> None:
+    for name, module in list(attention.named_modules()):
+        if isinstance(module, nn.Linear):
+            parent, _, child = name.rpartition(".")
+            setattr(attention.get_submodule(parent), child, Fp8Linear(module))
+
+
+def _split(linear: nn.Linear, at: int) -> tuple[nn.Linear, nn.Linear]:
+    """Return the layer's two halves by input; they share its memory."""
+    halves = []
+    for part, bias in ((slice(0, at), None), (slice(at, None), linear.bias)):
+        with torch.device("meta"):
+            half = nn.Linear(1, 1, bias=False)
+        half.weight = nn.Parameter(linear.weight.detach()[:, part], requires_grad=False)
+        half.in_features, half.out_features = half.weight.shape[1], half.weight.shape[0]
+        half.register_parameter("bias", bias)
+        halves.append(half)
+    return halves[0], halves[1]

@@ -1,0 +1,145 @@
+"""The rollout's forward pass on a GPU: exact recordings, swaps that leave nothing behind, a host that never waits."""
+
+import pytest
+import torch
+from diffusers.models.transformers.transformer_flux import FluxAttnProcessor
+from torch import Tensor
+from torch._dynamo.utils import counters
+
+from rc_grpo.algorithm import solver
+from rc_grpo.algorithm.attention_density import mass_in_mask
+from rc_grpo.editor import compiling, full_size, kernels, rollout_blocks
+from rc_grpo.editor.denoiser import KontextDenoiser
+from rc_grpo.editor.fp8 import Fp8Linear
+from rc_grpo.editor.merged import MergedPolicy
+from tests.gpu.models import CONDITIONS, CUDA, EDITOR, MASK, TEXT, adopt, few_blocks, states, trained
+
+LAYERS = (0, 2)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_graphs() -> None:
+    torch._dynamo.reset()
+
+
+def rollout_blocks_of(in_fp8: bool) -> KontextDenoiser:
+    """As a rollout worker on a GPU has them."""
+    transformer = full_size.build_transformer(CUDA, torch.bfloat16, num_layers=1, num_single_layers=2)
+    rollout_blocks.arrange(transformer, in_fp8=in_fp8)
+    return KontextDenoiser(transformer, EDITOR, full_size.TOKEN, 0, MergedPolicy)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_recorder_changes_no_bit_of_the_velocity(compiled: bool) -> None:
+    denoiser = rollout_blocks_of(in_fp8=False)
+    if compiled:
+        compiling.compile_blocks(denoiser.transformer)
+    field, x = denoiser.velocity(CONDITIONS), states()
+    plain = field(x, 0.5)
+    with denoiser.recording(LAYERS, MASK, TEXT) as recorder:
+        assert torch.equal(field(x, 0.5), plain)
+    assert recorder.density.shape == (2, len(LAYERS), 1)
+    assert torch.isfinite(recorder.density).all()
+
+
+@torch.no_grad()
+def test_the_fused_concentration_is_the_explicit_one() -> None:
+    torch.manual_seed(0)
+    query, key = (torch.randn(2, 24, length, 128, device=CUDA, dtype=torch.bfloat16) for length in (512, 1024))
+    mask = (torch.arange(1024, device=CUDA) % 3 == 0).expand(2, -1)
+    attention = (query.double() @ key.double().transpose(-1, -2) * 128**-0.5).softmax(-1)
+    explicit = attention.masked_fill(~mask[:, None, None], 0).sum(-1)
+    assert (mass_in_mask(query, key, mask) - explicit).abs().max() < 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("in_fp8", [False, True])
+def test_going_from_a_to_b_to_a_restores_every_bit_and_compiles_nothing(in_fp8: bool) -> None:
+    denoiser = rollout_blocks_of(in_fp8)
+    compiling.compile_blocks(denoiser.transformer)
+    field, x = denoiser.velocity(CONDITIONS), states()
+    a, b = trained(denoiser, 1), trained(denoiser, 2)
+    base = field(x, 0.5)
+    results: list[Tensor] = []
+    graphs = counters["stats"]["unique_graphs"]
+    for number, weights in enumerate((a, b, a), start=1):
+        assert adopt(denoiser, weights, number).canary_shift > 0
+        results.append(field(x, 0.5))
+    assert torch.equal(results[0], results[2])
+    assert not torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], base)
+    assert counters["stats"]["unique_graphs"] == graphs
+    policy = denoiser.policy
+    assert isinstance(policy, MergedPolicy)
+    assert policy.arrived() == pytest.approx(1, abs=0.05)
+
+
+@torch.no_grad()
+def test_merged_weights_are_the_adapters_policy() -> None:
+    merged, adapters = few_blocks(MergedPolicy), few_blocks()
+    weights = trained(adapters)
+    x, velocities = states(), []
+    for denoiser in (merged, adapters):
+        base = denoiser.velocity(CONDITIONS)(x, 0.5)
+        adopt(denoiser, weights)
+        velocities.append(denoiser.velocity(CONDITIONS)(x, 0.5))
+    effect = (velocities[1] - base).norm()
+    assert (velocities[0] - velocities[1]).norm() < 0.1 * effect
+
+
+@torch.no_grad()
+def test_the_host_waits_for_nothing_inside_the_step_loop() -> None:
+    denoiser = rollout_blocks_of(in_fp8=False)
+    compiling.compile_blocks(denoiser.transformer)
+    field, noise, sigmas = denoiser.velocity(CONDITIONS), states(), denoiser.sigmas(4, CONDITIONS)
+    with denoiser.recording(LAYERS, MASK, TEXT) as recorder:
+        solver.integrate(field, noise, sigmas)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            solver.integrate(field, noise, sigmas)
+            density = recorder.density
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert density.shape == (2, len(LAYERS), 8)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("in_fp8", [False, True])
+def test_rearranged_blocks_compute_what_diffusers_own_do(in_fp8: bool) -> None:
+    x = states()
+    stock, arranged = few_blocks(MergedPolicy), rollout_blocks_of(in_fp8)
+    stock.transformer.set_attn_processor(FluxAttnProcessor())
+    expected, got = (denoiser.velocity(CONDITIONS)(x, 0.5) for denoiser in (stock, arranged))
+    assert (got - expected).norm() < (0.1 if in_fp8 else 0.01) * expected.norm()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["gelu_linear", "norm_and_rotate", "quantised", "quantised after gelu"])
+def test_a_fused_kernel_is_the_plain_expression(name: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 70, 24, 128, dtype=torch.bfloat16)
+    angles = torch.rand(70, 64).mul(6).repeat_interleave(2, dim=1)
+
+    def run(device: str) -> Tensor:
+        on = x.to(device)
+        if name == "gelu_linear":
+            weight = torch.linspace(-0.05, 0.05, 3072 * 512).reshape(512, 3072).to(device, torch.bfloat16)
+            return kernels.gelu_linear(on.flatten(2), weight, weight[:, 0].contiguous())
+        if name == "norm_and_rotate":
+            weight = torch.linspace(0.5, 1.5, 128).to(device, torch.bfloat16)
+            return kernels.norm_and_rotate(on, weight, 1e-6, angles.cos().to(device), angles.sin().to(device))
+        quantised, scale = kernels.quantise_rows(on.flatten(2).flatten(0, 1), name.endswith("gelu"))
+        return quantised.float() * scale
+
+    fused, plain = run("cuda").cpu().float(), run("cpu").float()
+    assert (fused - plain).norm() < 5e-3 * plain.norm()
+
+
+@torch.no_grad()
+def test_a_float8_projection_is_the_projection_to_a_few_per_cent() -> None:
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(3072, 9216, device=CUDA, dtype=torch.bfloat16)
+    x = torch.randn(2, 300, 3072, device=CUDA, dtype=torch.bfloat16)
+    exact = linear(x).float()
+    assert (Fp8Linear(linear)(x).float() - exact).norm() < 0.05 * exact.norm()

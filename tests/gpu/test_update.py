@@ -1,0 +1,102 @@
+"""The update on a GPU: gradients are right whatever kernel, graph and activation policy they come through."""
+
+from typing import get_args
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import cosine_similarity, scaled_dot_product_attention
+
+from learner import activations
+from learner.activations import Activations
+from rc_grpo.algorithm import adjoint, solver
+from rc_grpo.editor import lora
+from rc_grpo.editor.attention import dense_gradient
+from rc_grpo.editor.denoiser import KontextDenoiser
+from tests.gpu.models import CONDITIONS, CUDA, few_blocks, states, trained
+
+
+@pytest.fixture(autouse=True)
+def _fresh_graphs() -> None:
+    torch._dynamo.reset()
+
+
+def lora_gradient(denoiser: KontextDenoiser) -> Tensor:
+    parameters = lora.parameters(denoiser.transformer).values()
+    flat = torch.cat([parameter.grad.double().flatten() for parameter in parameters if parameter.grad is not None])
+    for parameter in parameters:
+        parameter.grad = None
+    return flat
+
+
+def by_adjoint(denoiser: KontextDenoiser, steps: int = 3) -> tuple[Tensor, Tensor]:
+    """The gradients of a random linear function of a chain's states: with respect to the LoRA, and to the noise."""
+    field, sigmas = denoiser.velocity(CONDITIONS), denoiser.sigmas(steps, CONDITIONS)
+    with torch.no_grad():
+        path = solver.integrate(field, start(denoiser), sigmas)
+    return_to_start = adjoint.backward(field, path, sigmas, pulls(path))
+    return lora_gradient(denoiser), return_to_start
+
+
+def by_autograd(denoiser: KontextDenoiser, steps: int = 3) -> tuple[Tensor, Tensor]:
+    field, sigmas = denoiser.velocity(CONDITIONS), denoiser.sigmas(steps, CONDITIONS)
+    noise = start(denoiser).requires_grad_()
+    path = solver.integrate(field, noise, sigmas)
+    (path * pulls(path)).sum().backward()
+    assert noise.grad is not None
+    return lora_gradient(denoiser), noise.grad
+
+
+def start(denoiser: KontextDenoiser) -> Tensor:
+    return states().to(torch.float64 if denoiser.transformer.dtype == torch.float64 else torch.float32)
+
+
+def pulls(path: Tensor) -> Tensor:
+    return torch.randn(path.shape, device=CUDA, dtype=path.dtype, generator=torch.Generator(CUDA).manual_seed(3))
+
+
+def test_the_adjoint_is_autograd_through_the_chain_in_float64() -> None:
+    denoiser = few_blocks(dtype=torch.float64)
+    denoiser.policy.load(trained(denoiser))
+    denoiser.transformer.double()
+    for whole, stepwise in zip(by_autograd(denoiser), by_adjoint(denoiser), strict=True):
+        assert (whole - stepwise).norm() < 1e-9 * whole.norm()
+
+
+def test_the_adjoint_is_autograd_through_the_chain_in_bfloat16() -> None:
+    denoiser = few_blocks()
+    denoiser.policy.load(trained(denoiser))
+    for whole, stepwise in zip(by_autograd(denoiser), by_adjoint(denoiser), strict=True):
+        assert cosine_similarity(whole.flatten(), stepwise.flatten(), dim=0) > 0.999
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("kind", get_args(Activations))
+def test_every_activation_policy_gives_one_gradient(kind: Activations, compiled: bool) -> None:
+    denoiser = few_blocks()
+    denoiser.policy.load(trained(denoiser))
+    with sdpa_kernel([SDPBackend.MATH]):
+        expected = by_adjoint(denoiser, 1)
+    activations.arrange(denoiser.transformer, kind, compiled=compiled)
+    for got, truth in zip(by_adjoint(denoiser, 1), expected, strict=True):
+        assert torch.isfinite(got).all()
+        assert cosine_similarity(got.flatten().double(), truth.flatten().double(), dim=0) > 0.999
+
+
+@pytest.mark.parametrize("backend", [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION])
+def test_attention_that_ends_in_a_wider_tensor_has_the_right_gradient(backend: SDPBackend) -> None:
+    """The gradient of a slice of a concatenation is strided; cuDNN's backward pass reads it as if it were dense."""
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, 2560, 24, 128, device=CUDA, dtype=torch.bfloat16) for _ in range(3))
+    weight = torch.randn(1, 2560, 15360, device=CUDA, dtype=torch.bfloat16)
+
+    def gradients(kernel: SDPBackend, dtype: torch.dtype) -> list[Tensor]:
+        leaves = [tensor.to(dtype).requires_grad_() for tensor in (query, key, value)]
+        with sdpa_kernel([kernel]):
+            mixed = scaled_dot_product_attention(*(leaf.transpose(1, 2) for leaf in leaves)).transpose(1, 2)
+            wide = torch.cat([dense_gradient(mixed.flatten(2, 3)), mixed.new_zeros(1, 2560, 12288)], dim=2)
+            return list(torch.autograd.grad((wide * weight).sum(), leaves))
+
+    for got, truth in zip(gradients(backend, torch.bfloat16), gradients(SDPBackend.MATH, torch.float32), strict=True):
+        assert (got.float() - truth).norm() < 0.02 * truth.norm()

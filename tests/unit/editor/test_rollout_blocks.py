@@ -1,0 +1,47 @@
+"""What a GPU's rollouts run, on a CPU: the rearranged blocks, and the plain form of the fused kernels."""
+
+import pytest
+import torch
+from diffusers.models.embeddings import apply_rotary_emb
+from torch.nn import functional
+
+from rc_grpo.config import RolloutConfig
+from rc_grpo.editor import kernels, rollout_blocks
+from rc_grpo.editor.denoiser import KontextDenoiser
+from rc_grpo.editor.kontext import load_rollout_editor
+from rc_grpo.messages import Conditions
+from rc_grpo.seeds import normal
+from tests.unit.editor.test_kontext import POCKET
+
+
+@torch.no_grad()
+def test_rearranged_blocks_are_the_same_function(denoiser: KontextDenoiser, conditions: Conditions) -> None:
+    x = normal(5, 2, *denoiser.latent_shape(conditions))
+    before = denoiser.velocity(conditions)(x, 0.5)
+    parameters = sum(parameter.numel() for parameter in denoiser.transformer.parameters())
+    rollout_blocks.arrange(denoiser.transformer, in_fp8=False)
+    torch.testing.assert_close(denoiser.velocity(conditions)(x, 0.5), before, rtol=1e-5, atol=1e-5)
+    assert sum(parameter.numel() for parameter in denoiser.transformer.parameters()) == parameters
+
+
+def test_norm_and_rotation_are_those_of_the_model() -> None:
+    x, weight, angles = torch.randn(2, 9, 3, 16), torch.rand(16) + 0.5, torch.rand(9, 8).repeat_interleave(2, dim=1)
+    rotary = angles.cos(), angles.sin()
+    expected = apply_rotary_emb(functional.rms_norm(x, (16,), weight, 1e-6), rotary, sequence_dim=1)
+    torch.testing.assert_close(kernels.norm_and_rotate(x, weight, 1e-6, *rotary), expected)
+
+
+@pytest.mark.parametrize("gelu", [False, True])
+def test_quantised_rows_are_the_rows_to_the_formats_precision(gelu: bool) -> None:
+    x = torch.randn(50, 64) * torch.logspace(-3, 3, 50)[:, None]
+    x[7] = 0
+    quantised, scale = kernels.quantise_rows(x, gelu)
+    expected = functional.gelu(x, approximate="tanh") if gelu else x
+    largest = expected.abs().amax(dim=1, keepdim=True)
+    assert ((quantised.float() * scale - expected).abs() <= expected.abs() * 2**-4 + largest * 2**-17).all()
+    assert quantised.float().abs().amax(dim=1)[largest[:, 0] > 0].eq(448).all()
+
+
+def test_float8_where_there_is_none_is_an_error_with_the_way_out() -> None:
+    with pytest.raises(ValueError, match=r"rollout\.fp8 needs a GPU"):
+        load_rollout_editor(POCKET.editor, RolloutConfig(fp8=True), seed=0)
