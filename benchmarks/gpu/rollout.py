@@ -124,9 +124,12 @@ def _denoiser(*, eager: bool = False, in_fp8: bool = False) -> KontextDenoiser:
     return denoiser
 
 
-def _recorded(denoiser: KontextDenoiser, side: int, record: bool) -> AbstractContextManager[Any]:
+def recorded(
+    denoiser: KontextDenoiser, side: int, record: bool, layers: tuple[int, ...] = LAYERS
+) -> AbstractContextManager[Any]:
+    """Record attention inside the context, or do not."""
     text = torch.from_numpy(random_conditions(side).text_valid)
-    return denoiser.recording(LAYERS, square_mask(side), text) if record else nullcontext()
+    return denoiser.recording(layers, square_mask(side), text) if record else nullcontext()
 
 
 def _measure(
@@ -139,9 +142,10 @@ def _measure(
     record: bool = False,
 ) -> None:
     call = one_forward(denoiser.velocity(random_conditions(side)), random_states(side, batch))
-    with _recorded(denoiser, side, record):
+    with recorded(denoiser, side, record):
         time = milliseconds(call)
         peak = peak_memory(call)
+    print(f"{name} {side}x{batch}: {time:.1f} ms", flush=True)
     measured[f"{name} {side}x{batch}"] = {
         "ms": time,
         "tflop_s": forward_tflop(side, batch) / time * 1e3,
@@ -161,7 +165,7 @@ def _rollout(denoiser: KontextDenoiser, *, record: bool) -> tuple[Tensor, Tensor
     deltas = torch.stack([normal(100 + index, *shape) for index in range(ROLLOUT.group_size - 1)])
     noise = candidate_noise(normal(99, *shape), deltas, mask, ROLLOUT.alpha_edit, ROLLOUT.alpha_base).to(DEVICE)
     sigmas = denoiser.sigmas(ROLLOUT.steps, conditions)
-    with _recorded(denoiser, 512, record) as recorder:
+    with recorded(denoiser, 512, record) as recorder:
         states = solver.integrate(denoiser.velocity(conditions), noise, sigmas)
     return states, recorder.density if record else torch.empty(0)
 

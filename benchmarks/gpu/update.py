@@ -59,7 +59,7 @@ def main() -> None:
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
         ours = transformer.attn_processors
         transformer.set_attn_processor(FluxAttnProcessor())
-        _measure(measured, "stock eager, flash attention", _chain(denoiser, SIDE, 1, 1, Tensor.backward), SIDE, 1)
+        _measure(measured, "stock eager, flash attention", chain(denoiser, SIDE, 1, 1, Tensor.backward), SIDE, 1)
         gradients["stock"] = _gradient(denoiser)
         transformer.set_attn_processor(ours)
     free()
@@ -69,21 +69,22 @@ def main() -> None:
     engine = distributed.make_engine(transformer, trained, LearnerConfig(), 1)
     denoiser.forward = engine
 
+    chains = {}
     for kind in get_args(Activations):
         transformer.disable_gradient_checkpointing()
         activations.arrange(transformer, kind, compiled=True)
-        _measure(measured, f"compiled, {kind}", _chain(denoiser, SIDE, 1, 1, engine.backward), SIDE, 1)
+        _measure(measured, f"compiled, {kind}", chain(denoiser, SIDE, 1, 1, engine.backward), SIDE, 1)
         denoiser.forward = transformer
         gradients[kind] = _gradient(denoiser)
         denoiser.forward = engine
+        for steps in (2, STEPS) if kind == "store" else ():
+            call = chain(denoiser, SIDE, 1, steps, engine.backward)
+            chains[steps] = {"ms": milliseconds(call, 2, 0), "peak_mib": peak_memory(call) / MIB}
+            print(f"chain of {steps}: {chains[steps]}", flush=True)
     transformer.disable_gradient_checkpointing()
     activations.arrange(transformer, "store", compiled=True)
     side, batch = SMALL
-    _measure(measured, "compiled, store", _chain(denoiser, side, batch, 1, engine.backward), side, batch)
-    chains = {}
-    for steps in (2, STEPS):
-        call = _chain(denoiser, SIDE, 1, steps, engine.backward)
-        chains[steps] = {"ms": milliseconds(call, 3, 1), "peak_mib": peak_memory(call) / MIB}
+    _measure(measured, "compiled, store", chain(denoiser, side, batch, 1, engine.backward), side, batch)
 
     show(
         f"one anchor-step, forward and backward; matmul ceiling {ceiling:.0f} TFLOP/s",
@@ -125,10 +126,10 @@ def _weights(denoiser: KontextDenoiser) -> list[tuple[str, Tensor]]:
     return list(denoiser.policy.weights().items())
 
 
-def _chain(
+def chain(
     denoiser: KontextDenoiser, side: int, batch: int, steps: int, backprop: Callable[[Tensor], Any]
 ) -> Callable[[], Tensor]:
-    """Return the gradient of the last ``steps`` steps of a rollout, as the learner takes it on policy."""
+    """Return a call for the gradient of the last ``steps`` steps of a rollout, as the learner takes it on policy."""
     conditions = random_conditions(side)
     field = denoiser.velocity(conditions)
     sigmas = denoiser.sigmas(STEPS, conditions)[-steps - 1 :]
@@ -144,7 +145,7 @@ def _gradient(denoiser: KontextDenoiser) -> Tensor:
     parameters = list(lora.parameters(denoiser.transformer).values())
     for parameter in parameters:
         parameter.grad = None
-    _chain(denoiser, SIDE, 1, 1, Tensor.backward)()
+    chain(denoiser, SIDE, 1, 1, Tensor.backward)()
     flat = torch.cat([parameter.grad.float().flatten() for parameter in parameters if parameter.grad is not None])
     for parameter in parameters:
         parameter.grad = None
@@ -155,6 +156,7 @@ def _measure(
     measured: dict[str, dict[str, float]], name: str, call: Callable[[], Tensor], side: int, batch: int
 ) -> None:
     time = milliseconds(call, 3, 2)
+    print(f"{name} {side}x{batch}: {time:.1f} ms", flush=True)
     projections = forward_tflop(side, batch) * _share_of_projections(side)
     attention = forward_tflop(side, batch) - projections
     tflop = projections * (1 + BACKWARD_OVER_FORWARD["projections"])

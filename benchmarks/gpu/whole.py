@@ -24,7 +24,7 @@ from rc_grpo.messages import CandidateGroup, EditTask, GroupScores, RolloutSeeds
 from rc_grpo.pocket.world import PocketWorld
 from rollout_workers.pool import Rollout, RolloutPool
 
-SEED, GROUPS, UPDATES, HOME, SCORER = 0, 4, 3, "gpu-whole", "colour"
+SEED, GROUPS, UPDATES, HOME, SCORER = 0, 4, 2, "gpu-whole", "colour"
 HALF = Resources(num_gpus=0.5, num_cpus=4)
 ROLLOUT = RolloutConfig(workers=1, resources=HALF, threads=8, start_deadline_s=300)
 LEARNER = LearnerConfig(resources=HALF, threads=8, start_deadline_s=300)

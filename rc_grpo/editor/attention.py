@@ -109,7 +109,7 @@ def _heads(attn: FluxAttention, x: Tensor, projections: tuple[nn.Module, ...]) -
 
 def _norm_and_rotate(x: Tensor, norm: nn.RMSNorm, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
     if rotary is not None and x.is_cuda and x.dtype == torch.bfloat16 and not torch.is_grad_enabled():
-        return kernels.norm_and_rotate(x, norm.weight, norm.eps or torch.finfo(x.dtype).eps, *rotary)
+        return kernels.norm_and_rotate(x, norm.weight, norm.eps or torch.finfo(x.dtype).eps, *rotary)  # type: ignore[no-any-return]
     return apply_rotary_emb(norm(x), rotary, sequence_dim=1)  # type: ignore[no-any-return]
 
 

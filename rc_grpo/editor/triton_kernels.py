@@ -10,7 +10,7 @@ LARGEST = tl.constexpr(448.0)
 TINY = tl.constexpr(1.1754943508222875e-38)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def _norm_and_rotate(
     x, weight, cosine, sine, out, tokens, eps, HEADS: tl.constexpr, PADDED: tl.constexpr, WIDTH: tl.constexpr
 ):
@@ -31,7 +31,7 @@ def _norm_and_rotate(
     tl.store(out + at, rotated.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def _quantise_rows(x, out, scales, width, GELU: tl.constexpr, PADDED: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, PADDED)

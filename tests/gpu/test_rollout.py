@@ -78,7 +78,7 @@ def test_going_from_a_to_b_to_a_restores_every_bit_and_compiles_nothing(in_fp8: 
 @torch.no_grad()
 def test_merged_weights_are_the_adapters_policy() -> None:
     merged, adapters = few_blocks(MergedPolicy), few_blocks()
-    weights = trained(adapters)
+    weights = trained(adapters, size=0.05)
     x, velocities = states(), []
     for denoiser in (merged, adapters):
         base = denoiser.velocity(CONDITIONS)(x, 0.5)
