@@ -138,6 +138,21 @@ def show_config(config: ConfigArgument, set_: SetOption = None) -> None:
 
 
 @app.command()
+def plan(
+    config: ConfigArgument,
+    gpus: Annotated[int, typer.Option(min=1, help="of the whole cluster")] = 8,
+    gpu_type: Annotated[str, typer.Option(help="H200 or H100")] = "H200",
+    set_: SetOption = None,
+) -> None:
+    """Split so many GPUs into pools, and say what an update will take; from measured rates, without a cluster."""
+    with plain_errors():
+        from deploy.capacity import make_plan
+        from deploy.capacity_report import print_plan
+
+        print_plan(console, make_plan(load_config(config, set_), gpus, gpu_type), config, gpus, gpu_type)
+
+
+@app.command()
 def inspect(
     run: Annotated[Path, typer.Argument(help="a run's folder")],
     update: Annotated[int | None, typer.Option(help="which update; the last one logged if not given")] = None,

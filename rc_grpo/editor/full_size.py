@@ -13,11 +13,13 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config,
 from rc_grpo.pocket import MODEL_PATH
 
 NAME = "full-size"
+HUB_IDS = ("black-forest-labs/FLUX.1-Kontext-dev",)
+"""Models of this architecture."""
 TOKEN = 16
 """Side of a token in pixels."""
 
-TRANSFORMER = {"guidance_embeds": True, "num_layers": 19, "num_single_layers": 38}
-"""What `check_model` reads; everything else of FLUX.1 is diffusers' default."""
+BLOCKS = {"double": 19, "single": 38}
+"""Everything else of FLUX.1's transformer is diffusers' default, but for the guidance that it embeds."""
 
 _VAE = {
     "block_out_channels": (128, 256, 512, 512),
@@ -55,7 +57,8 @@ def build_transformer(device: torch.device, dtype: torch.dtype, **changes: Any) 
         dtype: of the weights.
         changes: to the architecture, such as ``num_layers``.
     """
-    return _built(lambda: FluxTransformer2DModel(**TRANSFORMER | changes), device, dtype)
+    default = {"guidance_embeds": True, "num_layers": BLOCKS["double"], "num_single_layers": BLOCKS["single"]}
+    return _built(lambda: FluxTransformer2DModel(**default | changes), device, dtype)
 
 
 def build_pipeline(device: torch.device, dtype: torch.dtype, **components: Any) -> FluxKontextPipeline:

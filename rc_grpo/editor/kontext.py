@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import diffusers
@@ -12,8 +13,8 @@ from diffusers import AutoencoderKL, FluxKontextPipeline, FluxTransformer2DModel
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rc_grpo.config import AcdConfig, EditorConfig, RolloutConfig
-from rc_grpo.editor import compiling, full_size, rollout_blocks
+from rc_grpo.config import AcdConfig, EditorConfig, LoraSettings, RolloutConfig
+from rc_grpo.editor import compiling, full_size, lora, rollout_blocks
 from rc_grpo.editor.codec import KontextCodec
 from rc_grpo.editor.denoiser import KontextDenoiser, PolicyMaker
 from rc_grpo.editor.merged import MergedPolicy
@@ -80,13 +81,7 @@ def load_denoiser(config: EditorConfig, seed: int) -> KontextDenoiser:
     Raises:
         ModelNotFoundError: there is no such folder or hub id, or no access to it.
     """
-    if config.model == full_size.NAME:
-        token = full_size.TOKEN
-    else:
-        with _naming_the_model(config):
-            vae = AutoencoderKL.load_config(model_source(config), subfolder="vae", revision=config.revision)
-        token = 2 ** len(vae["block_out_channels"])
-    return KontextDenoiser(_load_transformer(config), config, token, seed)
+    return KontextDenoiser(_load_transformer(config), config, dimensions(config).token, seed)
 
 
 def load_editor(config: EditorConfig, seed: int) -> KontextEditor:
@@ -163,6 +158,59 @@ def _naming_the_model(config: EditorConfig) -> Iterator[None]:
         ) from error
 
 
+@dataclass(frozen=True)
+class Dimensions:
+    """Sizes of a transformer.
+
+    Attributes:
+        double: blocks with streams for text and image.
+        single: blocks of one stream.
+        width: of a stream.
+        token: side of a token in pixels.
+    """
+
+    double: int
+    single: int
+    width: int
+    token: int
+
+    @property
+    def layers(self) -> int:
+        """Number of blocks, each with one joint attention."""
+        return self.double + self.single
+
+    @property
+    def parameters(self) -> int:
+        """Weights of all blocks: projections, and what modulates them; within 2 % of the whole of FLUX.1."""
+        return self.width**2 * (self.double * (2 * 12 + 2 * 6) + self.single * (12 + 3))
+
+    def lora_parameters(self, settings: LoraSettings) -> int:
+        """Return the number of LoRA weights."""
+        in_single = len(lora.SINGLE_BLOCK_PROJECTIONS & set(settings.targets))
+        modules = self.double * len(settings.targets) + self.single * in_single
+        return modules * 2 * settings.rank * self.width
+
+
+def dimensions(editor: EditorConfig) -> Dimensions:
+    """Read a model's sizes from its configuration files alone.
+
+    Raises:
+        ModelNotFoundError: it is not there.
+    """
+    if editor.model == full_size.NAME:
+        return Dimensions(**full_size.BLOCKS, width=24 * 128, token=full_size.TOKEN)
+    with _naming_the_model(editor):
+        source, revision = model_source(editor), editor.revision
+        config = FluxTransformer2DModel.load_config(source, subfolder="transformer", revision=revision)
+        vae = AutoencoderKL.load_config(source, subfolder="vae", revision=revision)
+    return Dimensions(
+        double=config["num_layers"],
+        single=config["num_single_layers"],
+        width=config["num_attention_heads"] * config["attention_head_dim"],
+        token=2 ** len(vae["block_out_channels"]),
+    )
+
+
 def check_model(editor: EditorConfig, acd: AcdConfig) -> None:
     """Check from its configuration files alone that the model is there and has the layers that ACD names.
 
@@ -170,14 +218,7 @@ def check_model(editor: EditorConfig, acd: AcdConfig) -> None:
         ModelNotFoundError: it is not there.
         ValueError: a layer is not.
     """
-    if editor.model == full_size.NAME:
-        config = full_size.TRANSFORMER
-    else:
-        with _naming_the_model(editor):
-            config = FluxTransformer2DModel.load_config(
-                model_source(editor), subfolder="transformer", revision=editor.revision
-            )
-    layers = config["num_layers"] + config["num_single_layers"]
+    layers = dimensions(editor).layers
     beyond = [layer for layer in acd.layers if not 0 <= layer < layers]
     if acd.enabled and (beyond or not acd.layers):
         raise ValueError(f"rollout.acd.layers names {beyond or 'no layer'}; {editor.model} has layers 0..{layers - 1}")

@@ -26,7 +26,7 @@ from rc_grpo.seeds import derive
 ADAPTER = "policy"
 """Name of the adapter inside the transformer."""
 
-_SINGLE_BLOCK_PROJECTIONS = {"attn.to_q", "attn.to_k", "attn.to_v"}
+SINGLE_BLOCK_PROJECTIONS = {"attn.to_q", "attn.to_k", "attn.to_v"}
 
 
 def expected_modules(transformer: FluxTransformer2DModel, targets: tuple[str, ...]) -> int:
@@ -35,7 +35,7 @@ def expected_modules(transformer: FluxTransformer2DModel, targets: tuple[str, ..
     FLUX.1 with the eight default targets: 19 * 8 + 38 * 3 = 266.
     """
     config = transformer.config
-    in_single = sum(target in _SINGLE_BLOCK_PROJECTIONS for target in targets)
+    in_single = sum(target in SINGLE_BLOCK_PROJECTIONS for target in targets)
     return int(config.num_layers * len(targets) + config.num_single_layers * in_single)
 
 

@@ -1,0 +1,105 @@
+"""The split of GPUs that `rc-grpo plan` proposes."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from deploy.capacity import CapacityError, make_plan, speeds
+from deploy.capacity_report import print_plan
+from deploy.configs import load_config
+from rc_grpo.config import RunConfig
+from rc_grpo.editor import full_size
+from rc_grpo.editor.kontext import dimensions
+
+NAME = "flux_kontext_dev"
+
+
+def config(*overrides: str) -> RunConfig:
+    return load_config(NAME, overrides)
+
+
+def test_flux_has_the_operations_that_were_counted_by_hand() -> None:
+    size = dimensions(config("editor.model=full-size").editor)
+    assert (size.layers, size.width, size.token) == (57, 3072, 16)
+    assert size.parameters == pytest.approx(11.9e9, rel=0.03)
+    assert size.lora_parameters(config().editor.lora) == 52_297_728
+
+
+@pytest.mark.parametrize("staleness", [0, 2])
+@pytest.mark.parametrize("gpus", [3, 5, 8, 16, 20])
+def test_no_other_split_is_much_faster(gpus: int, staleness: int) -> None:
+    plan = make_plan(config(f"loop.max_staleness={staleness}"), gpus, "H200")
+    assert sum(pool.gpus for pool in plan.pools) == gpus
+    work = [pool.seconds * pool.gpus for pool in plan.pools]
+
+    def seconds(split: tuple[int, ...]) -> float:
+        rollout, judge, learner = (demand / count for demand, count in zip(work, split, strict=True))
+        return max(rollout, judge, learner) if staleness else max(rollout, judge) + learner
+
+    splits = [split for split in itertools.product(range(1, gpus), repeat=3) if sum(split) == gpus]
+    assert plan.seconds <= 1.1 * min(map(seconds, splits))
+
+
+def test_more_gpus_never_make_an_update_slower() -> None:
+    times = [make_plan(config(), gpus, "H200").seconds for gpus in range(3, 25)]
+    assert all(later <= earlier for earlier, later in itertools.pairwise(times))
+
+
+def test_twice_the_groups_take_twice_as_long() -> None:
+    once, twice = (make_plan(config(f"loop.groups_per_update={groups}"), 8, "H200") for groups in (24, 48))
+    assert twice.seconds == pytest.approx(2 * once.seconds)
+    assert twice.candidates_s == pytest.approx(once.candidates_s)
+
+
+def test_a_judge_without_a_gpu_gets_none() -> None:
+    judge = json.dumps({"truth": {"kind": "ground_truth"}})
+    plan = make_plan(config(f"reward.judges={judge}"), 2, "H200")
+    assert [pool.name for pool in plan.pools] == ["rollout", "learner"]
+
+
+def test_what_will_not_fit_in_memory_is_said_with_the_way_out() -> None:
+    large = config("editor.resolution=1024", "learner.activations=store")
+    assert any("learner.anchors_per_pass" in warning for warning in make_plan(large, 8, "H100").warnings)
+    one = config("editor.resolution=1024", "learner.activations=store", "learner.anchors_per_pass=1")
+    assert not any("learner needs" in warning for warning in make_plan(one, 8, "H100").warnings)
+
+
+def test_too_few_gpus_and_unknown_types_are_errors_with_the_way_out() -> None:
+    with pytest.raises(CapacityError, match="rollout, editscore, learner need one each"):
+        make_plan(config(), 2, "H200")
+    with pytest.raises(CapacityError, match="there are some for H200, H100"):
+        make_plan(config(), 8, "A100")
+
+
+def test_rates_that_say_nothing_about_a_model_are_said_to() -> None:
+    plan = make_plan(load_config("pocket", ()), 2, "H200")
+    assert any("too small" in warning for warning in plan.warnings)
+
+
+def test_the_table_ends_with_the_command_that_uses_the_split(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = make_plan(config(), 16, "H200")
+    print_plan(Console(width=200), plan, NAME, 16, "H200")
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last.startswith(f"rc-grpo train {NAME} --set rollout.workers=")
+    words = last.split()[3:]
+    load_config(NAME, tuple(words[1::2]))
+
+
+@pytest.mark.parametrize("gpu_type", list(speeds()))
+def test_the_rates_are_those_of_the_results(gpu_type: str) -> None:
+    """Where the benchmark has left its file, the packaged rate is its rate."""
+    results = Path("benchmarks/results/gpu_rollout.json")
+    if not results.is_file():
+        pytest.skip("benchmarks.gpu.rollout has not left its file yet")
+    measured = json.loads(results.read_text())["detail"]["forward"]["bf16, recorded 1024x4"]["tflop_s"]
+    assert speeds()[gpu_type].rollout["bfloat16"] == pytest.approx(measured, rel=0.02)
+
+
+def test_the_full_size_model_is_planned_like_the_one_on_the_hub() -> None:
+    on_hub, here = (
+        make_plan(config(f"editor.model={model}"), 8, "H200") for model in (*full_size.HUB_IDS, "full-size")
+    )
+    assert on_hub == here
