@@ -12,7 +12,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup train test lint unit integration chaos pocket judge benchmark judge-benchmarks loop-benchmarks lock clean
+.PHONY: help setup train test lint unit integration chaos pocket judge benchmark judge-benchmarks loop-benchmarks gpu lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -75,6 +75,13 @@ loop-benchmarks: $(INSTALLED) ## measure the loop itself: publication, overhead,
 	$(BIN)/python -m benchmarks.loop_overhead
 	$(BIN)/python -m benchmarks.publish
 	$(BIN)/python -m benchmarks.memory
+
+# Runs in whatever Python has CUDA: `make gpu GPU_PYTHON=python3`.
+GPU_PYTHON ?= $(BIN)/python
+gpu: ## on a GPU: its tests, then FLUX.1 Kontext at full size measured; writes benchmarks/results/gpu_*.json
+	$(GPU_PYTHON) -m pytest tests/gpu --show-capture=no $(ARGS)
+	$(GPU_PYTHON) -m benchmarks.gpu.precompile
+	for part in rollout acd update swap whole; do $(GPU_PYTHON) -m benchmarks.gpu.$$part || exit 1; done
 
 judge: $(INSTALLED) ## train the pocket judge anew (GPU if there is one)
 	$(BIN)/python -m reward_service.pocket_judge.train --out build/judge $(ARGS)
