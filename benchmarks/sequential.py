@@ -28,7 +28,7 @@ from learner.work import GroupWork, RunShape, batch_advantages, draw_anchors, dr
 from rc_grpo.config import RunConfig, load
 from rc_grpo.data import load_tasks
 from rc_grpo.editor import lora
-from rc_grpo.editor.kontext import KontextEditor, load_editor
+from rc_grpo.editor.kontext import KontextEditor, load_denoiser, load_rollout_editor
 from rc_grpo.messages import EditTask, PolicyVersion, RolloutSeeds
 from rc_grpo.seeds import derive
 from reward_service.ground_truth import GroundTruthJudge
@@ -64,10 +64,11 @@ def heldout(
 def run(config: RunConfig, log: Any, every: int, deadline: float) -> dict[str, torch.Tensor]:
     """Train, report held-out figures every so many updates, and return the LoRA weights."""
     torch.set_num_threads(1)
-    editor, judge = load_editor(config.editor, config.seed), GroundTruthJudge()
+    actor, judge = load_rollout_editor(config.editor, config.rollout, config.seed), GroundTruthJudge()
+    trained = load_denoiser(config.editor, config.seed)
     tasks, held_out = load_tasks(config.data.train), list(load_tasks(config.data.heldout, purpose="evaluate"))  # type: ignore[arg-type]
     held_out = held_out[: config.evaluation.tasks]
-    parameters = list(lora.parameters(editor.transformer).values())
+    parameters = list(lora.parameters(trained.transformer).values())
     optimiser = torch.optim.AdamW(
         parameters, config.learner.learning_rate, config.learner.betas, weight_decay=config.learner.weight_decay
     )
@@ -75,14 +76,14 @@ def run(config: RunConfig, log: Any, every: int, deadline: float) -> dict[str, t
     loop, settings, version = config.loop, config.objective, 0
     shape = RunShape(config.seed, config.rollout.solver, config.rollout.steps, loop.updates, 0, {JUDGE: 1.0})
     ledger = Ledger(len(tasks), loop.updates, loop.groups_per_update, 0, config.seed)
-    log({"update": 0, "heldout": heldout(editor, judge, held_out, config)})
+    log({"update": 0, "heldout": heldout(actor, judge, held_out, config)})
     for update in range(loop.updates):
         batch = []
         for ticket in ledger.dispatch(update):
             task = tasks[ticket.task]
-            prepared = prepare(editor, task, config.rollout)
+            prepared = prepare(actor, task, config.rollout)
             seeds = RolloutSeeds.for_group(config.seed, ticket.wave, task.task_id, config.rollout.group_size)
-            group = roll_out(editor, task.task_id, prepared, seeds, POLICY, config.rollout)
+            group = roll_out(actor, task.task_id, prepared, seeds, POLICY, config.rollout)
             scores = asyncio.run(score_group(judge, task, group))
             batch.append((task, prepared.conditions, group, scores))
         advantages, skipped = batch_advantages([scores for *_, scores in batch], shape.judge_weights, settings)
@@ -98,13 +99,14 @@ def run(config: RunConfig, log: Any, every: int, deadline: float) -> dict[str, t
                 steps=draw_steps(shape, version, task.task_id, settings.trained_steps),
                 on_policy=True,
             )
-            step = GroupUpdate(editor, group, conditions, work, settings, shape.method)
+            step = GroupUpdate(trained, group, conditions, work, settings, shape.method)
             step.backward(step.stored, step.stored, 1 / len(kept), torch.Tensor.backward, statistics)
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.learner.grad_norm)
         if kept:
             optimiser.step()
             schedule.step()
             version += 1
+            actor.policy.load(lora.state(trained.transformer))
         optimiser.zero_grad()
         rewards = np.stack([scores.task_reward for *_, scores in batch])
         drift = float(np.mean([group.background_drift.mean() for _, _, group, _ in batch]))
@@ -120,10 +122,10 @@ def run(config: RunConfig, log: Any, every: int, deadline: float) -> dict[str, t
         )
         last = update + 1 == loop.updates or time.monotonic() > deadline
         if (update + 1) % every == 0 or last:
-            log({"update": update + 1, "heldout": heldout(editor, judge, held_out, config)})
+            log({"update": update + 1, "heldout": heldout(actor, judge, held_out, config)})
         if last:
             break
-    return lora.state(editor.transformer)
+    return lora.state(trained.transformer)
 
 
 def _point(arguments: tuple[int, list[str], str, str, int, float]) -> str:

@@ -123,8 +123,8 @@ class KontextDenoiser:
             VersionMismatchError: the bytes, the names, the count, the digest or the canary do not fit the claim. The
                 model may then hold the wrong weights and must not be used until a version was adopted.
         """
-        modules = self.policy.load(lora.deserialise(weights.tobytes()))
-        digest = lora.digest(self.policy.weights())
+        modules = self.policy.load(lora.deserialise(weights, self.device))
+        digest = self.policy.digest()
         proof = VersionProof(worker, version.number, modules, digest, self.canary_shift())
         check(version, proof, expected_modules=self.policy.modules)
         return proof

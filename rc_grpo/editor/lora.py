@@ -6,17 +6,20 @@ digest is taken again from the weights that are in the model afterwards.
 """
 
 import hashlib
+import json
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from diffusers import FluxTransformer2DModel
+from numpy.typing import NDArray
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from rc_grpo.config import LoraSettings
@@ -129,11 +132,21 @@ def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def digest(weights: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 (hex) over names, shapes and float32 bytes in canonical order."""
     sha = hashlib.sha256()
-    for name in sorted(weights):
-        tensor = weights[name].detach().to("cpu", torch.float32).contiguous()
+    names = sorted(weights)
+    on_host = _on_host([weights[name].detach().float() for name in names])
+    for name, tensor in zip(names, on_host, strict=True):
         sha.update(f"{name}:{tuple(tensor.shape)};".encode())
         sha.update(tensor.numpy().data)
     return sha.hexdigest()
+
+
+def _on_host(tensors: list[Tensor]) -> list[Tensor]:
+    """Return tensors contiguous on the CPU; those of a GPU in one transfer, which hundreds of small ones outlast."""
+    if not any(tensor.is_cuda for tensor in tensors):
+        return [tensor.cpu().contiguous() for tensor in tensors]
+    flat = torch.cat([tensor.flatten() for tensor in tensors]).cpu()
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def is_identity(weights: Mapping[str, Tensor]) -> bool:
@@ -151,16 +164,31 @@ def serialise(weights: Mapping[str, Tensor]) -> bytes:
     return bytes(safetensors.torch.save(dict(weights)))
 
 
-def deserialise(data: bytes) -> dict[str, Tensor]:
-    """Read `serialise`'s bytes.
+def deserialise(data: bytes | NDArray[np.uint8], device: torch.device | None = None) -> dict[str, Tensor]:
+    """Read `serialise`'s bytes where they lie, or send them to a device in one piece and read them there.
+
+    On the CPU the tensors share the memory of ``data``, which may be read-only: copy before writing.
 
     Raises:
-        VersionMismatchError: the bytes are not safetensors, or are cut off.
+        VersionMismatchError: the bytes are not float32 safetensors, or are cut off.
     """
+    whole = np.frombuffer(data, dtype=np.uint8)
     try:
-        return dict(safetensors.torch.load(data))
-    except SafetensorError as error:
-        raise VersionMismatchError(f"{len(data)} bytes of LoRA weights cannot be read: {error}") from error
+        begin = 8 + int.from_bytes(whole[:8].tobytes(), "little")
+        header = json.loads(whole[8:begin].tobytes())
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            values = torch.from_numpy(whole[begin:]).to(device)
+        return {name: _slice(values, entry) for name, entry in header.items() if name != "__metadata__"}
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise VersionMismatchError(f"{len(whole)} bytes of LoRA weights cannot be read: {error}") from error
+
+
+def _slice(values: Tensor, entry: Mapping[str, Any]) -> Tensor:
+    first, last = entry["data_offsets"]
+    if entry["dtype"] != "F32" or not 0 <= first <= last <= len(values):
+        raise ValueError(f"a tensor {entry} is not float32, or ends behind the last of {len(values)} bytes")
+    return values[first:last].view(torch.float32).view(entry["shape"])
 
 
 def load(transformer: nn.Module, weights: Mapping[str, Tensor]) -> int:

@@ -49,6 +49,7 @@ class MergedPolicy:
             for key, tensor in lora.initial(name, (out, width), settings.rank, seed).items():
                 first[key] = tensor.to(pristine.device)
         self._weights = dict(sorted(first.items()))
+        self._digest = lora.digest(self._weights)
         self.modules = len(self._projections)
 
     def weights(self) -> Mapping[str, Tensor]:
@@ -59,8 +60,13 @@ class MergedPolicy:
     def load(self, weights: Mapping[str, Tensor]) -> int:
         """Merge other weights: ``round(pristine + scale * B A)`` in every projection."""
         lora.copy_into(self._weights, weights)
+        self._digest = lora.digest(self._weights)
         self._merge()
         return self.modules
+
+    def digest(self) -> str:
+        """Return the digest that was taken of the weights before they were merged."""
+        return self._digest
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
@@ -88,11 +94,10 @@ class MergedPolicy:
 
     @torch.no_grad()
     def _merge(self) -> None:
-        digest = lora.digest(self._weights)
         for name, module in self._projections.items():
             weight = module.weight
             merged = self._pristine[name].float() + self._change(name) / _unit(module)
-            generator = torch.Generator(weight.device).manual_seed(derive("merge", digest, name))
+            generator = torch.Generator(weight.device).manual_seed(derive("merge", self._digest, name))
             weight.copy_(round_stochastically(merged, weight.dtype, generator))
 
     def _change(self, name: str) -> Tensor:

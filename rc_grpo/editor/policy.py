@@ -29,6 +29,10 @@ class Policy(Protocol):
         """
         ...
 
+    def digest(self) -> str:
+        """Return the digest of the weights that are in the model."""
+        ...
+
     def disabled(self) -> AbstractContextManager[None]:
         """Run the base model inside the context."""
         ...
@@ -54,6 +58,10 @@ class AdapterPolicy:
     def load(self, weights: Mapping[str, Tensor]) -> int:
         """Copy weights into the layers."""
         return lora.load(self._transformer, weights)
+
+    def digest(self) -> str:
+        """Return the digest of the parameters."""
+        return lora.digest(self.weights())
 
     def disabled(self) -> AbstractContextManager[None]:
         """Switch the layers off inside the context."""

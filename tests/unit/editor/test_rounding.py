@@ -29,7 +29,7 @@ def test_the_result_is_one_of_the_two_neighbours(dtype: torch.dtype, value: floa
     assert rounded.min() <= value <= rounded.max() or len(rounded.unique()) == 1
     # The spacing at a value is at most twice its distance to the nearest neighbour plus the nearest's own spacing.
     info = torch.finfo(dtype)
-    spacing = max(abs(value), info.smallest_normal) * info.eps
+    spacing = max(max(abs(value), info.smallest_normal) * info.eps, torch.finfo(torch.float32).smallest_normal)
     assert (rounded - nearest).abs().max() <= 1.01 * spacing
 
 
