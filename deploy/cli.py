@@ -97,10 +97,35 @@ def evaluate(
     lora: LoraOption = None,
     out: Annotated[Path | None, typer.Option(help="write the figures as JSON")] = None,
     sheet: Annotated[Path | None, typer.Option(help="draw some of the edits, base and LoRA side by side")] = None,
+    compbench: Annotated[
+        Path | None, typer.Option(help="edit and measure CompBench instead: its folder, or the hub's parquet")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="with --compbench: name of the edits' folder")] = None,
+    clip: Annotated[
+        str, typer.Option(help="with --compbench: folder or hub id of a CLIP model, or none")
+    ] = "openai/clip-vit-large-patch14",
+    edit: Annotated[
+        bool, typer.Option("--edit/--no-edit", help="with --compbench: --no-edit measures the edits that are there")
+    ] = True,
+    pocket: Annotated[
+        int | None, typer.Option(min=1, help="with --compbench: first write so many held-out pocket tasks there")
+    ] = None,
     set_: SetOption = None,
 ) -> None:
-    """Score held-out edits of the base model, and of a LoRA beside it."""
+    """Score held-out edits of the base model, and of a LoRA beside it; or make and measure CompBench's edits."""
     with plain_errors():
+        if compbench is not None:
+            from deploy.compbench import run_compbench, write_pocket_as_compbench
+            from rc_grpo.evaluation.measuring import MeasureSettings
+            from rc_grpo.pocket.world import PocketWorld
+
+            if pocket is not None and not (compbench / "tasks").exists():
+                write_pocket_as_compbench(compbench, PocketWorld("heldout", pocket))
+            settings = MeasureSettings(clip=None if clip == "none" else clip)
+            run_compbench(
+                load_config(config, set_), compbench, lora, out, console, model=model, settings=settings, edit=edit
+            )
+            return
         from deploy.assessment import run_assessment
 
         run_assessment(load_config(config, set_), lora, out, sheet, console)
