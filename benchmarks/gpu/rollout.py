@@ -143,7 +143,7 @@ def _measure(
 ) -> None:
     call = one_forward(denoiser.velocity(random_conditions(side)), random_states(side, batch))
     with recorded(denoiser, side, record):
-        time = milliseconds(call)
+        time = milliseconds(call, 3, 1)
         peak = peak_memory(call)
     print(f"{name} {side}x{batch}: {time:.1f} ms", flush=True)
     measured[f"{name} {side}x{batch}"] = {

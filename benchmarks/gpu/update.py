@@ -155,7 +155,7 @@ def _gradient(denoiser: KontextDenoiser) -> Tensor:
 def _measure(
     measured: dict[str, dict[str, float]], name: str, call: Callable[[], Tensor], side: int, batch: int
 ) -> None:
-    time = milliseconds(call, 3, 2)
+    time = milliseconds(call, 3, 1)
     print(f"{name} {side}x{batch}: {time:.1f} ms", flush=True)
     projections = forward_tflop(side, batch) * _share_of_projections(side)
     attention = forward_tflop(side, batch) - projections
