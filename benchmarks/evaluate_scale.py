@@ -137,9 +137,9 @@ def main() -> None:
 
 
 def measure(place: Place, examples: int, deadline_s: float, *, write: bool) -> None:
-    from deploy.compbench import write_pocket_as_compbench
+    from rc_grpo.evaluation.layout import write_benchmark
 
-    write_pocket_as_compbench(place.folder, PocketWorld("heldout", examples))
+    write_benchmark(place.folder, PocketWorld("heldout", examples))
     save_tiny_clip(place.folder / "clip")
     seconds = [run_until(place, lambda: len(place.finished_edits()) >= examples // 3, deadline_s)]
     edits = place.finished_edits()

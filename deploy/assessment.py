@@ -23,7 +23,7 @@ from rc_grpo.editor.export import read_lora
 from rc_grpo.editor.kontext import check_model, load_denoiser
 from rc_grpo.evaluation.background import background_metrics
 from rc_grpo.images import Pixels
-from rc_grpo.messages import CandidateGroup, EditTask, PolicyVersion
+from rc_grpo.messages import CandidateGroup, EditTask
 from rc_grpo.waiting import Waits
 from reward_service.factory import check_judge
 from reward_service.panel import JudgePanel
@@ -109,10 +109,8 @@ async def _assess(
     try:
         await asyncio.gather(rollouts.open(), judges.open())
         for number, (policy, weights) in enumerate(policies.items()):
-            version = PolicyVersion(
-                number, lora.digest(weights), lora.count_modules(weights), lora.is_identity(weights)
-            )
-            await rollouts.adopt(version, ray.put(np.frombuffer(lora.serialise(weights), dtype=np.uint8)))
+            version, packed = lora.pack(number, weights)
+            await rollouts.adopt(version, ray.put(packed))
             with progress.phase(policy, len(tasks)) as advance:
                 held_out, scored = await evaluate(tasks, rollouts, judges, config.evaluation, config.seed, advance)
             measuring = beholder.measure.remote(list(tasks), [item.group for item in scored])

@@ -4,7 +4,7 @@ Arithmetic on measured rates (`deploy/speeds.yaml`): the method's operations ove
 with them. Nothing is loaded and no cluster is asked.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from typing import Literal
 
@@ -13,6 +13,7 @@ from pydantic import PositiveFloat
 
 from rc_grpo.config import EditorConfig, RunConfig
 from rc_grpo.config.base import Strict
+from rc_grpo.config.run import Activations
 from rc_grpo.editor import full_size
 from rc_grpo.editor.kontext import Dimensions, dimensions
 
@@ -25,7 +26,6 @@ SMALLEST_WIDTH = 1024
 """Below it a model does not fill a GPU, and rates measured on FLUX.1 say nothing about it."""
 BYTES_PER_LORA_PARAMETER = 16
 """float32 weight, gradient and AdamW's two moments."""
-Activations = Literal["store", "selective", "recompute"]
 
 
 class UpdateSpeed(Strict):
@@ -88,7 +88,7 @@ class Plan:
     overlapped: bool
     memory_gib: float
     source: str
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
 
     @property
     def overrides(self) -> list[str]:
@@ -166,7 +166,7 @@ class _Work:
             config.learner,
         )
         evaluations = rollout.steps * (2 if rollout.solver == "heun" else 1)
-        projections, attention = _forward_tflop(size, tokens)
+        projections, attention = forward_tflop(size, tokens)
         forward = projections + attention
         rate = self._rollout_rate(config, speed)
         self.rollout_gpu_s = groups * rollout.group_size * evaluations * forward / rate
@@ -174,8 +174,7 @@ class _Work:
 
         update = self._update_speed(config, speed)
         trained = evaluations if objective.trained_steps is None else objective.trained_steps
-        # Frozen projections pass on one gradient, attention's backward pass is two and a half of its forward.
-        anchor_step = 2 * projections + 3.5 * attention
+        anchor_step = anchor_step_tflop(projections, attention)
         learned = groups * objective.anchors * learner.steps_per_rollout
         self.update_gpu_s = learned * trained * anchor_step / update.tflop_s
         swept = learned if config.loop.max_staleness > 0 or learner.steps_per_rollout > 1 else 0
@@ -210,10 +209,19 @@ def _dimensions(editor: EditorConfig) -> Dimensions:
     return dimensions(editor.model_copy(update={"model": full_size.NAME}) if known else editor)
 
 
-def _forward_tflop(size: Dimensions, tokens: int) -> tuple[float, float]:
+def forward_tflop(size: Dimensions, tokens: int) -> tuple[float, float]:
     """Return the TFLOP of one forward pass of one image: of its projections, of its attention."""
     projections = 2 * 12 * size.width**2 * size.layers * tokens
     return projections / 1e12, 4 * tokens**2 * size.width * size.layers / 1e12
+
+
+def anchor_step_tflop(projections: float, attention: float) -> float:
+    """Return the TFLOP of one step forward and backward, from those of its forward pass.
+
+    Frozen projections pass on one gradient, that of their inputs; attention's backward pass is two and a half times its
+    forward.
+    """
+    return 2 * projections + 3.5 * attention
 
 
 def _split(stages: dict[str, float], gpus: int, groups: int, overlapped: bool) -> dict[str, int]:

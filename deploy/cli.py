@@ -115,12 +115,13 @@ def evaluate(
     """Score held-out edits of the base model, and of a LoRA beside it; or make and measure CompBench's edits."""
     with plain_errors():
         if compbench is not None:
-            from deploy.compbench import run_compbench, write_pocket_as_compbench
+            from deploy.compbench import run_compbench
+            from rc_grpo.evaluation.layout import write_benchmark
             from rc_grpo.evaluation.measuring import MeasureSettings
             from rc_grpo.pocket.world import PocketWorld
 
             if pocket is not None and not (compbench / "tasks").exists():
-                write_pocket_as_compbench(compbench, PocketWorld("heldout", pocket))
+                write_benchmark(compbench, PocketWorld("heldout", pocket))
             settings = MeasureSettings(clip=None if clip == "none" else clip)
             run_compbench(
                 load_config(config, set_), compbench, lora, out, console, model=model, settings=settings, edit=edit

@@ -25,24 +25,14 @@ from rc_grpo.config import RunConfig
 from rc_grpo.editor.kontext import check_model
 from rc_grpo.evaluation.corrected import PSNR_CAP
 from rc_grpo.evaluation.journal import Journal
-from rc_grpo.evaluation.layout import Benchmark, Edits, Sample, write_benchmark, write_whole
+from rc_grpo.evaluation.layout import Benchmark, Edits, Sample, write_whole
 from rc_grpo.evaluation.measuring import Measured, MeasureSettings
 from rc_grpo.evaluation.scores import METRICS
 from rc_grpo.evaluation.table import Table, tabulate
-from rc_grpo.messages import EditTask
 
 MEASURES, SUMMARY, TABLE = "measures.jsonl", "summary.json", "table.md"
 LISTED_ON_SCREEN = 10
 _NOT_MADE = "there is no edit, and none was asked for (--no-edit)"
-
-
-def write_pocket_as_compbench(folder: Path, tasks: Sequence[EditTask]) -> None:
-    """Write the pocket world's tasks, or any with family and target, in CompBench's local layout below ``folder``.
-
-    Raises:
-        FileExistsError: there is a benchmark already.
-    """
-    write_benchmark(folder, tasks)
 
 
 def run_compbench(

@@ -12,6 +12,7 @@ from rc_grpo.evaluation.frames import Originals
 from rc_grpo.evaluation.measuring import Measured, MeasureSettings, Meter
 from rc_grpo.pool import WorkerPool
 from rc_grpo.seats import Member
+from rc_grpo.waiting import or_undo
 
 
 class Measurer:
@@ -72,11 +73,7 @@ class MeasurerPool(WorkerPool[Any]):
         actor = MeasurerActor.options(**config.actor_options(self._namespace, name)).remote(
             self._settings, config.threads
         )
-        try:
-            await actor.describe.remote()
-        except BaseException:
-            ray.kill(actor)
-            raise
+        await or_undo(actor.describe.remote(), lambda: ray.kill(actor))
         return actor
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import ray
 from ray.exceptions import RayTaskError
 
@@ -152,8 +151,5 @@ def gist(error: ValueError) -> str:
 async def _policy(evaluation: Evaluation, rollouts: RolloutPool) -> tuple[PolicyVersion, Any]:
     if evaluation.lora is None:
         return await rollouts.untrained()
-    weights = read_lora(evaluation.config.editor.lora, evaluation.lora)
-    version = PolicyVersion(
-        1, weights_of.digest(weights), weights_of.count_modules(weights), weights_of.is_identity(weights)
-    )
-    return version, ray.put(np.frombuffer(weights_of.serialise(weights), dtype=np.uint8))
+    version, packed = weights_of.pack(1, read_lora(evaluation.config.editor.lora, evaluation.lora))
+    return version, ray.put(packed)

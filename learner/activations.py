@@ -1,15 +1,14 @@
 """What the backward pass of a step finds in memory, and what it computes again."""
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import FluxTransformer2DModel
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from rc_grpo.config.run import Activations
 from rc_grpo.editor import compiling
-
-Activations = Literal["store", "selective", "recompute"]
 
 _ATTENTION = {
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,

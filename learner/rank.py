@@ -117,10 +117,7 @@ class LearnerRank:
                 self._past.pop(min(self._past))
         if self.rank != 0:
             return None, None
-        version = PolicyVersion(
-            self._updates, lora.digest(weights), lora.count_modules(weights), lora.is_identity(weights)
-        )
-        return version, np.frombuffer(lora.serialise(weights), dtype=np.uint8)
+        return lora.pack(self._updates, weights)
 
     def export(self, folder: Path) -> str | None:
         """Write the policy (its moving average, if kept) for diffusers from rank 0; all together.

@@ -6,12 +6,21 @@ the status of a run is what the components' waits say at that moment.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+
+
+async def or_undo(answer: Awaitable[Result], undo: Callable[[], object]) -> Result:
+    """Wait for an answer; where none comes, by an error or because the wait was cancelled, undo what it was about."""
+    try:
+        return await answer
+    except BaseException:
+        undo()
+        raise
 
 
 class DeadlineExceededError(TimeoutError):

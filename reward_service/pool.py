@@ -12,6 +12,7 @@ from rc_grpo.config import AnyJudgeConfig, EditScoreConfig
 from rc_grpo.messages import EditTask, GroupScores
 from rc_grpo.pool import WorkerPool
 from rc_grpo.seats import Member
+from rc_grpo.waiting import or_undo
 from reward_service.actor import RewardActor
 from reward_service.judge import JudgeUnavailableError
 
@@ -87,11 +88,7 @@ class RewardPool(WorkerPool[Any]):
         )
         if attach is not None:
             self._attached[actor] = attach[0]
-        try:
-            await actor.open.remote()
-        except BaseException:
-            self._stop_actor(actor)
-            raise
+        await or_undo(actor.open.remote(), lambda: self._stop_actor(actor))
         return actor
 
     async def _drain_actor(self, actor: Any) -> None:

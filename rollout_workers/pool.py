@@ -18,6 +18,7 @@ from rc_grpo.messages import (
 )
 from rc_grpo.pool import PoolError, WorkerPool
 from rc_grpo.seats import Member
+from rc_grpo.waiting import or_undo
 from rollout_workers.worker import RolloutActor
 
 
@@ -95,11 +96,7 @@ class RolloutPool(WorkerPool[Any]):
         actor = RolloutActor.options(**self._rollout.actor_options(self._namespace, name)).remote(
             name, self._editor, self._rollout, self._seed
         )
-        try:
-            await actor.describe.remote()
-        except BaseException:
-            ray.kill(actor)
-            raise
+        await or_undo(actor.describe.remote(), lambda: ray.kill(actor))
         return actor
 
     async def _bring_up_to_date(self, member: Member[Any]) -> PolicyVersion:

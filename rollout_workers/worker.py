@@ -62,9 +62,7 @@ class RolloutWorker:
         """
         if self._policy is not None:
             raise VersionMismatchError(f"{self.name} holds {self._policy}, not the untrained policy")
-        weights = lora.copied(self._editor.policy.weights())
-        version = PolicyVersion(0, lora.digest(weights), lora.count_modules(weights), lora.is_identity(weights))
-        return version, np.frombuffer(lora.serialise(weights), dtype=np.uint8)
+        return lora.pack(0, lora.copied(self._editor.policy.weights()))
 
     def adopt(self, version: PolicyVersion, weights: NDArray[np.uint8]) -> VersionProof:
         """Take a new policy version and prove it; until that succeeded the worker refuses rollouts."""

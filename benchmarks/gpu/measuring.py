@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from deploy import capacity
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor import full_size
+from rc_grpo.editor.kontext import dimensions
 from rc_grpo.editor.protocol import Velocity
 from rc_grpo.messages import Conditions
 from rc_grpo.seeds import normal
@@ -63,10 +65,11 @@ def matmul_ceiling() -> float:
     return 2 * tokens * out * width / milliseconds(lambda: a @ b, 50, 5) / 1e9
 
 
-def forward_tflop(side: int, batch: int) -> float:
-    """Return the TFLOP of one forward pass at ``side`` pixels: projections and attention of 57 layers."""
+def forward_tflop(side: int, batch: int) -> tuple[float, float]:
+    """Return the TFLOP of one forward pass at ``side`` pixels: of its projections, of its attention."""
     tokens = TEXT_TOKENS + 2 * (side // full_size.TOKEN) ** 2
-    return batch * (2 * 57 * 12 * 3072**2 * tokens + 57 * 4 * tokens**2 * 3072) / 1e12
+    projections, attention = capacity.forward_tflop(dimensions(EDITOR), tokens)
+    return batch * projections, batch * attention
 
 
 def stock_transformer() -> FluxTransformer2DModel:

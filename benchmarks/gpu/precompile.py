@@ -18,7 +18,7 @@ from benchmarks.gpu.measuring import DEVICE, EDITOR, one_forward, random_conditi
 from benchmarks.gpu.rollout import recorded
 from benchmarks.gpu.update import chain
 from learner import activations
-from learner.activations import Activations
+from rc_grpo.config.run import Activations
 from rc_grpo.editor import compiling, full_size, rollout_blocks
 from rc_grpo.editor.denoiser import KontextDenoiser
 from rc_grpo.editor.merged import MergedPolicy

@@ -148,7 +148,7 @@ def _measure(
     print(f"{name} {side}x{batch}: {time:.1f} ms", flush=True)
     measured[f"{name} {side}x{batch}"] = {
         "ms": time,
-        "tflop_s": forward_tflop(side, batch) / time * 1e3,
+        "tflop_s": sum(forward_tflop(side, batch)) / time * 1e3,
         "peak_mib": peak / MIB,
     }
 

@@ -86,8 +86,7 @@ def _version(base: dict[str, torch.Tensor], number: int, size: float) -> tuple[P
         name: tensor if ".lora_A." in name else size * torch.randn(tensor.shape, generator=generator).sign()
         for name, tensor in base.items()
     }
-    version = PolicyVersion(number, lora.digest(weights), lora.count_modules(weights), lora.is_identity(weights))
-    return version, np.frombuffer(lora.serialise(weights), dtype=np.uint8)
+    return lora.pack(number, weights)
 
 
 if __name__ == "__main__":

@@ -30,10 +30,11 @@ from benchmarks.gpu.measuring import (
     stock_transformer,
 )
 from benchmarks.results import Figure, write
+from deploy.capacity import anchor_step_tflop
 from learner import activations, distributed
-from learner.activations import Activations
 from rc_grpo.algorithm import adjoint, solver
 from rc_grpo.config import LearnerConfig
+from rc_grpo.config.run import Activations
 from rc_grpo.editor import full_size, lora
 from rc_grpo.editor.denoiser import KontextDenoiser
 
@@ -41,8 +42,6 @@ SIDE = 1024
 STEPS = 8
 SMALL = (512, 4)
 """The default training size: all four anchors of a group together."""
-BACKWARD_OVER_FORWARD = {"projections": 1.0, "attention": 2.5}
-"""FLOPs: the base is frozen, so projections pass on the gradient of their inputs alone; attention recomputes itself."""
 
 
 def main() -> None:
@@ -157,20 +156,12 @@ def _measure(
 ) -> None:
     time = milliseconds(call, 3, 1)
     print(f"{name} {side}x{batch}: {time:.1f} ms", flush=True)
-    projections = forward_tflop(side, batch) * _share_of_projections(side)
-    attention = forward_tflop(side, batch) - projections
-    tflop = projections * (1 + BACKWARD_OVER_FORWARD["projections"])
-    tflop += attention * (1 + BACKWARD_OVER_FORWARD["attention"])
+    tflop = anchor_step_tflop(*forward_tflop(side, batch))
     measured[f"{name} {side}x{batch}"] = {
         "ms": time,
         "tflop_s": tflop / time * 1e3,
         "peak_mib": peak_memory(call) / MIB,
     }
-
-
-def _share_of_projections(side: int) -> float:
-    tokens = 512 + 2 * (side // full_size.TOKEN) ** 2
-    return 2 * 12 * 3072 / (2 * 12 * 3072 + 4 * tokens)
 
 
 def _free_port() -> int:

@@ -19,6 +19,7 @@ KONTEXT_LORA_TARGETS = (
     "attn.to_add_out",
 )
 Solver = Literal["euler", "heun", "dpmpp_2m"]
+Activations = Literal["store", "selective", "recompute"]
 
 
 class LoraSettings(Strict):
@@ -123,7 +124,7 @@ class LearnerConfig(Strict):
     zero_stage: Literal[0, 1, 2, 3] = 1
     threads: PositiveInt = 1
     resources: Resources = Resources()
-    activations: Literal["store", "selective", "recompute"] = Field(
+    activations: Activations = Field(
         "store",
         description="what the backward pass finds in memory: every block's activations, those of attention alone "
         "(the rest is recomputed), or none but the blocks' inputs",

@@ -130,7 +130,7 @@ def dense_gradient(x: Tensor) -> Tensor:
 
 def install(transformer: FluxTransformer2DModel) -> None:
     """Put `JointAttention` into every block."""
-    for block in _blocks(transformer):
+    for block in blocks(transformer):
         block.attn.set_processor(JointAttention())
 
 
@@ -173,13 +173,14 @@ def recording(
     Raises:
         ValueError: a layer index does not exist, or a mask is empty.
     """
-    blocks = _blocks(transformer)
+    attentions_of = [block.attn for block in blocks(transformer)]
     for layer in layers:
-        if not 0 <= layer < len(blocks):
-            raise ValueError(f"rollout.acd.layers names layer {layer}; this model has layers 0..{len(blocks) - 1}")
+        if not 0 <= layer < len(attentions_of):
+            last = len(attentions_of) - 1
+            raise ValueError(f"rollout.acd.layers names layer {layer}; this model has layers 0..{last}")
     weights = token_weights(token_mask[None], text_counted[None])[0]
     probe = Probe(token_mask[None].to(transformer.device), weights.to(transformer.device, torch.float32))
-    attentions = [blocks[layer].attn for layer in layers]
+    attentions = [attentions_of[layer] for layer in layers]
     before = [attention.processor for attention in attentions]
     recorder = AttentionRecorder([JointAttention(probe) for _ in layers])
     handle = transformer.register_forward_hook(recorder.collect)
@@ -193,5 +194,6 @@ def recording(
             attention.set_processor(processor)
 
 
-def _blocks(transformer: FluxTransformer2DModel) -> list[Any]:
+def blocks(transformer: FluxTransformer2DModel) -> list[Any]:
+    """Return the blocks in the order in which joint-attention layers are counted: double, then single."""
     return [*transformer.transformer_blocks, *transformer.single_transformer_blocks]

@@ -3,14 +3,10 @@
 import torch
 from diffusers import FluxTransformer2DModel
 
+from rc_grpo.editor.attention import blocks
+
 GRAPHS = 64
 """Graphs that one kind of block may have: one for each image size and batch, with and without recording."""
-
-
-def allow_graphs() -> None:
-    """Let blocks be compiled for as many shapes as a data set has; beyond its limit PyTorch runs eager code."""
-    torch._dynamo.config.recompile_limit = GRAPHS
-    torch._dynamo.config.accumulated_recompile_limit = 8 * GRAPHS
 
 
 def compile_blocks(transformer: FluxTransformer2DModel) -> None:
@@ -18,6 +14,8 @@ def compile_blocks(transformer: FluxTransformer2DModel) -> None:
 
     Shapes are constants: dynamic ones are slower, and broke inductor when a batch changed under gradients.
     """
-    allow_graphs()
-    for block in [*transformer.transformer_blocks, *transformer.single_transformer_blocks]:
+    # Beyond its limit PyTorch runs eager code without a word.
+    torch._dynamo.config.recompile_limit = GRAPHS
+    torch._dynamo.config.accumulated_recompile_limit = 8 * GRAPHS
+    for block in blocks(transformer):
         block.compile(fullgraph=True, dynamic=False)

@@ -23,7 +23,7 @@ from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
 from rc_grpo.config import LoraSettings
-from rc_grpo.messages import VersionMismatchError
+from rc_grpo.messages import PolicyVersion, VersionMismatchError
 from rc_grpo.seeds import derive
 
 ADAPTER = "policy"
@@ -162,6 +162,12 @@ def count_modules(weights: Mapping[str, Tensor]) -> int:
 def serialise(weights: Mapping[str, Tensor]) -> bytes:
     """Return the weights as safetensors bytes."""
     return bytes(safetensors.torch.save(dict(weights)))
+
+
+def pack(number: int, weights: Mapping[str, Tensor]) -> tuple[PolicyVersion, NDArray[np.uint8]]:
+    """Return what weights claim to be as version ``number``, and their safetensors bytes: what a worker adopts."""
+    version = PolicyVersion(number, digest(weights), count_modules(weights), is_identity(weights))
+    return version, np.frombuffer(serialise(weights), dtype=np.uint8)
 
 
 def deserialise(data: bytes | NDArray[np.uint8], device: torch.device | None = None) -> dict[str, Tensor]:

@@ -5,7 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-FLOAT8 = torch.float8_e4m3fn
+from rc_grpo.editor.kernels import FLOAT8
+
 LARGEST = tl.constexpr(448.0)
 TINY = tl.constexpr(1.1754943508222875e-38)
 

@@ -5,11 +5,9 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from rc_grpo.editor.geometry import binary_mask, resize_image
+from rc_grpo.evaluation.frames import SIDE
 from rc_grpo.images import Pixels, decode_rgb
 from rc_grpo.messages import EditTask
-
-SIDE = 512
-"""CompBench measures everything at 512 x 512, aspect ignored."""
 
 
 def background_metrics(task: EditTask, edited: Pixels) -> dict[str, float]:

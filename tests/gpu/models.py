@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +10,7 @@ from rc_grpo.config import EditorConfig
 from rc_grpo.editor import full_size, lora
 from rc_grpo.editor.denoiser import KontextDenoiser, PolicyMaker
 from rc_grpo.editor.policy import AdapterPolicy
-from rc_grpo.messages import PolicyVersion, VersionProof
+from rc_grpo.messages import VersionProof
 
 EDITOR = EditorConfig(model=full_size.NAME, device="cuda")
 CUDA = torch.device("cuda")
@@ -38,5 +37,4 @@ def trained(denoiser: KontextDenoiser, seed: int = 1, size: float = 0.02) -> dic
 
 
 def adopt(denoiser: KontextDenoiser, weights: Mapping[str, Tensor], number: int = 1) -> VersionProof:
-    version = PolicyVersion(number, lora.digest(weights), lora.count_modules(weights), lora.is_identity(weights))
-    return denoiser.adopt(version, np.frombuffer(lora.serialise(weights), dtype=np.uint8), worker="w")
+    return denoiser.adopt(*lora.pack(number, weights), worker="w")

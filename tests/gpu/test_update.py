@@ -9,8 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cosine_similarity, scaled_dot_product_attention
 
 from learner import activations
-from learner.activations import Activations
 from rc_grpo.algorithm import adjoint, solver
+from rc_grpo.config.run import Activations
 from rc_grpo.editor import lora
 from rc_grpo.editor.attention import dense_gradient
 from rc_grpo.editor.denoiser import KontextDenoiser

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.tiny_clip import save_tiny_clip
-from deploy.compbench import write_pocket_as_compbench
-from rc_grpo.evaluation.layout import Benchmark, Edits
+from rc_grpo.evaluation.layout import Benchmark, Edits, write_benchmark
 from rc_grpo.images import decode_rgb
 from rc_grpo.pocket.world import PocketWorld
 
@@ -42,7 +41,7 @@ def finished(folder: Path) -> dict[Path, int]:
 @pytest.mark.chaos
 @pytest.mark.timeout(300)
 def test_a_killed_evaluation_goes_on_without_redoing_or_losing_a_sample(tmp_path):
-    write_pocket_as_compbench(tmp_path, PocketWorld("heldout", TASKS))
+    write_benchmark(tmp_path, PocketWorld("heldout", TASKS))
     save_tiny_clip(tmp_path / "clip")
     benchmark, edits = Benchmark.open(tmp_path), Edits(tmp_path / "editing_results", "mine")
 

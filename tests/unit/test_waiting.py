@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from rc_grpo.waiting import DeadlineExceededError, Waits, in_words
+from rc_grpo.waiting import DeadlineExceededError, Waits, in_words, or_undo
 
 
 def test_a_wait_can_be_asked_about_while_it_goes_on_and_not_after() -> None:
@@ -30,3 +30,25 @@ def test_a_deadline_says_who_waited_for_what_and_how_long() -> None:
         assert waits.now == ()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("ending", [ValueError("no"), asyncio.CancelledError()])
+def test_what_was_begun_is_undone_when_no_answer_comes(ending: BaseException) -> None:
+    undone: list[str] = []
+
+    async def answer() -> str:
+        raise ending
+
+    with pytest.raises(type(ending)):
+        asyncio.run(or_undo(answer(), lambda: undone.append("undone")))
+    assert undone == ["undone"]
+
+
+def test_what_was_answered_is_left_alone() -> None:
+    undone: list[str] = []
+
+    async def answer() -> str:
+        return "here"
+
+    assert asyncio.run(or_undo(answer(), lambda: undone.append("undone"))) == "here"
+    assert not undone
