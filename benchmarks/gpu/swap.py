@@ -52,7 +52,7 @@ def main() -> None:
     rollout = RolloutConfig(threads=8)
     worker = ray.remote(Watched).options(num_gpus=1).remote("rollout-0", EDITOR, rollout, 0)
     _, first = ray.get(worker.untrained.options(num_returns=2).remote())
-    base = lora.deserialise(ray.get(first).tobytes())
+    base = lora.deserialise(first.tobytes())
     before = ray.get(worker.forward.remote())
     seconds, arrived = [], {}
     for number in range(1, SWAPS + 1):
