@@ -9,7 +9,7 @@
   slice of a wider one: the result is noise, NaN or an illegal memory access, without a word.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from rc_grpo.algorithm.attention_density import mass_in_mask, token_weights
 from rc_grpo.editor import kernels
+from rc_grpo.editor.fp8 import Fp8Linear, QuantisedRows, quantise
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class JointAttention:
     def __call__(
         self,
         attn: FluxAttention,
-        hidden_states: Tensor,
+        hidden_states: Tensor | QuantisedRows,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
@@ -73,7 +74,7 @@ class JointAttention:
         image = _heads(attn, hidden_states, (attn.to_q, attn.to_k, attn.to_v))
         if encoder_hidden_states is None:
             query, key = (
-                _norm_and_rotate(x, norm, image_rotary_emb)
+                _norm_and_rotate((x,), (norm,), image_rotary_emb)
                 for x, norm in zip(image, (attn.norm_q, attn.norm_k), strict=False)
             )
             value = image[2]
@@ -81,8 +82,7 @@ class JointAttention:
             text = _heads(attn, encoder_hidden_states, (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj))
             norms = ((attn.norm_added_q, attn.norm_q), (attn.norm_added_k, attn.norm_k))
             query, key = (
-                apply_rotary_emb(torch.cat([of_text(t), of_image(i)], dim=1), image_rotary_emb, sequence_dim=1)
-                for t, i, (of_text, of_image) in zip(text, image, norms, strict=False)
+                _norm_and_rotate(both, norm, image_rotary_emb) for *both, norm in zip(text, image, norms, strict=False)
             )
             value = torch.cat([text[2], image[2]], dim=1)
         if self.probe is not None:
@@ -102,15 +102,22 @@ class JointAttention:
         return attn.to_out[0](mixed[:, length:].contiguous()), attn.to_add_out(mixed[:, :length].contiguous())
 
 
-def _heads(attn: FluxAttention, x: Tensor, projections: tuple[nn.Module, ...]) -> list[Tensor]:
+def _heads(attn: FluxAttention, x: Tensor | QuantisedRows, projections: tuple[nn.Module, ...]) -> list[Tensor]:
     """Project ``[B, S, width]`` to query, key and value ``[B, S, H, D]``."""
+    if isinstance(x, Tensor) and isinstance(projections[0], Fp8Linear):
+        x = quantise(x)
     return [project(x).unflatten(-1, (-1, attn.head_dim)) for project in projections]
 
 
-def _norm_and_rotate(x: Tensor, norm: nn.RMSNorm, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
+def _norm_and_rotate(
+    streams: Sequence[Tensor], norms: Sequence[nn.RMSNorm], rotary: tuple[Tensor, Tensor] | None
+) -> Tensor:
+    x = streams[0]
     if rotary is not None and x.is_cuda and x.dtype == torch.bfloat16 and not torch.is_grad_enabled():
-        return kernels.norm_and_rotate(x, norm.weight, norm.eps or torch.finfo(x.dtype).eps, *rotary)  # type: ignore[no-any-return]
-    return apply_rotary_emb(norm(x), rotary, sequence_dim=1)  # type: ignore[no-any-return]
+        eps = [norm.eps or torch.finfo(x.dtype).eps for norm in norms]
+        return kernels.norm_and_rotate(list(streams), [norm.weight for norm in norms], eps, *rotary)  # type: ignore[no-any-return]
+    normed = torch.cat([norm(stream) for norm, stream in zip(norms, streams, strict=True)], dim=1)
+    return apply_rotary_emb(normed, rotary, sequence_dim=1)  # type: ignore[no-any-return]
 
 
 class _DenseGradient(torch.autograd.Function):

@@ -4,6 +4,8 @@ Legitimate in a rollout, because candidates are only points that the surrogate c
 the old anchors in its own precision (``objective.old_path: recompute``).
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,31 @@ from rc_grpo.editor.kernels import FLOAT8, quantise_rows, row_scale
 HEADROOM = 0.25
 """Share of the format's range that a row of base weights fills; the rest is for what a LoRA adds to it. It costs no
 precision: a floating-point format is as fine, relative to the number, at a quarter of its range."""
+
+
+FEW_ROWS = 64
+
+
+class QuantisedRows(NamedTuple):
+    """Activations ``[..., width]`` in float8, for every projection that reads them.
+
+    Attributes:
+        values: ``[rows, width]`` e4m3.
+        scale: what 1 in a row stands for, ``[rows, 1]`` float32.
+        leading: the shape before the width.
+        dtype: what a projection of them returns.
+    """
+
+    values: Tensor
+    scale: Tensor
+    leading: torch.Size
+    dtype: torch.dtype
+
+
+def quantise(x: Tensor, *, gelu: bool = False) -> QuantisedRows:
+    """Quantise activations token by token, after a GELU (tanh form) if asked for."""
+    values, scale = quantise_rows(x.reshape(-1, x.shape[-1]), gelu)
+    return QuantisedRows(values, scale, x.shape[:-1], x.dtype)
 
 
 class Fp8Linear(nn.Module):
@@ -34,19 +61,21 @@ class Fp8Linear(nn.Module):
         self.bias = linear.bias
         self._gelu = gelu
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Quantise ``x`` token by token and multiply, accumulating in float32."""
-        quantised, scale = quantise_rows(x.reshape(-1, x.shape[-1]), self._gelu)
+    def forward(self, x: Tensor | QuantisedRows) -> Tensor:
+        """Quantise ``x`` token by token, unless it comes quantised, and multiply, accumulating in float32."""
+        rows = x if isinstance(x, QuantisedRows) else quantise(x, gelu=self._gelu)
+        # cuBLAS (13.0) has no kernel with a bias for few rows of a large inner dimension.
+        apart = self.bias is not None and len(rows.values) < FEW_ROWS
         product = torch._scaled_mm(
-            quantised,
+            rows.values,
             self.weight.t(),
-            scale_a=scale,
+            scale_a=rows.scale,
             scale_b=self.scale.t(),
-            bias=self.bias,
-            out_dtype=x.dtype,
+            bias=None if apart else self.bias,
+            out_dtype=rows.dtype,
             use_fast_accum=True,
         )
-        return product.reshape(*x.shape[:-1], -1)
+        return (product + self.bias if apart else product).reshape(*rows.leading, -1)
 
 
 def check(device: torch.device, dtype: torch.dtype) -> None:

@@ -4,6 +4,8 @@ Three operators that a compiled graph takes as they are. Each is a Triton or cuB
 expression elsewhere, which is also what it is tested against.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -26,29 +28,40 @@ def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("rc_grpo::norm_and_rotate", mutates_args=())
-def norm_and_rotate(x: Tensor, weight: Tensor, eps: float, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Return queries or keys after RMS norm and rotary embedding.
+def norm_and_rotate(
+    streams: Sequence[Tensor], weights: Sequence[Tensor], eps: Sequence[float], cosine: Tensor, sine: Tensor
+) -> Tensor:
+    """Return queries or keys ``[B, S, H, D]`` of all streams one after the other, after RMS norm and rotary embedding.
 
     Args:
-        x: ``[B, S, H, D]``, contiguous.
-        weight: ``[D]`` of the norm.
-        eps: of the norm.
+        streams: ``[B, S_i, H, D]``, contiguous; S is the sum of S_i.
+        weights: ``[D]``, of every stream's norm.
+        eps: of every stream's norm.
         cosine: ``[S, D]`` float32, each value twice in a row.
         sine: the same.
     """
-    if not x.is_cuda:
-        normed = functional.rms_norm(x, (x.shape[-1],), weight, eps).float()
+    if not streams[0].is_cuda:
+        normed = torch.cat(
+            [
+                functional.rms_norm(x, (x.shape[-1],), weight, own)
+                for x, weight, own in zip(streams, weights, eps, strict=True)
+            ],
+            dim=1,
+        ).float()
         real, imaginary = normed.reshape(*normed.shape[:-1], -1, 2).unbind(-1)
         turned = torch.stack([-imaginary, real], dim=-1).flatten(-2)
-        return (normed * cosine[None, :, None] + turned * sine[None, :, None]).to(x.dtype)
+        return (normed * cosine[None, :, None] + turned * sine[None, :, None]).to(streams[0].dtype)
     from rc_grpo.editor import triton_kernels
 
-    return triton_kernels.norm_and_rotate(x, weight, eps, cosine, sine)
+    return triton_kernels.norm_and_rotate(streams, weights, eps, cosine, sine)
 
 
 @norm_and_rotate.register_fake
-def _(x: Tensor, weight: Tensor, eps: float, cosine: Tensor, sine: Tensor) -> Tensor:
-    return torch.empty_like(x)
+def _(
+    streams: Sequence[Tensor], weights: Sequence[Tensor], eps: Sequence[float], cosine: Tensor, sine: Tensor
+) -> Tensor:
+    batch, _, heads, width = streams[0].shape
+    return streams[0].new_empty(batch, sum(x.shape[1] for x in streams), heads, width)
 
 
 @torch.library.custom_op("rc_grpo::quantise_rows", mutates_args=())

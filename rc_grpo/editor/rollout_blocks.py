@@ -13,7 +13,7 @@ from diffusers.models.transformers.transformer_flux import FluxSingleTransformer
 from torch import Tensor, nn
 
 from rc_grpo.editor import fp8
-from rc_grpo.editor.fp8 import Fp8Linear
+from rc_grpo.editor.fp8 import Fp8Linear, quantise
 from rc_grpo.editor.kernels import gelu_linear
 
 
@@ -44,6 +44,8 @@ class RolloutSingleBlock(FluxSingleTransformerBlock):  # type: ignore[misc]
         text = encoder_hidden_states.shape[1]
         stream = torch.cat([encoder_hidden_states, hidden_states], dim=1)
         modulated, gate = self.norm(stream, emb=temb)
+        if isinstance(self.proj_mlp, Fp8Linear):
+            modulated = quantise(modulated)
         mlp = self.proj_mlp(modulated)
         attended = self.attn(
             hidden_states=modulated, image_rotary_emb=image_rotary_emb, **(joint_attention_kwargs or {})

@@ -1,5 +1,7 @@
 """The Triton side of `rc_grpo.editor.kernels`; imported where there is a GPU."""
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
@@ -13,49 +15,86 @@ TINY = tl.constexpr(1.1754943508222875e-38)
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def _norm_and_rotate(
-    x, weight, cosine, sine, out, tokens, eps, HEADS: tl.constexpr, PADDED: tl.constexpr, WIDTH: tl.constexpr
+    x,
+    weight,
+    cosine,
+    sine,
+    out,
+    tokens,
+    offset,
+    all_tokens,
+    eps,
+    HEADS: tl.constexpr,
+    AT_ONCE: tl.constexpr,
+    WIDTH: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
-    heads = tl.arange(0, PADDED)[:, None]
+    token = offset + row % tokens
+    joint = row // tokens * all_tokens + token
     columns = tl.arange(0, WIDTH)[None, :]
-    at = row * HEADS * WIDTH + heads * WIDTH + columns
-    inside = heads < HEADS
-    value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-    inverse = 1.0 / tl.sqrt(tl.sum(value * value, axis=1) / WIDTH + eps)
-    scaled = value * inverse[:, None] * tl.load(weight + columns).to(tl.float32)
-    # Rounded in between, as the norm's own output is.
-    normed = scaled.to(out.dtype.element_ty).to(tl.float32)
-    real, imaginary = tl.split(tl.reshape(normed, (PADDED, WIDTH // 2, 2)))
-    turned = tl.reshape(tl.join(-imaginary, real), (PADDED, WIDTH))
-    angle = (row % tokens) * WIDTH + columns
-    rotated = normed * tl.load(cosine + angle) + turned * tl.load(sine + angle)
-    tl.store(out + at, rotated.to(out.dtype.element_ty), mask=inside)
+    angle = token * WIDTH + columns
+    cosines, sines = tl.load(cosine + angle), tl.load(sine + angle)
+    weights = tl.load(weight + columns).to(tl.float32)
+    for first in tl.static_range(0, HEADS, AT_ONCE):
+        heads = first + tl.arange(0, AT_ONCE)[:, None]
+        inside = heads < HEADS
+        value = tl.load(x + (row * HEADS + heads) * WIDTH + columns, mask=inside, other=0.0).to(tl.float32)
+        inverse = 1.0 / tl.sqrt(tl.sum(value * value, axis=1) / WIDTH + eps)
+        # Rounded in between, as the norm's own output is.
+        normed = (value * inverse[:, None] * weights).to(out.dtype.element_ty).to(tl.float32)
+        real, imaginary = tl.split(tl.reshape(normed, (AT_ONCE, WIDTH // 2, 2)))
+        turned = tl.reshape(tl.join(-imaginary, real), (AT_ONCE, WIDTH))
+        rotated = (normed * cosines + turned * sines).to(out.dtype.element_ty)
+        tl.store(out + (joint * HEADS + heads) * WIDTH + columns, rotated, mask=inside)
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
-def _quantise_rows(x, out, scales, width, GELU: tl.constexpr, PADDED: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
-    columns = tl.arange(0, PADDED)
-    inside = columns < width
-    value = tl.load(x + row * width + columns, mask=inside, other=0.0).to(tl.float32)
+def _activated(x, width, part, GELU: tl.constexpr, PART: tl.constexpr):
+    columns = part * PART + tl.arange(0, PART)
+    value = tl.load(x + columns, mask=columns < width, other=0.0).to(tl.float32)
     if GELU:
-        inner = 0.7978845608028654 * (value + 0.044715 * value * value * value)
-        value = value * tl.sigmoid(2.0 * inner)
-        value = value.to(x.dtype.element_ty).to(tl.float32)
-    scale = tl.maximum(tl.max(tl.abs(value), axis=0) / LARGEST, TINY)
-    quantised = tl.minimum(tl.maximum(value / scale, -LARGEST), LARGEST)
-    tl.store(out + row * width + columns, quantised.to(out.dtype.element_ty), mask=inside)
+        value = value * tl.sigmoid(1.5957691216057308 * value * (1.0 + 0.044715 * value * value))
+    return value
+
+
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+def _store_part(out, value, width, part, PART: tl.constexpr):
+    columns = part * PART + tl.arange(0, PART)
+    tl.store(out + columns, value.to(out.dtype.element_ty), mask=columns < width)
+
+
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+def _quantise_rows(x, out, scales, width, GELU: tl.constexpr, PART: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    x, out = x + row * width, out + row * width
+    # In thirds: a FLUX model's widths are three times a power of two, and a block of Triton's is a power of two.
+    a = _activated(x, width, 0, GELU, PART)
+    b = _activated(x, width, 1, GELU, PART)
+    c = _activated(x, width, 2, GELU, PART)
+    largest = tl.max(tl.maximum(tl.maximum(tl.abs(a), tl.abs(b)), tl.abs(c)), axis=0)
+    scale = tl.maximum(largest / LARGEST, TINY)
+    inverse = 1.0 / scale
+    _store_part(out, a * inverse, width, 0, PART)
+    _store_part(out, b * inverse, width, 1, PART)
+    _store_part(out, c * inverse, width, 2, PART)
     tl.store(scales + row, scale)
 
 
-def norm_and_rotate(x: Tensor, weight: Tensor, eps: float, cosine: Tensor, sine: Tensor) -> Tensor:
+def norm_and_rotate(
+    streams: Sequence[Tensor], weights: Sequence[Tensor], eps: Sequence[float], cosine: Tensor, sine: Tensor
+) -> Tensor:
     """See `rc_grpo.editor.kernels.norm_and_rotate`."""
-    batch, tokens, heads, width = x.shape
-    x, out = x.contiguous(), torch.empty_like(x, memory_format=torch.contiguous_format)
-    padded = triton.next_power_of_2(heads)
-    _norm_and_rotate[(batch * tokens,)](
-        x, weight, cosine.contiguous(), sine.contiguous(), out, tokens, eps, heads, padded, width, num_warps=4
-    )
+    batch, _, heads, width = streams[0].shape
+    total, offset = sum(x.shape[1] for x in streams), 0
+    out = streams[0].new_empty(batch, total, heads, width)
+    at_once = min(8, triton.next_power_of_2(heads))
+    cosine, sine = cosine.contiguous(), sine.contiguous()
+    for x, weight, own in zip(streams, weights, eps, strict=True):
+        tokens = x.shape[1]
+        _norm_and_rotate[(batch * tokens,)](
+            x.contiguous(), weight, cosine, sine, out, tokens, offset, total, own, heads, at_once, width, num_warps=4
+        )
+        offset += tokens
     return out
 
 
@@ -64,6 +103,6 @@ def quantise_rows(x: Tensor, gelu: bool) -> tuple[Tensor, Tensor]:
     rows, width = x.shape
     out = torch.empty(rows, width, device=x.device, dtype=FLOAT8)
     scales = torch.empty(rows, 1, device=x.device, dtype=torch.float32)
-    padded = triton.next_power_of_2(width)
-    _quantise_rows[(rows,)](x.contiguous(), out, scales, width, gelu, padded, num_warps=16 if padded > 4096 else 8)
+    part = triton.next_power_of_2(triton.cdiv(width, 3))
+    _quantise_rows[(rows,)](x.contiguous(), out, scales, width, gelu, part, num_warps=min(16, max(1, part // 256)))
     return out, scales

@@ -11,6 +11,7 @@ from rc_grpo.editor.denoiser import KontextDenoiser
 from rc_grpo.editor.kontext import load_rollout_editor
 from rc_grpo.messages import Conditions
 from rc_grpo.seeds import normal
+from tests.unit.editor.quantised import assert_quantised
 from tests.unit.editor.test_kontext import POCKET
 
 
@@ -24,22 +25,21 @@ def test_rearranged_blocks_are_the_same_function(denoiser: KontextDenoiser, cond
     assert sum(parameter.numel() for parameter in denoiser.transformer.parameters()) == parameters
 
 
-def test_norm_and_rotation_are_those_of_the_model() -> None:
-    x, weight, angles = torch.randn(2, 9, 3, 16), torch.rand(16) + 0.5, torch.rand(9, 8).repeat_interleave(2, dim=1)
-    rotary = angles.cos(), angles.sin()
-    expected = apply_rotary_emb(functional.rms_norm(x, (16,), weight, 1e-6), rotary, sequence_dim=1)
-    torch.testing.assert_close(kernels.norm_and_rotate(x, weight, 1e-6, *rotary), expected)
+@pytest.mark.parametrize("streams", [1, 2])
+def test_norm_and_rotation_are_those_of_the_model(streams: int) -> None:
+    x, angles = torch.randn(2, 9, 3, 16), torch.rand(9, 8).repeat_interleave(2, dim=1)
+    parts, rotary = x.tensor_split(streams, dim=1), (angles.cos(), angles.sin())
+    weights = [torch.rand(16) + 0.5 for _ in parts]
+    normed = [functional.rms_norm(part, (16,), weight, 1e-6) for part, weight in zip(parts, weights, strict=True)]
+    expected = apply_rotary_emb(torch.cat(normed, dim=1), rotary, sequence_dim=1)
+    torch.testing.assert_close(kernels.norm_and_rotate(list(parts), weights, [1e-6] * streams, *rotary), expected)
 
 
 @pytest.mark.parametrize("gelu", [False, True])
 def test_quantised_rows_are_the_rows_to_the_formats_precision(gelu: bool) -> None:
     x = torch.randn(50, 64) * torch.logspace(-3, 3, 50)[:, None]
     x[7] = 0
-    quantised, scale = kernels.quantise_rows(x, gelu)
-    expected = functional.gelu(x, approximate="tanh") if gelu else x
-    largest = expected.abs().amax(dim=1, keepdim=True)
-    assert ((quantised.float() * scale - expected).abs() <= expected.abs() * 2**-4 + largest * 2**-17).all()
-    assert quantised.float().abs().amax(dim=1)[largest[:, 0] > 0].eq(448).all()
+    assert_quantised(x, gelu)
 
 
 def test_float8_where_there_is_none_is_an_error_with_the_way_out() -> None:
