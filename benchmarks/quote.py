@@ -1,6 +1,7 @@
 """Quotes figures from ``benchmarks/results`` in the README and the docs, so that no number there is typed by hand.
 
-A number followed by ``<!--NAME:KEY-->`` is a figure's value, rounded to as many decimals as are written:
+A number followed by ``<!--NAME:KEY-->`` is a figure's value, rounded to as many decimals as are written; a KEY with dots
+in it is a path into the result's detail:
 
     python -m benchmarks.quote            # write the current figures
     python -m benchmarks.quote --check    # say which differ, exit 1 if any
@@ -15,7 +16,7 @@ from pathlib import Path
 from benchmarks.results import FOLDER
 
 ROOT = Path(__file__).parent.parent
-QUOTE = re.compile(r"(?P<number>[+-]?\d+(?:\.(?P<decimals>\d+))?)(?P<mark><!--(?P<name>\w+):(?P<key>\w+)-->)")
+QUOTE = re.compile(r"(?P<number>[+-]?\d+(?:\.(?P<decimals>\d+))?)(?P<mark><!--(?P<name>\w+):(?P<key>[\w.]+)-->)")
 
 
 def figure(name: str, key: str) -> float:
@@ -27,7 +28,13 @@ def figure(name: str, key: str) -> float:
     path = FOLDER / f"{name}.json"
     if not path.is_file():
         raise KeyError(f"no result {path}")
-    return float(json.loads(path.read_text())["figures"][key]["value"])
+    result = json.loads(path.read_text())
+    if "." not in key:
+        return float(result["figures"][key]["value"])
+    value = result["detail"]
+    for part in key.split("."):
+        value = value[part]
+    return float(value)
 
 
 def requote(text: str) -> str:

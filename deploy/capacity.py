@@ -225,20 +225,27 @@ def anchor_step_tflop(projections: float, attention: float) -> float:
 
 
 def _split(stages: dict[str, float], gpus: int, groups: int, overlapped: bool) -> dict[str, int]:
-    """Give every stage a GPU, then each further one to the stage that shortens the update most."""
+    """Return the split with the shortest update."""
+    if overlapped:
+        return _balanced(stages, gpus, groups)
+    others = {name: demand for name, demand in stages.items() if name != "learner"}
+    splits = [
+        _balanced(others, gpus - ranks, groups) | {"learner": ranks} for ranks in range(1, gpus - len(others) + 1)
+    ]
+
+    def seconds(share: dict[str, int]) -> float:
+        return _update_seconds({name: demand / share[name] for name, demand in stages.items()}, overlapped)
+
+    return min(splits, key=seconds)
+
+
+def _balanced(stages: dict[str, float], gpus: int, groups: int) -> dict[str, int]:
+    """Give every stage a GPU, then each further one to the slowest: no other split has a faster slowest stage."""
     share = dict.fromkeys(stages, 1)
     for _ in range(gpus - len(stages)):
-
-        def after(name: str) -> tuple[float, float]:
-            more = share | {name: share[name] + 1}
-            seconds = {stage: demand / more[stage] for stage, demand in stages.items()}
-            # Between equals, help the slowest: the update may get shorter only with the GPU after this one.
-            return _update_seconds(seconds, overlapped), -stages[name] / share[name]
-
         # A whole group goes to one worker: more workers than groups would idle.
         useful = [name for name in stages if share[name] < groups] or list(stages)
-        best = min(useful, key=after)
-        share[best] += 1
+        share[max(useful, key=lambda name: stages[name] / share[name])] += 1
     return share
 
 

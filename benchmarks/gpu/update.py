@@ -99,7 +99,7 @@ def main() -> None:
         [(steps, row["ms"], row["ms"] / steps, row["peak_mib"]) for steps, row in chains.items()],
     )
     agreement = {
-        name: float(torch.nn.functional.cosine_similarity(gradient, gradients["stock"], dim=0))
+        name: float(torch.nn.functional.cosine_similarity(gradient.double(), gradients["stock"].double(), dim=0))
         for name, gradient in gradients.items()
         if name != "stock"
     }
