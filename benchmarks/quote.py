@@ -1,7 +1,7 @@
 """Quotes figures from ``benchmarks/results`` in the README and the docs, so that no number there is typed by hand.
 
-A number followed by ``<!--NAME:KEY-->`` is a figure's value, rounded to as many decimals as are written; a KEY with dots
-in it is a path into the result's detail:
+A number followed by ``<!--NAME:KEY-->`` is a figure's value, rounded to as many decimals as are written; a KEY with
+dots in it is a path into the result's detail:
 
     python -m benchmarks.quote            # write the current figures
     python -m benchmarks.quote --check    # say which differ, exit 1 if any

@@ -29,36 +29,58 @@ from rc_grpo.config import RunConfig, load
 from rc_grpo.data import load_tasks
 from rc_grpo.editor import lora
 from rc_grpo.editor.kontext import KontextEditor, load_denoiser, load_rollout_editor
-from rc_grpo.messages import EditTask, PolicyVersion, RolloutSeeds
+from rc_grpo.evaluation.background import background_metrics
+from rc_grpo.images import Pixels
+from rc_grpo.messages import CandidateGroup, EditTask, PolicyVersion, RolloutSeeds
 from rc_grpo.seeds import derive
 from reward_service.ground_truth import GroundTruthJudge
 from reward_service.scoring import score_group
-from rollout_workers.rollout import prepare, roll_out
+from rollout_workers.rollout import diversity, prepare, roll_out
 
 JUDGE = "ground_truth"
 POLICY = PolicyVersion(0, "sequential", 0, is_identity=False)
 
 
-def heldout(
-    editor: KontextEditor, judge: GroundTruthJudge, tasks: list[EditTask], config: RunConfig
-) -> dict[str, float]:
-    """Return mean reward and sub-scores of the unperturbed edits."""
-    if not tasks:
-        return {}
-    parts: dict[str, list[float]] = {}
-    for task in tasks:
-        seeds = RolloutSeeds(derive(config.seed, "heldout", task.task_id))
-        prepared = prepare(editor, task, config.rollout)
-        group = roll_out(
-            editor, task.task_id, prepared, seeds, POLICY, config.rollout,
-            steps=config.evaluation.steps, keep_states=False,
-        )  # fmt: skip
-        scores = asyncio.run(score_group(judge, task, group))
-        values = {"reward": scores.task_reward[0], "drift": group.background_drift[0]}
-        for name, value in (values | {key: array[0] for key, array in scores.subscores.items()}).items():
-            parts.setdefault(name, []).append(float(value))
-    result = {name: float(np.mean(values)) for name, values in parts.items()}
-    return result | {"rewards": parts["reward"]}  # type: ignore[dict-item]
+class HeldOut:
+    """Edits the held-out tasks without perturbation, always from the same noise, and scores them.
+
+    Args:
+        judge: scores the edits.
+        tasks: held-out tasks.
+        config: of the run.
+    """
+
+    def __init__(self, judge: GroundTruthJudge, tasks: list[EditTask], config: RunConfig) -> None:
+        self._judge, self._tasks, self._config = judge, tasks, config
+        self._of_base: list[Pixels] = []
+
+    def measure(self, editor: KontextEditor) -> dict[str, list[float]]:
+        """Return reward, the judge's parts, background metrics and the distance from the first policy's edits, by task.
+
+        The distance is the RMS difference of the pixels, in 0..1.
+        """
+        found: dict[str, list[float]] = {}
+        images = []
+        for index, task in enumerate(self._tasks):
+            group = self._edit(editor, task)
+            images.append(group.images[0])
+            scores = asyncio.run(score_group(self._judge, task, group))
+            values = {"reward": scores.task_reward[0], "drift": group.background_drift[0]}
+            values |= {name.removeprefix(f"{JUDGE}."): array[0] for name, array in scores.subscores.items()}
+            values |= background_metrics(task, images[-1])
+            base = self._of_base[index] if self._of_base else images[-1]
+            values["distance_from_base"] = np.sqrt(np.mean(np.square((images[-1].astype(np.float32) - base) / 255)))
+            for name, value in values.items():
+                found.setdefault(name, []).append(float(value))
+        self._of_base = self._of_base or images
+        return found
+
+    def _edit(self, editor: KontextEditor, task: EditTask) -> CandidateGroup:
+        seeds = RolloutSeeds(derive(self._config.seed, "heldout", task.task_id))
+        prepared, steps = prepare(editor, task, self._config.rollout), self._config.evaluation.steps
+        return roll_out(
+            editor, task.task_id, prepared, seeds, POLICY, self._config.rollout, steps=steps, keep_states=False
+        )
 
 
 def run(config: RunConfig, log: Any, every: int, deadline: float) -> dict[str, torch.Tensor]:
@@ -67,7 +89,7 @@ def run(config: RunConfig, log: Any, every: int, deadline: float) -> dict[str, t
     actor, judge = load_rollout_editor(config.editor, config.rollout, config.seed), GroundTruthJudge()
     trained = load_denoiser(config.editor, config.seed)
     tasks, held_out = load_tasks(config.data.train), list(load_tasks(config.data.heldout, purpose="evaluate"))  # type: ignore[arg-type]
-    held_out = held_out[: config.evaluation.tasks]
+    evaluation = HeldOut(judge, held_out[: config.evaluation.tasks], config)
     parameters = list(lora.parameters(trained.transformer).values())
     optimiser = torch.optim.AdamW(
         parameters, config.learner.learning_rate, config.learner.betas, weight_decay=config.learner.weight_decay
@@ -76,7 +98,7 @@ def run(config: RunConfig, log: Any, every: int, deadline: float) -> dict[str, t
     loop, settings, version = config.loop, config.objective, 0
     shape = RunShape(config.seed, config.rollout.solver, config.rollout.steps, loop.updates, 0, {JUDGE: 1.0})
     ledger = Ledger(len(tasks), loop.updates, loop.groups_per_update, 0, config.seed)
-    log({"update": 0, "heldout": heldout(actor, judge, held_out, config)})
+    log({"update": 0, "heldout": evaluation.measure(actor)})
     for update in range(loop.updates):
         batch = []
         for ticket in ledger.dispatch(update):
@@ -109,20 +131,21 @@ def run(config: RunConfig, log: Any, every: int, deadline: float) -> dict[str, t
             actor.policy.load(lora.state(trained.transformer))
         optimiser.zero_grad()
         rewards = np.stack([scores.task_reward for *_, scores in batch])
-        drift = float(np.mean([group.background_drift.mean() for _, _, group, _ in batch]))
         log(
             {
                 "update": update + 1,
-                "reward": float(np.nanmean(rewards)),
-                "std": float(np.nanstd(rewards, axis=1).mean()),
-                "drift": drift,
+                "tasks": [task.task_id for task, *_ in batch],
+                "reward": np.nanmean(rewards, axis=1).tolist(),
+                "std": np.nanstd(rewards, axis=1).tolist(),
+                "drift": [float(group.background_drift.mean()) for _, _, group, _ in batch],
+                "diversity": [diversity(group.images) for _, _, group, _ in batch],
                 "skipped": len(batch) - len(kept),
                 "grad_norm": float(norm),
             }
         )
         last = update + 1 == loop.updates or time.monotonic() > deadline
         if (update + 1) % every == 0 or last:
-            log({"update": update + 1, "heldout": heldout(actor, judge, held_out, config)})
+            log({"update": update + 1, "heldout": evaluation.measure(actor)})
         if last:
             break
     return lora.state(trained.transformer)

@@ -182,7 +182,7 @@ class _Worker(_Mortal):
     def _rollout(self, task: EditTask, _: RolloutSeeds, version: PolicyVersion, *__: Any) -> tuple[Any, None, None]:
         async def receipt() -> RolloutReceipt:
             seconds = await self.work(ROLLOUT)
-            return RolloutReceipt(task.task_id, version, self.name, (), {"rollout": seconds})
+            return RolloutReceipt(task.task_id, version, self.name, (), 0.0, {"rollout": seconds})
 
         return receipt(), None, None
 

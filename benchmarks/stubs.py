@@ -104,7 +104,7 @@ class StubWorker:
     def rollout(
         self, task: EditTask, seeds: RolloutSeeds, version: PolicyVersion, *_: Any
     ) -> tuple[RolloutReceipt, pa.RecordBatch, Conditions]:
-        receipt = RolloutReceipt(task.task_id, version, self._name, (0.0,) * seeds.group_size, {})
+        receipt = RolloutReceipt(task.task_id, version, self._name, (0.0,) * seeds.group_size, 0.0, {})
         return receipt, self._batch, self._conditions
 
 

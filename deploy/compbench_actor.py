@@ -4,13 +4,13 @@ import os
 from typing import Any
 
 import ray
-import torch
 from ray.exceptions import RayActorError
 
 from rc_grpo.config import PoolConfig, RolloutConfig
 from rc_grpo.evaluation.frames import Originals
 from rc_grpo.evaluation.measuring import Measured, MeasureSettings, Meter
 from rc_grpo.pool import WorkerPool
+from rc_grpo.process import prepare_process
 from rc_grpo.seats import Member
 from rc_grpo.waiting import or_undo
 
@@ -24,7 +24,7 @@ class Measurer:
     """
 
     def __init__(self, settings: MeasureSettings, threads: int) -> None:
-        torch.set_num_threads(threads)
+        prepare_process(threads)
         self._meter = Meter(settings)
 
     def describe(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from rc_grpo.messages import GroupScores, RolloutReceipt, ScoredGroup
 from rc_grpo.waiting import Waits
 from reward_service.panel import JudgePanel
 from rollout_workers.pool import RolloutPool
+from rollout_workers.rollout import diversity
 
 logger = logging.getLogger(__name__)
 LoggedGroupParts = tuple[RolloutReceipt, GroupScores, Any, Any]
@@ -39,7 +40,9 @@ class Librarian:
         for logged in read_groups(self._experience / _file(number), need="states"):
             group = logged.candidates
             drift = tuple(np.asarray(group.background_drift).tolist())
-            receipt = RolloutReceipt(group.task_id, group.policy, group.worker, drift, group.seconds)
+            receipt = RolloutReceipt(
+                group.task_id, group.policy, group.worker, drift, diversity(group.images), group.seconds
+            )
             parts.append((receipt, logged.scores, ray.put(group.to_arrow()), ray.put(logged.conditions)))
         return parts
 

@@ -30,6 +30,7 @@ def batch_metrics(batch: Sequence[ScoredGroup], report: UpdateReport) -> dict[st
         "reward/judge_latency_seconds": float(np.mean([scored.scores.latency for scored in batch])),
         "background_drift/mean": float(drift.mean()),
         "background_drift/within_group_std": float(drift.std(axis=1).mean()),
+        "diversity/mean": float(np.mean([scored.receipt.diversity for scored in batch])),
         "staleness/mean": float(np.mean(ages)),
         "staleness/max": float(max(ages)),
         "groups_skipped/share": sum(reason is not None for reason in report.skipped) / len(batch),

@@ -17,6 +17,7 @@ from deploy.run import Run
 from deploy.stopping import RunStoppedError
 from rc_grpo.config import RunConfig
 from rc_grpo.editor.kontext import check_model
+from rc_grpo.process import keep_memory_flat
 from reward_service.factory import check_judge
 
 
@@ -30,6 +31,7 @@ def run_training(config: RunConfig, *, resume: bool = False) -> None:
     Raises:
         RunStoppedError: a signal asked for it.
     """
+    keep_memory_flat()
     check_model(config.editor, config.rollout.acd)
     for name, judge in config.reward.judges.items():
         check_judge(name, judge)

@@ -20,8 +20,10 @@ from learner.update import GroupUpdate, Statistics
 from learner.work import GroupWork, RunShape
 from rc_grpo.config import EditorConfig, LearnerConfig, ObjectiveConfig
 from rc_grpo.editor import export, lora
+from rc_grpo.editor.distance import DistanceFromBase
 from rc_grpo.editor.kontext import load_denoiser
 from rc_grpo.messages import CandidateGroup, PolicyVersion
+from rc_grpo.process import prepare_process
 
 
 class LearnerRank:
@@ -43,7 +45,7 @@ class LearnerRank:
         objective: ObjectiveConfig,
         run: RunShape,
     ) -> None:
-        torch.set_num_threads(config.threads)
+        prepare_process(config.threads)
         self.rank = rank
         self._config = config
         self._objective = objective
@@ -53,6 +55,7 @@ class LearnerRank:
             # The LoRA's float32 products at tensor-core rate, with more digits still than what they are added to.
             torch.backends.cuda.matmul.allow_tf32 = True
         activations.arrange(self._denoiser.transformer, config.activations, compiled=editor.compile)
+        self._distance = DistanceFromBase(self._denoiser.transformer, editor.lora)
         self._past: dict[int, dict[str, Tensor]] = {}
         self._updates = 0
         self._ema: dict[str, Tensor] | None = None
@@ -104,6 +107,7 @@ class LearnerRank:
             metrics |= {f"{prefix}/{name}": value for name, value in statistics.result().items()}
         self._updates += 1
         metrics["grad_norm"] = float(self._engine.get_global_grad_norm() or 0.0)
+        metrics["distance_from_base"] = self._distance(self._weights())
         metrics["learning_rate"] = float(self._engine.get_lr()[0])
         metrics["seconds"] = time.perf_counter() - started
         return metrics | {f"seconds_{part}": value for part, value in seconds.items()}

@@ -295,12 +295,22 @@ class GroupScores:
 
 @dataclass(frozen=True)
 class RolloutReceipt:
-    """What the driver keeps of a finished rollout; the tensors stay where they were made."""
+    """What the driver keeps of a finished rollout; the tensors stay where they were made.
+
+    Attributes:
+        task_id: the task.
+        policy: the version that acted.
+        worker: who rolled it out.
+        background_drift: as in `CandidateGroup`.
+        diversity: RMS difference of the candidates' pixels to their mean image, pixels in 0..1.
+        seconds: named durations of the rollout's parts.
+    """
 
     task_id: str
     policy: PolicyVersion
     worker: str
     background_drift: tuple[float, ...]
+    diversity: float
     seconds: Mapping[str, float]
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-import torch
 
 from rc_grpo.config import AnyJudgeConfig
 from rc_grpo.messages import CandidateGroup, EditTask, GroupScores
+from rc_grpo.process import prepare_process
 from reward_service.factory import make_judge
 from reward_service.judge import ServedJudge
 from reward_service.scoring import score_group
@@ -31,7 +31,7 @@ class RewardWorker:
     """
 
     def __init__(self, name: str, judge: str, config: AnyJudgeConfig, attach: tuple[str, str] | None) -> None:
-        torch.set_num_threads(config.threads)
+        prepare_process(config.threads)
         self.name = name
         self._judge_name = judge
         self._judge = make_judge(name, config, _session_logs(), attach)

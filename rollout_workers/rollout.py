@@ -66,6 +66,12 @@ def background_drift(
     return np.asarray(mean_square.sqrt().cpu().numpy())
 
 
+def diversity(images: NDArray[np.uint8], device: torch.device | None = None) -> float:
+    """Return how far candidates ``[G, H, W, 3]`` are from being one image: RMS difference to their mean, in 0..1."""
+    pixels = torch.from_numpy(np.array(images)).to(device).float() / 255
+    return float((pixels - pixels.mean(dim=0)).square().mean().sqrt())
+
+
 def initial_noise(shape: tuple[int, int], mask: Tensor, seeds: RolloutSeeds, config: RolloutConfig) -> Tensor:
     """Return the group's noise ``[G, N, C]`` float32, drawn on the CPU so that it is the same on every device."""
     reference = normal(seeds.reference, *shape)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
-import torch
 from numpy.typing import NDArray
 
 from rc_grpo.config import EditorConfig, RolloutConfig
@@ -23,7 +22,8 @@ from rc_grpo.messages import (
     VersionMismatchError,
     VersionProof,
 )
-from rollout_workers.rollout import PreparedTask, finished, prepare, roll_out
+from rc_grpo.process import prepare_process
+from rollout_workers.rollout import PreparedTask, diversity, finished, prepare, roll_out
 
 CACHE_BYTES = 2**30
 """Of prepared tasks a worker keeps: some 100 tasks of FLUX.1 Kontext at 512 pixels, ten thousand pocket tasks."""
@@ -33,7 +33,7 @@ class RolloutWorker:
     """One editor on one device; `RolloutActor` is it as a Ray actor."""
 
     def __init__(self, name: str, editor: EditorConfig, rollout: RolloutConfig, seed: int) -> None:
-        torch.set_num_threads(rollout.threads)
+        prepare_process(rollout.threads)
         self.name = name
         self._config = rollout
         self._editor = load_rollout_editor(editor, rollout, seed)
@@ -100,8 +100,8 @@ class RolloutWorker:
         rolled_out = time.perf_counter()
         batch = group.to_arrow()
         seconds = {"encode": encoded - started} | dict(group.seconds) | {"ship": time.perf_counter() - rolled_out}
-        drift = tuple(group.background_drift.tolist())
-        return RolloutReceipt(task.task_id, version, self.name, drift, seconds), batch, prepared.conditions
+        drift, spread = tuple(group.background_drift.tolist()), diversity(group.images, self._editor.device)
+        return RolloutReceipt(task.task_id, version, self.name, drift, spread, seconds), batch, prepared.conditions
 
     def _prepare(self, task: EditTask) -> PreparedTask:
         if task.task_id in self._prepared:

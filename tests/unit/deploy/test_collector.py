@@ -22,7 +22,7 @@ class Rollouts:
 
     async def rollout(self, task: EditTask, seeds: RolloutSeeds) -> Rollout:
         self.made.append((task.task_id, seeds))
-        return Rollout(RolloutReceipt(task.task_id, VERSION, "w", (), {}), group=len(self.made), conditions=None)
+        return Rollout(RolloutReceipt(task.task_id, VERSION, "w", (), 0.0, {}), group=len(self.made), conditions=None)
 
 
 class Judges:

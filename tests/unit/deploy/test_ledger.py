@@ -11,7 +11,7 @@ from rc_grpo.messages import EditTask, PolicyVersion, RolloutReceipt, ScoredGrou
 
 def scored(ticket: Ticket, version: int) -> ScoredGroup:
     task = EditTask(str(ticket.number), "add", b"", "", b"")
-    receipt = RolloutReceipt(task.task_id, PolicyVersion(version, "d", 1, is_identity=False), "w", (), {})
+    receipt = RolloutReceipt(task.task_id, PolicyVersion(version, "d", 1, is_identity=False), "w", (), 0.0, {})
     return ScoredGroup(task, receipt, scores=None, group=ticket, conditions=None)  # type: ignore[arg-type]
 
 

@@ -15,7 +15,7 @@ def version(number: int) -> PolicyVersion:
 
 
 def scored(rewards: list[float], number: int) -> ScoredGroup:
-    receipt = RolloutReceipt("t", version(number), "w", (0.1,) * len(rewards), {"integrate": 1.0})
+    receipt = RolloutReceipt("t", version(number), "w", (0.1,) * len(rewards), 0.02, {"integrate": 1.0})
     scores = GroupScores("t", "j", np.array(rewards), np.full(len(rewards), np.nan), {"success": np.array(rewards)})
     return ScoredGroup(EditTask("t", "add", b"", "", b""), receipt, scores, None, None)
 
@@ -30,6 +30,7 @@ def test_a_failed_score_is_counted_and_enters_no_mean() -> None:
     assert metrics["staleness/max"] == 1
     assert metrics["groups_skipped/share"] == 0.5
     assert "acd/mean" not in metrics
+    assert metrics["diversity/mean"] == pytest.approx(0.02)
     assert metrics["x"] == 1.0
 
 

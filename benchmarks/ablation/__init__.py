@@ -1,0 +1,9 @@
+"""The method's parts one by one on the pocket editor, under one budget, over several seeds.
+
+    python -m benchmarks.ablation train --out DIR [--processes 16] [--set editor.device=cuda]
+    python -m benchmarks.ablation explore --out DIR         # the untrained policy alone
+    python -m benchmarks.ablation summarise DIR             # -> results/ablation.json, docs/ablation/
+
+Training goes on where it was stopped: a run that has its file is not repeated.
+What differs between the arms is in ``plan.yaml``; the equations are those of the system (`benchmarks.sequential`).
+"""

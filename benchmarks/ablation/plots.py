@@ -1,0 +1,91 @@
+"""The ablation's pictures: distributions of exploration, curves of training, attention by layer and step."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from benchmarks.ablation.statistics import Trained
+
+Arms = Mapping[str, Sequence[Trained]]
+QUANTITIES = {"drift": "background drift of a group (RMS, 0..1)", "std": "standard deviation of reward within a group"}
+
+
+def distributions(arms: Arms, path: Path) -> None:
+    """Draw the empirical distribution functions of drift and within-group spread over all training groups (Fig. 5)."""
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), constrained_layout=True)
+    for axes, (name, words) in zip(panels, QUANTITIES.items(), strict=True):
+        for arm, runs in arms.items():
+            values = np.sort(np.concatenate([run.series(name).ravel() for run in runs]))
+            axes.plot(values, np.arange(1, len(values) + 1) / len(values), label=arm)
+        axes.set(xlabel=words, ylabel="share of groups", ylim=(0, 1))
+    panels[0].legend(fontsize=8)
+    _save(figure, path)
+
+
+def curves(arms: Arms, path: Path) -> None:
+    """Draw training reward, held-out reward and held-out PSNR over the updates, with the standard error over seeds."""
+    figure, panels = plt.subplots(1, 3, figsize=(12, 3.6), constrained_layout=True)
+    for arm, runs in arms.items():
+        training = np.array([run.series("reward").mean(axis=1) for run in runs])
+        smooth = np.array([np.convolve(row, np.ones(5) / 5, mode="valid") for row in training])
+        _band(panels[0], np.arange(3, 3 + smooth.shape[1]), smooth, arm)
+        for axes, name in zip(panels[1:], ("reward", "background/psnr"), strict=True):
+            at = sorted(runs[0].heldout)
+            _band(axes, np.array(at), np.array([[run.heldout[u][name].mean() for u in at] for run in runs]), arm)
+    for axes, words in zip(
+        panels, ("training reward, mean of 5 updates", "held-out reward", "held-out background PSNR, dB"), strict=True
+    ):
+        axes.set(xlabel="update", title=words)
+    panels[0].legend(fontsize=8)
+    _save(figure, path)
+
+
+def alpha_base(curve: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
+    """Draw mean within-group reward variance and mean drift against ``alpha_base``, perturbation everywhere beside."""
+    alphas = [name for name in curve if name != "global"]
+    x = [float(name) for name in alphas]
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), constrained_layout=True)
+    for axes, name, words in zip(
+        panels, ("variance", "drift"), ("variance of reward within a group", "background drift"), strict=True
+    ):
+        means = np.array([np.mean(curve[alpha][name]) for alpha in alphas])
+        errors = np.array([np.std(curve[alpha][name], ddof=1) / len(curve[alpha][name]) ** 0.5 for alpha in alphas])
+        axes.errorbar(x, means, yerr=errors, marker="o", label="inside the mask, alpha_edit 0.5")
+        axes.axhline(float(np.mean(curve["global"][name])), linestyle="--", color="grey", label="everywhere, 0.5")
+        axes.set(xlabel="alpha_base", ylabel=words, ylim=(0, None))
+    panels[0].legend(fontsize=8)
+    _save(figure, path)
+
+
+def attention(found: Mapping[str, Any], path: Path) -> None:
+    """Draw the densities of good and bad candidates by layer and step, and the effect size of their difference."""
+    figure, panels = plt.subplots(1, 3, figsize=(11, 3.2), constrained_layout=True)
+    high = max(np.max(found["success"]), np.max(found["failure"]))
+    bound = float(np.abs(found["effect_size"]).max())
+    for axes, name, words, settings in (
+        (panels[0], "success", "best candidate", {"vmin": 0, "vmax": high, "cmap": "viridis"}),
+        (panels[1], "failure", "worst candidate", {"vmin": 0, "vmax": high, "cmap": "viridis"}),
+        (panels[2], "effect_size", "effect size of the difference", {"vmin": -bound, "vmax": bound, "cmap": "RdBu_r"}),
+    ):
+        image = axes.imshow(np.array(found[name]), aspect="auto", **settings)
+        axes.set(title=words, xlabel="step", ylabel="layer", yticks=range(len(found["layers"])))
+        figure.colorbar(image, ax=axes)
+    _save(figure, path)
+
+
+def _band(axes: Axes, x: np.ndarray, values: np.ndarray, label: str) -> None:
+    mean = values.mean(axis=0)
+    (line,) = axes.plot(x, mean, label=label)
+    if len(values) > 1:
+        error = values.std(axis=0, ddof=1) / len(values) ** 0.5
+        axes.fill_between(x, mean - error, mean + error, color=line.get_color(), alpha=0.2, linewidth=0)
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,142 @@
+"""From the runs' lines to numbers with intervals."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one run left.
+
+    Attributes:
+        part: of the plan.
+        arm: its name.
+        seed: of the run.
+        updates: its lines of updates.
+        heldout: held-out values by task, by update and name.
+    """
+
+    part: str
+    arm: str
+    seed: int
+    updates: list[dict[str, Any]] = field(default_factory=list)
+    heldout: dict[int, dict[str, Array]] = field(default_factory=dict)
+
+    def series(self, name: str) -> Array:
+        """Return a training quantity ``[updates, groups]``."""
+        return np.array([line[name] for line in self.updates], dtype=np.float64)
+
+    def first(self, name: str) -> Array:
+        """Return a held-out quantity of the base model, by task."""
+        return self.heldout[0][name]
+
+    def last(self, name: str) -> Array:
+        """Return a held-out quantity after the last update, by task."""
+        return self.heldout[max(self.heldout)][name]
+
+
+def read(folder: Path) -> list[Trained]:
+    """Read all finished runs of a folder.
+
+    Raises:
+        ValueError: there are none.
+    """
+    runs = []
+    for path in sorted(folder.glob("*.jsonl")):
+        head, *lines = (json.loads(line) for line in path.read_text().splitlines())
+        runs.append(
+            Trained(
+                head["part"],
+                head["arm"],
+                head["seed"],
+                [line for line in lines if "heldout" not in line],
+                {
+                    line["update"]: {name: np.array(values) for name, values in line["heldout"].items()}
+                    for line in lines
+                    if "heldout" in line
+                },
+            )
+        )
+    if not runs:
+        raise ValueError(f"{folder} holds no finished run; make some by: python -m benchmarks.ablation train")
+    return runs
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with the half-width of its 95 % interval (Student's t); NaN for a single seed."""
+
+    mean: float
+    half_width: float
+    seeds: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Estimate":
+        """Estimate from one value a seed."""
+        array, count = np.array(values, dtype=np.float64), len(values)
+        if count < 2:
+            return cls(float(array.mean()), float("nan"), count)
+        width = stats.t.ppf(0.975, count - 1) * array.std(ddof=1) / np.sqrt(count)
+        return cls(float(array.mean()), float(width), count)
+
+    @property
+    def excludes_loss(self) -> bool:
+        """Whether the whole interval is above 0."""
+        return self.mean - self.half_width > 0
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f} ± {self.half_width:.4f}"
+
+
+def over_seeds(runs: Sequence[Trained], value: Callable[[Trained], float]) -> Estimate:
+    """Estimate a quantity of runs that differ in their seed."""
+    return Estimate.of([value(run) for run in runs])
+
+
+def gain(name: str) -> Callable[[Trained], float]:
+    """Return the mean held-out change of a quantity from the base model to the end of a run, on the same tasks."""
+    return lambda run: float(np.mean(run.last(name) - run.first(name)))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Groups of two arms under the same seeds, updates and tasks.
+
+    Attributes:
+        median: of the one.
+        other_median: of the other.
+        ratio: of the medians.
+        p_value: of Wilcoxon's signed-rank test of the pairs.
+        pairs: their number.
+    """
+
+    median: float
+    other_median: float
+    ratio: float
+    p_value: float
+    pairs: int
+
+
+def compare(one: Sequence[Trained], other: Sequence[Trained], name: str) -> Compared:
+    """Compare a quantity of training groups between two arms, pair by pair.
+
+    Raises:
+        ValueError: they have not the same seeds.
+    """
+    mine, theirs = ({run.seed: run for run in runs} for runs in (one, other))
+    if mine.keys() != theirs.keys():
+        raise ValueError(f"arms of different seeds cannot be paired: {sorted(mine)} and {sorted(theirs)}")
+    first, second = (
+        np.concatenate([runs[seed].series(name).ravel() for seed in sorted(runs)]) for runs in (mine, theirs)
+    )
+    medians = float(np.median(first)), float(np.median(second))
+    return Compared(*medians, medians[0] / medians[1], float(stats.wilcoxon(first, second).pvalue), len(first))
