@@ -18,8 +18,9 @@ from tests.integration.conftest import Finished, train_short
 from tests.integration.malformed import corrupting
 
 pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.timeout(420)]
+UPDATES = 4
 JUDGED = (
-    "loop.updates=6",
+    f"loop.updates={UPDATES}",
     "output.experience=scores",
     "reward.judges.editscore.sampling={passes: 1, max_tokens: 64}",
     "reward.judges.editscore.server.probe_every_s=1",
@@ -112,12 +113,12 @@ def no_process_is_left(seen: set[int]) -> bool:
 
 
 def check(run: Finished, *, some_fail: bool = False) -> dict[str, int]:
-    assert len(run.updates) == 6
+    assert len(run.updates) == UPDATES
     # The pocket judge's whole marks can tie every group of a batch of three; no step is taken then.
     steps = sum(update["groups_skipped/share"] < 1 for update in run.updates)
     assert run.summary["final_version"]["number"] == steps > 0
     counts = failed_scores(run.folder)
-    assert counts["candidates"] == 6 * 3 * 4
+    assert counts["candidates"] == UPDATES * 3 * 4
     assert counts["failed_and_learned_from"] == 0
     assert (counts["failed"] > 0) == some_fail
     return counts
@@ -132,7 +133,7 @@ def sabotaged(root: Path, name: str, deeds: dict[int, Callable[[int], None]], *o
 
 
 def test_killed_server_and_killed_actor_cost_time_and_nothing_else(tmp_path: Path) -> None:
-    run = sabotaged(tmp_path, "killed-judge", {1: kill_server, 3: kill_actor})
+    run = sabotaged(tmp_path, "killed-judge", {1: kill_server, 2: kill_actor})
     check(run)
     assert run.updates[-1]["pool/reward-editscore_lost"] == 1
 
@@ -145,12 +146,12 @@ def test_a_frozen_server_is_restarted_and_the_run_goes_on(tmp_path: Path) -> Non
 def test_malformed_answers_are_asked_again_and_what_stays_malformed_is_no_reward(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with corrupting(share=0.2, seed=1, logs=tmp_path) as proxy:
+    with corrupting(share=0.25, seed=1, logs=tmp_path) as proxy:
         monkeypatch.setenv("RC_GRPO_JUDGE_KEY", proxy.key)
         attached = (f"reward.judges.editscore.urls=['{proxy.url}']", "reward.judges.editscore.sampling.attempts=2")
         run = train_short(tmp_path, "malformed", *JUDGED, *attached, config="pocket_vllm", seconds=240)
     counts = check(run, some_fail=True)
     assert proxy.corrupted > 0.1 * proxy.answers
-    # A candidate needs two answers, each of which fails twice in a row with a chance of 0.04.
-    assert counts["failed"] < 0.3 * counts["candidates"]
+    # A candidate needs two answers, each of which fails twice in a row with a chance of 0.06.
+    assert counts["failed"] < 0.35 * counts["candidates"]
     assert max(update["reward/judge_attempts_max"] for update in run.updates) == 2
