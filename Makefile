@@ -12,7 +12,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup train test lint unit integration chaos pocket judge benchmark judge-benchmarks loop-benchmarks gpu lock clean
+.PHONY: help setup train test lint unit browser integration chaos pocket judge benchmark judge-benchmarks loop-benchmarks gpu lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -36,7 +36,7 @@ $(INSTALLED): pyproject.toml requirements/cpu.txt requirements/torchvision_cpu.p
 train: $(INSTALLED) ## a real post-training of the pocket editor on this machine's CPU; JUDGE=vllm: judged by a vLLM server
 	$(BIN)/rc-grpo train pocket$(if $(JUDGE),_$(JUDGE)) --set name=$(RUN) $(ARGS)
 
-test: lint unit integration ## everything that CI runs
+test: lint unit browser integration ## everything that CI runs
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -46,6 +46,9 @@ lint: $(INSTALLED)
 
 unit: $(INSTALLED) ## fast tests, no cluster
 	$(BIN)/pytest tests/unit $(ARGS)
+
+browser: $(INSTALLED) ## pages in a real headless Chromium (Debian: apt-get install chromium; elsewhere CHROMIUM=/path)
+	$(BIN)/pytest tests/browser $(ARGS)
 
 integration: $(INSTALLED) ## tests on a real local Ray cluster
 	$(BIN)/pytest tests/integration $(ARGS)

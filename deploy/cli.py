@@ -9,11 +9,13 @@ from rich.markup import escape
 
 from deploy.configs import load_config
 from deploy.errors import plain_errors
+from deploy.study.cli import study_app
 from rc_grpo.config import dump
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Region-constrained GRPO for flow-based image editors."
 )
+app.add_typer(study_app, name="study")
 console = Console()
 ANSWER_DEADLINE_S = 30.0
 

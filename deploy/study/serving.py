@@ -1,0 +1,117 @@
+"""``rc-grpo study serve``: a study's material, its folder and its page, from the command to Ctrl-C."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from aiohttp import web
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.markup import escape
+
+from deploy.configs import load_config
+from deploy.folder import RunBusyError
+from deploy.study.access import TOKEN, is_local
+from deploy.study.blinding import Blinding
+from deploy.study.examples import Material, parse_models
+from deploy.study.manifest import LOCK, MANIFEST, VOTES, Manifest
+from deploy.study.server import make_app
+from deploy.study.votes import BallotBox
+from rc_grpo.evaluation.layout import Benchmark, Sample
+
+LISTED_ON_SCREEN = 10
+STOP_DEADLINE_S = 5.0
+
+
+def run_study(tasks: str, edits: Sequence[str], out: Path, host: str, port: int, console: Console) -> None:
+    """Begin a study in a folder, or go on with the one there, and serve its page until a signal ends it.
+
+    Args:
+        tasks: CompBench's folder, the hub's parquet, or a config that names either as ``data.heldout``.
+        edits: ``NAME=FOLDER`` of each model.
+        out: the study's folder.
+        host: address to listen at; one that others can reach asks them for the link's token.
+        port: 0 takes any that is free.
+        console: where to say the address and what is left out.
+
+    Raises:
+        ValueError: there is nothing to compare, the folder's study is another, or the address is taken.
+        RunBusyError: another process serves this study.
+    """
+    models = parse_models(edits)
+    benchmark, samples = open_tasks(tasks)
+    material = Material.gather(benchmark, samples, models)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / LOCK, timeout=0):
+            manifest = Manifest.found(out, material)
+            _say_what_is_shown(manifest, out, console)
+            with BallotBox.opened(out / VOTES) as (box, votes):
+                console.print(*filter(None, (f"{len(votes.counted)} votes so far.", votes.word)), highlight=False)
+                asyncio.run(_serve(Blinding(manifest, material), box, host, port, console))
+    except Timeout as error:
+        raise RunBusyError(f"another process serves {out}; end it first, or name another --out") from error
+
+
+def open_tasks(tasks: str) -> tuple[Benchmark, tuple[Sample, ...]]:
+    """Open a benchmark by its path, or by a config whose held-out data it is.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if Path(tasks).is_dir() or Path(tasks).suffix == ".parquet":
+        benchmark = Benchmark.open(Path(tasks))
+        return benchmark, benchmark.samples
+    heldout = load_config(tasks).data.heldout
+    if heldout is None or heldout.path is None:
+        raise ValueError(
+            f"--tasks {tasks}: its data.heldout is no benchmark with files; name the folder that rc-grpo evaluate "
+            "CONFIG --compbench FOLDER was given (--pocket N writes one)"
+        )
+    benchmark = Benchmark.open(heldout.path)
+    return benchmark, benchmark.samples[: heldout.limit]
+
+
+async def _serve(blinding: Blinding, box: BallotBox, host: str, port: int, console: Console) -> None:
+    token = None if is_local(host) else blinding.token
+    runner = web.AppRunner(make_app(blinding, box, token=token), access_log=None, shutdown_timeout=STOP_DEADLINE_S)
+    await runner.setup()
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    try:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            raise ValueError(f"cannot listen at {host}:{port} ({reason}); name another --host or --port") from error
+        bound = runner.addresses[0][1]
+        shown = _reachable(host)
+        link = f"http://{shown}:{bound}/" + (f"?{TOKEN}={token}" if token else "")
+        console.print(f"The study is at {escape(link)} until Ctrl-C.", highlight=False, soft_wrap=True)
+        await ended.wait()
+    finally:
+        await runner.cleanup()
+
+
+def _reachable(host: str) -> str:
+    """Return what stands for an address in a link; "all addresses" is none that a browser elsewhere could open."""
+    if host in ("0.0.0.0", "::"):
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
+
+
+def _say_what_is_shown(manifest: Manifest, out: Path, console: Console) -> None:
+    console.print(
+        f"{out / MANIFEST}: {len(manifest.examples)} examples, edits of {', '.join(manifest.models)}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    for name, reason in manifest.left_out[:LISTED_ON_SCREEN]:
+        console.print(f"left out: {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
+    if len(manifest.left_out) > LISTED_ON_SCREEN:
+        console.print(f"left out: {len(manifest.left_out) - LISTED_ON_SCREEN} more, all in {MANIFEST}")
