@@ -6,7 +6,6 @@ Leaves ``benchmarks/results/gpu_update.json``. A DeepSpeed engine of one rank dr
 model's, which is diffusers with PEFT adapters as they come.
 """
 
-import socket
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -63,7 +62,7 @@ def main() -> None:
         transformer.set_attn_processor(ours)
     free()
 
-    distributed.join(0, 1, ("127.0.0.1", _free_port()), DEVICE, 600.0)
+    distributed.join(0, 1, distributed.rendezvous(), DEVICE, 600.0)
     trained = list(lora.parameters(transformer).values())
     engine = distributed.make_engine(transformer, trained, LearnerConfig(), 1)
     denoiser.forward = engine
@@ -162,12 +161,6 @@ def _measure(
         "tflop_s": tflop / time * 1e3,
         "peak_mib": peak_memory(call) / MIB,
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

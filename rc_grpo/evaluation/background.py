@@ -1,4 +1,4 @@
-"""CompBench's background metrics: how well an edit kept what it was not asked to change."""
+"""Background metrics of any edit task: how well an edit kept what it was not asked to change."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,10 @@ from rc_grpo.messages import EditTask
 
 
 def background_metrics(task: EditTask, edited: Pixels) -> dict[str, float]:
-    """Return PSNR (dB) and SSIM of an edit's background against the source's, as the published script measures them.
+    """Return PSNR (dB) and SSIM of an edit's background against the source's.
+
+    In the manner of CompBench, but not its numbers: images are resized as everywhere here (Lanczos), masks are binarised.
+    The benchmark's own are `rc_grpo.evaluation.official`.
 
     Both images are multiplied by ``1 - mask`` and compared over the full frame; the masked part counts as identical, so
     the numbers grow with the mask and compare only between edits of the same tasks. An identical background gives
