@@ -13,8 +13,8 @@ from rc_grpo.messages import EditTask
 def background_metrics(task: EditTask, edited: Pixels) -> dict[str, float]:
     """Return PSNR (dB) and SSIM of an edit's background against the source's.
 
-    In the manner of CompBench, but not its numbers: images are resized as everywhere here (Lanczos), masks are binarised.
-    The benchmark's own are `rc_grpo.evaluation.official`.
+    In the manner of CompBench, but not its numbers: images are resized as everywhere here (Lanczos), and masks are
+    binarised. The benchmark's own are in `rc_grpo.evaluation.official`.
 
     Both images are multiplied by ``1 - mask`` and compared over the full frame; the masked part counts as identical, so
     the numbers grow with the mask and compare only between edits of the same tasks. An identical background gives
