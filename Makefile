@@ -12,7 +12,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup train test lint unit browser integration chaos pocket judge benchmark judge-benchmarks loop-benchmarks gpu lock clean
+.PHONY: help setup train test lint unit docs browser integration chaos pocket judge benchmark judge-benchmarks loop-benchmarks gpu lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -46,6 +46,9 @@ lint: $(INSTALLED)
 
 unit: $(INSTALLED) ## fast tests, no cluster
 	$(BIN)/pytest tests/unit $(ARGS)
+
+docs: $(INSTALLED) ## the documentation's pages, into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 browser: $(INSTALLED) ## pages in a real headless Chromium (Debian: apt-get install chromium; elsewhere CHROMIUM=/path)
 	$(BIN)/pytest tests/browser $(ARGS)

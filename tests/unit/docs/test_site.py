@@ -1,0 +1,194 @@
+"""The documentation builds, loads nothing from elsewhere, and names commands, keys and metrics that exist.
+
+What is promised of a command here (`rc-grpo` or the job's entry point, in a ``bash`` block): it is there, takes these
+arguments and options, and its ``--set`` fit the configuration it names. Whether it then does what the page says is the
+business of the tests that run commands.
+"""
+
+import html
+import inspect
+import logging
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import typer
+from mkdocs.commands.build import build
+from mkdocs.config import load_config as load_site
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from benchmarks.quote import ROOT
+from deploy import evaluation, metrics, run, train
+from deploy.cli import app
+from deploy.configs import load_config
+from rc_grpo.algorithm.rewards import SkipReason
+from rc_grpo.config import ConfigError, RunConfig
+from reward_service.server_metrics import SUMMARY
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("*/README.md"))]
+JOB = "python -m deploy.train"
+BLOCK = re.compile(r"^( *)```bash\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+
+
+class Warnings(logging.Handler):
+    """Collects what mkdocs has to complain about."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    warnings = Warnings()
+    logging.getLogger("mkdocs").addHandler(warnings)
+    try:
+        build(load_site(str(ROOT / "mkdocs.yml"), site_dir=str(folder)))
+    finally:
+        logging.getLogger("mkdocs").removeHandler(warnings)
+    assert not warnings.said
+    return folder
+
+
+def test_it_builds_without_a_warning_and_every_page_of_docs_is_in_its_navigation(site: Path) -> None:
+    menu = (site / "index.html").read_text()
+    for page in (ROOT / "docs").rglob("*.md"):
+        path = page.relative_to(ROOT / "docs").with_suffix(".html").as_posix().replace("README.html", "index.html")
+        assert f'href="{path}"' in menu or path == "index.html", f"{page} is not in mkdocs.yml's nav"
+
+
+def test_it_loads_nothing_from_elsewhere(site: Path) -> None:
+    loaded = re.compile(r'<(?:script|img|iframe|link)\b[^>]*?(?:src|href)="(?:https?:)?//[^"]+"')
+    for page in site.rglob("*.html"):
+        assert not loaded.search(page.read_text()), page
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"url\(['\"]?(?:https?:)?//|@import", sheet.read_text()), sheet
+
+
+def test_no_formula_is_left_as_latex(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        assert 'class="arithmatex"' not in page.read_text(), page
+
+
+def fields(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield every key of the configuration, found without the code that writes the reference."""
+    for name, field in model.model_fields.items():
+        yield f"{path}{name}", field
+        for kind, section in sections(field.annotation):
+            yield from fields(section, f"{path}{name}.{kind}")
+
+
+def sections(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        kind = annotation.model_fields.get("kind")
+        yield ("" if kind is None else f"{get_args(kind.annotation)[0]}."), annotation
+    for part in get_args(annotation):
+        yield from sections(part)
+
+
+def text_of(page: str) -> str:
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", "", page)).split())
+
+
+def test_every_key_of_the_configuration_is_in_the_reference_with_all_that_is_said_of_it(site: Path) -> None:
+    page = (site / "reference/config.html").read_text()
+    text, found = text_of(page), dict(fields(RunConfig))
+    assert "reward.judges.editscore.server.tensor_parallel" in found
+    assert not [key for key in found if f'id="{key}"' not in page]
+    assert not [key for key, field in found.items() if text_of(field.description or "").replace("`", "") not in text]
+
+
+def test_every_command_is_in_the_reference(site: Path) -> None:
+    page = (site / "reference/cli.html").read_text()
+    for name, command in commands():
+        if name == JOB:
+            continue
+        assert f'id="{name.replace(" ", "-")}"' in page
+        for parameter in command.params:
+            assert parameter.name == "help" or parameter.opts[0].upper() in page.upper()
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    def below(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+        if hasattr(command, "commands"):
+            for word, child in command.commands.items():
+                yield from below(f"{name} {word}", child)
+        else:
+            yield name, command
+
+    job = typer.Typer(add_completion=False)
+    job.command()(train.main)
+    yield from below("rc-grpo", typer.main.get_command(app))
+    yield from below(JOB, typer.main.get_command(job))
+
+
+def shown_commands() -> Iterator[Any]:
+    for page in PAGES:
+        for block in BLOCK.finditer(page.read_text()):
+            for line in block[2].replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if JOB in " ".join(words):
+                    words = words[words.index("deploy.train") - 2 :]
+                if " ".join(words).startswith(("rc-grpo ", JOB)):
+                    yield pytest.param(words, id=f"{page.relative_to(ROOT)}: {' '.join(words)}")
+
+
+@pytest.mark.parametrize("words", shown_commands())
+def test_a_command_that_is_shown_can_be_given(words: list[str]) -> None:
+    name, command = max(
+        (entry for entry in commands() if words[: len(entry[0].split())] == entry[0].split()),
+        key=lambda entry: len(entry[0]),
+        default=(None, None),
+    )
+    assert name is not None, "there is no such command"
+    given = command.make_context(name, words[len(name.split()) :]).params
+    overrides = given.get("set_")
+    if overrides or given.get("config"):
+        load_config(given.get("config") or "pocket", overrides)
+
+
+def test_a_wrong_command_is_noticed() -> None:
+    with pytest.raises(AssertionError, match="no such command"):
+        test_a_command_that_is_shown_can_be_given(["rc-grpo", "trian", "pocket"])
+    with pytest.raises(Exception, match="--sett"):
+        test_a_command_that_is_shown_can_be_given(["rc-grpo", "train", "pocket", "--sett", "a=1"])
+    with pytest.raises(ConfigError, match="stepz"):
+        test_a_command_that_is_shown_can_be_given(["rc-grpo", "train", "pocket", "--set", "rollout.stepz=1"])
+
+
+def test_keys_that_the_pages_name_exist() -> None:
+    known = dict(fields(RunConfig)).keys()
+    trees = {key.split(".")[0] for key in known}
+    for page in (ROOT / "docs").glob("*.md"):
+        for name in re.findall(r"`([a-z]+(?:\.\w+)+)(?:: [^`]*)?`", page.read_text()):
+            if name.split(".")[0] in trees and not name.endswith((".py", ".yaml", ".json", ".jsonl", ".parquet")):
+                told = name.replace("reward.judges.NAME", "reward.judges.editscore")
+                assert told in known, f"{page.name} names {name}"
+
+
+def names_in(*sources: Callable[..., Any] | Any) -> set[str]:
+    """Return the metrics' names as they stand in the code; what is formatted in becomes a wildcard."""
+    text = "".join(inspect.getsource(source) for source in sources)
+    return {re.sub(r"\{[^}]*\}", "*", name) for name in re.findall(r'f?"([a-z_]+/[\w/{}().\', ]+)"', text)}
+
+
+def test_every_metric_is_explained() -> None:
+    page = (ROOT / "docs/metrics.md").read_text()
+    explained = set(re.findall(r"`([a-z_.]+/[\w/.*-]+)`", page))
+    groups = {name.split("/")[0] for name in explained}
+    logged = names_in(metrics, run.Run._pace, evaluation)
+    assert {"reward/task_mean", "seconds/update_total", "heldout/reward"} <= logged
+    for name in logged:
+        assert name.split("/")[0] in groups, f"docs/metrics.md does not explain {name}"
+        assert "*" in name or name in explained, f"docs/metrics.md does not explain {name}"
+    for reason in get_args(SkipReason):
+        assert f"groups_skipped/{reason}" in explained
+    assert {"requests_running", "requests_waiting"} <= set(SUMMARY.values())
