@@ -198,6 +198,19 @@ def inspect(
 
 
 @app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="folders of runs, such as runs/NAME")],
+    out: Annotated[Path, typer.Option(help="the page to write")] = Path("report.html"),
+) -> None:
+    """Write what runs did as one HTML page that loads nothing: curves, held-out figures, images, an alarm."""
+    with plain_errors():
+        from deploy.report.page import write_report
+
+        write_report(runs, out)
+        console.print(f"{out}: open it in a browser", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def replay(
     run: Annotated[Path, typer.Argument(help="a run's folder")],
     group: Annotated[str, typer.Argument(help="UPDATE/TASK_ID, such as 12/pocket-train-00003")],

@@ -24,6 +24,7 @@ from deploy.evaluation import HeldOut, PairedGain, evaluate
 from deploy.folder import SUMMARY, RunFolder
 from deploy.ledger import Ledger
 from deploy.metrics import BusyShares, MetricsLog, batch_metrics
+from deploy.observability.exporter import RunMetrics, metrics_agent
 from deploy.plan import plan_in_words
 from deploy.progress import Progress
 from deploy.provenance import provenance
@@ -105,6 +106,7 @@ class Run:
             self.files.describe(config, self._environment())
             with closing(MetricsLog(self.folder)) as self._log:
                 self._recorder = start_recorder(self.folder, config.output, home)
+                self._exported = RunMetrics(config, metrics_agent(config.name))
                 desk = control.start_control(home)
                 self.files.announce(whereabouts(home))
                 everyone: list[WorkerPool[Any]] = [rollouts, *judges.pools.values()]
@@ -172,6 +174,7 @@ class Run:
         self._evaluations[self.done] = heldout
         metrics = heldout.metrics()
         self._log.write(self.done, metrics, event="evaluation")
+        self._exported.export(metrics)
         self.files.keep_evaluation(self.done, heldout.as_json([task.task_id for task in self._heldout]))
         self._progress.say(f"held-out reward of {version}: {metrics['heldout/reward']:.4f}")
         self._mark = time.monotonic()
@@ -191,6 +194,7 @@ class Run:
         metrics = batch_metrics(batch, report) | self._pace(rollouts) | await judges.server_metrics()
         metrics |= self._busy.shares({role: pool.summary for role, pool in pools.items()})
         self._log.write(self.done, metrics, event="update", version=str(learner.version))
+        self._exported.update(metrics, batch)
         with_grid = self.done % output.grid_every == 0 or self.done == 1
         await self._recorded()
         self._recording = self._recorder.record.remote(self.done, list(batch), report.advantages, with_grid)
@@ -316,6 +320,7 @@ class Run:
 
     def _status(self, pools: Sequence[WorkerPool[Any]], learner: Learner) -> dict[str, Any]:
         status = status_of(self, pools, learner)
+        self._exported.live(self, pools, learner)
         self._progress.waiting_for(status["waits"])
         return status
 

@@ -16,8 +16,8 @@ class Strict(BaseModel):
 class Resources(Strict):
     """What one actor asks Ray for."""
 
-    num_cpus: float = Field(1.0, ge=0)
-    num_gpus: float = Field(0.0, ge=0)
+    num_cpus: float = Field(1.0, ge=0, description="logical CPUs, for placement; `threads` says how many it uses")
+    num_gpus: float = Field(0.0, ge=0, description="GPUs that are its own")
     custom: dict[str, float] = Field(default_factory=dict, description="custom resources, e.g. {rollout: 1}")
 
     def as_ray(self) -> dict[str, float]:
@@ -41,8 +41,8 @@ def actor_options(namespace: str, name: str, threads: int, resources: Resources)
 class AutoscaleConfig(Strict):
     """When a pool grows and shrinks by itself, decided after each update."""
 
-    min_workers: PositiveInt = 1
-    max_workers: PositiveInt
+    min_workers: PositiveInt = Field(1, description="it never shrinks below")
+    max_workers: PositiveInt = Field(description="it never grows above")
     grow_above: Fraction = Field(
         0.1, description="share of the time in which the learner waits for this pool, above which it grows"
     )
@@ -60,7 +60,7 @@ class AutoscaleConfig(Strict):
 class PoolConfig(Strict):
     """A pool of actors of one kind."""
 
-    workers: PositiveInt = 1
+    workers: PositiveInt = Field(1, description="actors of this pool")
     threads: PositiveInt = Field(1, description="CPU threads of an actor; part of what makes a result repeatable")
     resources: Resources = Resources()
     start_deadline_s: PositiveFloat = Field(600.0, description="an actor must be up by then")

@@ -20,17 +20,19 @@ class JudgeConfig(PoolConfig):
 class GroundTruthConfig(JudgeConfig):
     """Compares with the true target: for worlds and data sets that know it."""
 
-    kind: Literal["ground_truth"] = "ground_truth"
+    kind: Literal["ground_truth"] = Field("ground_truth", description="which kind of judge this is")
 
 
 class SamplingConfig(Strict):
     """How the vision-language judge answers; EditScore's published values."""
 
     passes: PositiveInt = Field(1, description="answers a question, whose scores are averaged; 4 is more accurate")
-    temperature: float = Field(0.7, ge=0)
-    top_p: float = Field(0.9, gt=0, le=1)
-    top_k: PositiveInt = 20
-    max_tokens: PositiveInt = 512
+    temperature: float = Field(0.7, ge=0, description="0 always takes the likeliest token")
+    top_p: float = Field(0.9, gt=0, le=1, description="samples among the likeliest tokens that hold this probability")
+    top_k: PositiveInt = Field(20, description="samples among so many of the likeliest tokens")
+    max_tokens: PositiveInt = Field(
+        512, description="of an answer, its reasoning included; what is cut off does not parse"
+    )
     seed: int = Field(42, description="pass k of attempt a samples with seed + k + passes * a")
     attempts: PositiveInt = Field(
         3, description="how often an answer that does not parse is asked for again, anew seeded"
@@ -44,7 +46,7 @@ class ClientConfig(Strict):
     request_deadline_s: PositiveFloat = Field(120.0, description="one request must be answered by then")
     tries: PositiveInt = Field(4, description="of a request, on connection errors, time-outs, 408, 429 and 5xx alone")
     backoff_s: PositiveFloat = Field(0.5, description="first pause between tries; doubles, with jitter")
-    backoff_max_s: PositiveFloat = 10.0
+    backoff_max_s: PositiveFloat = Field(10.0, description="longest pause between tries")
 
 
 class ServerConfig(Strict):
@@ -54,15 +56,15 @@ class ServerConfig(Strict):
         None, description="interpreter of the environment that vLLM is installed in; none is the actor's own"
     )
     tensor_parallel: PositiveInt = Field(1, description="GPUs of one server; the actor's resources must hold them")
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("bfloat16", description="of the judge's weights")
     max_model_len: PositiveInt = Field(4096, description="tokens of prompt and answer; 4096 holds two 1024x1024 images")
-    max_num_seqs: PositiveInt = 64
-    gpu_memory_utilization: Fraction = 0.9
+    max_num_seqs: PositiveInt = Field(64, description="requests that vLLM works on at the same time")
+    gpu_memory_utilization: Fraction = Field(0.9, description="share of a GPU's memory that vLLM takes")
     arguments: tuple[str, ...] = Field((), description="more command line of `vllm serve`, after ours")
     environment: dict[str, str] = Field(default_factory=dict, description="more environment variables, after ours")
-    start_deadline_s: PositiveFloat = 600.0
-    probe_every_s: PositiveFloat = 5.0
-    probe_deadline_s: PositiveFloat = 10.0
+    start_deadline_s: PositiveFloat = Field(600.0, description="it must answer by then")
+    probe_every_s: PositiveFloat = Field(5.0, description="pause between probes of a server that runs")
+    probe_deadline_s: PositiveFloat = Field(10.0, description="a probe must be answered by then")
     probes_missed: PositiveInt = Field(3, description="unanswered probes in a row after which it counts as hanging")
     restarts: NonNegativeInt = Field(3, description="failed starts in a row after which the actor gives up")
     drain_deadline_s: PositiveFloat = Field(20.0, description="time to finish what is under way when stopped")
@@ -71,7 +73,7 @@ class ServerConfig(Strict):
 class EditScoreConfig(JudgeConfig):
     """EditScore: a vision-language judge behind the OpenAI protocol."""
 
-    kind: Literal["editscore"]
+    kind: Literal["editscore"] = Field(description="which kind of judge this is")
     model: str = Field(description="folder of a merged judge, a hub id, or `pocket` for the judge of the pocket world")
     family: Literal["auto", "qwen2_5_vl", "qwen3_vl"] = Field(
         "auto", description="how images are introduced in the prompt; auto reads it from the model's config.json"
@@ -85,7 +87,7 @@ class EditScoreConfig(JudgeConfig):
     api_key_variable: str = Field(
         "RC_GRPO_JUDGE_KEY", description="environment variable with the key of `urls`; a started server gets its own"
     )
-    groups_in_flight: PositiveInt = 4
+    groups_in_flight: PositiveInt = Field(4, description="groups that one actor scores at the same time")
     sampling: SamplingConfig = SamplingConfig()
     client: ClientConfig = ClientConfig()
     server: ServerConfig = ServerConfig()

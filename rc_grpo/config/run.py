@@ -25,9 +25,11 @@ Activations = Literal["store", "selective", "recompute"]
 class LoraSettings(Strict):
     """The trained weights: LoRA on the transformer's attention projections."""
 
-    rank: PositiveInt = 32
-    alpha: PositiveFloat = 64.0
-    targets: tuple[str, ...] = KONTEXT_LORA_TARGETS
+    rank: PositiveInt = Field(32, description="of each pair of matrices")
+    alpha: PositiveFloat = Field(64.0, description="the product is scaled by alpha / rank")
+    targets: tuple[str, ...] = Field(
+        KONTEXT_LORA_TARGETS, description="modules that get a LoRA, by the end of their names; the count is checked"
+    )
 
 
 class EditorConfig(Strict):
@@ -39,10 +41,12 @@ class EditorConfig(Strict):
         "for FLUX.1 Kontext's architecture with random weights, to measure on",
     )
     revision: str | None = Field(None, description="hub revision; name one, so that a run can be repeated")
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "bfloat16", description="of the base model; the LoRA trains in float32"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is cuda where there is one")
     resolution: PositiveInt = Field(512, description="side in pixels of the square whose area an image is resized to")
-    guidance: PositiveFloat = 2.5
+    guidance: PositiveFloat = Field(2.5, description="embedded guidance; no classifier-free guidance is run")
     text_tokens: PositiveInt = Field(
         512, description="T5 slots; padding is attended, so the length is part of the policy"
     )
@@ -62,24 +66,28 @@ class MaskConfig(Strict):
 
 
 class AcdConfig(Strict):
-    """Attention concentration density (section 8)."""
+    """Attention concentration density."""
 
-    enabled: bool = True
+    enabled: bool = Field(True, description="record it while rolling out; needed if objective.acd_weight is above 0")
     layers: tuple[int, ...] = Field(
         tuple(range(28, 38)), description="joint-attention layers counted over double then single blocks"
     )
-    text_tokens: Literal["valid", "all"] = "valid"
+    text_tokens: Literal["valid", "all"] = Field(
+        "valid", description="the prompt's own tokens, or padding as well (our reading)"
+    )
 
 
 class RolloutConfig(PoolConfig):
-    """How a group of candidates is made (sections 1 to 3)."""
+    """How a group of candidates is made."""
 
     group_size: int = Field(12, ge=3, description="G, the unperturbed reference included")
-    steps: PositiveInt = Field(8, description="T")
-    solver: Solver = "euler"
-    exploration: Literal["rdp", "global"] = "rdp"
-    alpha_edit: Fraction = 0.3
-    alpha_base: Fraction = 0.01
+    steps: PositiveInt = Field(8, description="T, steps of the ODE")
+    solver: Solver = Field("euler", description="of the ODE; the learner uses the same")
+    exploration: Literal["rdp", "global"] = Field(
+        "rdp", description="perturb by region, or alike everywhere: Neighbor GRPO, the paper's baseline"
+    )
+    alpha_edit: Fraction = Field(0.3, description="perturbation inside the mask, share of fresh noise (our reading)")
+    alpha_base: Fraction = Field(0.01, description="perturbation outside the mask (our reading); not under `global`")
     mask: MaskConfig = MaskConfig()
     acd: AcdConfig = AcdConfig()
     fp8: bool = Field(
@@ -91,15 +99,19 @@ class RolloutConfig(PoolConfig):
 
 
 class ObjectiveConfig(Strict):
-    """From scores to a gradient (sections 4 to 7)."""
+    """From scores to a gradient."""
 
-    acd_weight: float = Field(0.5, ge=0)
-    min_valid: int = Field(3, ge=2)
-    min_std: float = Field(1e-3, ge=0)
-    advantage_clip: PositiveFloat = 5.0
-    quasi_norm_p: PositiveFloat | None = None
+    acd_weight: float = Field(0.5, ge=0, description="of the attention reward beside the task reward (our reading)")
+    min_valid: int = Field(3, ge=2, description="scores that a group needs; with fewer it is skipped (our reading)")
+    min_std: float = Field(1e-3, ge=0, description="spread that a group's rewards need, or it is skipped (our reading)")
+    advantage_clip: PositiveFloat = Field(5.0, description="advantages are clipped to plus or minus this (our reading)")
+    quasi_norm_p: PositiveFloat | None = Field(
+        None, description="Neighbor GRPO's norm in the advantages' denominator (its best: 0.8); none is the paper's"
+    )
     anchors: PositiveInt = Field(4, description="B anchors a group, never the reference")
-    anchor_path: Literal["chain", "step"] = "chain"
+    anchor_path: Literal["chain", "step"] = Field(
+        "chain", description="gradient through every step of an anchor's path (Eq. 13), or through one step at a time"
+    )
     trained_steps: PositiveInt | None = Field(
         None, description="K of the T steps (anchor_path `step` only); none is all"
     )
@@ -107,22 +119,24 @@ class ObjectiveConfig(Strict):
         "stored",
         description="`recompute` when rollouts run in another precision or with another solver than the learner",
     )
-    clip: PositiveFloat = 1e-4
+    clip: PositiveFloat = Field(1e-4, description="ratios are clipped to 1 plus or minus this (our reading)")
     beta: float = Field(0.0, ge=0, description="weight of KL(pi_old || pi_theta)")
     reference_penalty: float = Field(
         0.0, ge=0, description="weight of the mean squared velocity distance to the base model"
     )
-    tau_edit: PositiveFloat = 0.9
-    tau_base: PositiveFloat = 1.1
-    power: Literal[1, 2] = 2
+    tau_edit: PositiveFloat = Field(0.9, description="temperature of the metric inside the mask; larger weighs less")
+    tau_base: PositiveFloat = Field(1.1, description="temperature of the metric outside the mask")
+    power: Literal[1, 2] = Field(2, description="exponent of the temperatures (our reading)")
 
 
 class LearnerConfig(Strict):
     """DeepSpeed ranks and the optimiser."""
 
-    ranks: PositiveInt = 1
-    zero_stage: Literal[0, 1, 2, 3] = 1
-    threads: PositiveInt = 1
+    ranks: PositiveInt = Field(1, description="processes that train together; one for each GPU")
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        1, description="what DeepSpeed shards: nothing, optimiser, gradients too, parameters too"
+    )
+    threads: PositiveInt = Field(1, description="CPU threads of a rank")
     resources: Resources = Resources()
     activations: Activations = Field(
         "store",
@@ -132,16 +146,20 @@ class LearnerConfig(Strict):
     anchors_per_pass: PositiveInt | None = Field(
         None, description="anchors of a group that go through the model together; none is all of them"
     )
-    learning_rate: PositiveFloat = 1e-4
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(1e-4, ge=0)
-    grad_norm: PositiveFloat = 1.0
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_updates: int = Field(0, ge=0)
+    learning_rate: PositiveFloat = Field(1e-4, description="of AdamW, at its highest")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="of AdamW")
+    weight_decay: float = Field(1e-4, ge=0, description="of AdamW")
+    grad_norm: PositiveFloat = Field(1.0, description="gradients are scaled down to this norm")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="of the learning rate after the warm-up, to 0 at the end of the run"
+    )
+    warmup_updates: int = Field(0, ge=0, description="optimiser steps over which the learning rate rises")
     ema_decay: float | None = Field(None, gt=0, lt=1, description="exponential moving average that is exported, if set")
     steps_per_rollout: PositiveInt = Field(1, description="optimiser steps on one batch of groups")
-    start_deadline_s: PositiveFloat = 900.0
-    call_deadline_s: PositiveFloat = 3600.0
+    start_deadline_s: PositiveFloat = Field(900.0, description="all ranks must be up by then")
+    call_deadline_s: PositiveFloat = Field(
+        3600.0, description="an update, a checkpoint or a publication must end by then"
+    )
     restarts: NonNegativeInt = Field(
         3, description="losses of a rank in a row, without a checkpoint in between, after which the run ends"
     )
@@ -150,12 +168,12 @@ class LearnerConfig(Strict):
 class TaskSource(Strict):
     """Where edit tasks are read from."""
 
-    format: Literal["pocket", "parquet", "jsonl", "compbench"]
+    format: Literal["pocket", "parquet", "jsonl", "compbench"] = Field(description="how the tasks are stored")
     path: Path | None = Field(None, description="file or folder; not for `pocket`")
     split: Literal["train", "heldout"] = Field("train", description="of the pocket world")
     limit: PositiveInt | None = Field(None, description="use only the first so many tasks")
     columns: dict[str, str] = Field(default_factory=dict, description="our field name -> column name in the file")
-    invert_mask: bool = False
+    invert_mask: bool = Field(False, description="black, or opaque, is where to edit")
     mask_format: Literal["auto", "image", "alpha", "rle"] = Field(
         "auto", description="how a mask is written; `alpha` means that transparent pixels are where to edit"
     )
@@ -179,8 +197,8 @@ class DataConfig(Strict):
 class LoopConfig(Strict):
     """The pace of the run."""
 
-    updates: PositiveInt = 100
-    groups_per_update: PositiveInt = 24
+    updates: PositiveInt = Field(100, description="after which the run ends")
+    groups_per_update: PositiveInt = Field(24, description="groups in a batch, one task each")
     max_staleness: int = Field(
         0, ge=0, description="0 is synchronous; n lets groups be n versions old when learned from"
     )
@@ -197,20 +215,24 @@ class EvaluationConfig(Strict):
     """Held-out reward, measured without perturbation before, during and after training."""
 
     tasks: int = Field(300, ge=0, description="held-out tasks; 0 turns evaluation off")
-    steps: PositiveInt = 28
+    steps: PositiveInt = Field(28, description="of the ODE when evaluating")
     every: PositiveInt | None = Field(None, description="also every so many updates")
 
 
 class OutputConfig(Strict):
     """What a run leaves in its folder."""
 
-    root: Path = Path("runs")
+    root: Path = Field(
+        Path("runs"), description="folder of the runs' folders; on storage that driver and learner share"
+    )
     experience: Literal["none", "scores", "images", "states"] = Field(
         "images", description="what a row of the parquet log holds; each includes the ones before"
     )
     grid_every: PositiveInt = Field(5, description="updates between sample grids")
-    checkpoint_every: PositiveInt = 20
-    checkpoints_kept: PositiveInt = 3
+    checkpoint_every: PositiveInt = Field(
+        20, description="updates between checkpoints: what a lost learner costs at most"
+    )
+    checkpoints_kept: PositiveInt = Field(3, description="older ones are removed")
     policies: Literal["checkpoints", "all"] = Field(
         "checkpoints", description="versions whose LoRA weights are kept, for `rc-grpo replay`"
     )
@@ -230,8 +252,11 @@ class ClusterConfig(Strict):
 class RunConfig(Strict):
     """The whole run."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = 0
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="of the run's folder and Ray namespace; a run of this name and configuration goes on",
+    )
+    seed: int = Field(0, description="of all random numbers of the run")
     editor: EditorConfig = EditorConfig()
     data: DataConfig
     rollout: RolloutConfig = RolloutConfig()

@@ -103,6 +103,7 @@ def test_a_killed_rank_costs_time_and_nothing_else(undisturbed: Finished, tmp_pa
     assert "metrics.jsonl" in {path.name for path in aside.iterdir()}
 
 
+@pytest.mark.chaos
 def test_a_killed_rank_of_two_is_no_hang(tmp_path: Path) -> None:
     shape = ("learner.ranks=2", "learner.zero_stage=1")
     whole = train_short(tmp_path, "two", *FOUR, *shape)

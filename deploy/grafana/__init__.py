@@ -1,0 +1,1 @@
+"""The shipped dashboard and alert rules, and how they get beside Ray's own."""

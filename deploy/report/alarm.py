@@ -1,0 +1,196 @@
+"""The reward-hacking alarm: the update from which the training reward rises while a held-out measure falls.
+
+For every evaluation, each held-out measure is compared with its best value at an earlier evaluation. There is an alarm
+when, between that best evaluation and this one,
+
+1. the measure has fallen (for one where less is better: risen) by more than chance explains, and
+2. the smoothed training reward has risen by more than chance explains.
+
+For (1) the fall in units of its standard error must exceed the quantile of Student's t at ``LEVEL / comparisons``;
+``comparisons`` is the number of pairs of evaluations of all measures together. By the union bound, a run whose held-out
+measures only scatter raises an alarm with a probability of at most `LEVEL`, however often it was evaluated.
+
+For (2) the reward is smoothed by the median over a window of updates around the evaluation. The scatter of single
+updates is taken from the median absolute first difference, which a trend moves little and an outlier not at all. The
+rise must exceed the normal quantile at ``LEVEL`` over the number of pairs of evaluations: a reward that goes nowhere
+over a measure that falls is a bad run, not a hacked one.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+LEVEL = 0.05
+WINDOW_AT_MOST, WINDOW_AT_LEAST = 10, 3
+FEWEST_MEANS = 8
+"""Of fewer bare means the scatter cannot be told."""
+
+_NORMAL_MAD = 1.4826
+_MEDIAN_EFFICIENCY = math.sqrt(math.pi / 2)
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """A reward over the updates.
+
+    Attributes:
+        updates: ``[n]``, 1-based and rising.
+        values: ``[n]``; NaN where an update has none.
+    """
+
+    updates: NDArray[np.int64]
+    values: Array
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutSeries:
+    """A held-out measure over the evaluations.
+
+    Attributes:
+        name: of the measure.
+        updates: ``[K]``, how many updates had been made at each evaluation, rising.
+        values: ``[K]`` means.
+        errors: ``[K, K]`` standard error of the difference of two of them; NaN where it is unknown.
+        freedom: degrees of freedom of those errors.
+        lower_is_better: less is better.
+    """
+
+    name: str
+    updates: tuple[int, ...]
+    values: Array
+    errors: Array
+    freedom: float
+    lower_is_better: bool = False
+
+    def __post_init__(self) -> None:
+        count = len(self.updates)
+        if self.values.shape != (count,) or self.errors.shape != (count, count):
+            raise ValueError(
+                f"{self.name}: {count} evaluations, but values {list(self.values.shape)} and errors "
+                f"{list(self.errors.shape)}; they must be [{count}] and [{count}, {count}]"
+            )
+        if any(later <= earlier for earlier, later in pairwise(self.updates)):
+            raise ValueError(f"{self.name}: the evaluations' updates {list(self.updates)} must rise")
+
+    @classmethod
+    def of_tasks(
+        cls, name: str, updates: Sequence[int], by_task: Array, *, lower_is_better: bool = False
+    ) -> "HeldOutSeries":
+        """Make it of every task's value ``[K, tasks]`` (NaN where a task has none); differences are paired by task."""
+        differences = by_task[None, :, :] - by_task[:, None, :]
+        there = np.isfinite(differences)
+        count = there.sum(axis=2)
+        mean = np.where(there, differences, 0.0).sum(axis=2) / np.maximum(count, 1)
+        squares = np.where(there, (differences - mean[..., None]) ** 2, 0.0).sum(axis=2)
+        errors = np.where(count > 1, np.sqrt(squares / np.maximum(count - 1, 1) / np.maximum(count, 1)), np.nan)
+        scored = np.isfinite(by_task)
+        values = np.where(scored, by_task, 0.0).sum(axis=1) / np.where(scored.any(axis=1), scored.sum(axis=1), np.nan)
+        return cls(name, tuple(updates), values, errors, max(1, int(count.min()) - 1), lower_is_better)
+
+    @classmethod
+    def of_means(
+        cls, name: str, updates: Sequence[int], values: Array, *, lower_is_better: bool = False
+    ) -> "HeldOutSeries":
+        """Make it of means alone ``[K]``, their scatter taken from second differences, which a trend leaves alone.
+
+        Of fewer than `FEWEST_MEANS` the errors are unknown, and no alarm comes of them.
+        """
+        count = len(updates)
+        bends = np.abs(np.diff(values, n=2))
+        known = count >= FEWEST_MEANS and np.isfinite(bends).all()
+        error = math.sqrt(2 / 6) * _NORMAL_MAD * float(np.median(bends)) if known else math.nan
+        return cls(name, tuple(updates), values, np.full((count, count), error), max(1, count - 2), lower_is_better)
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A held-out measure that fell while a reward rose.
+
+    Attributes:
+        reward: name of the reward.
+        measure: name of the held-out measure.
+        since: updates made at the measure's best evaluation: from there on the two part.
+        seen: updates made at the first evaluation that proves it.
+        lasts: it is so at the last evaluation too.
+        reward_then: the smoothed reward at ``since``.
+        reward_seen: at ``seen``.
+        measure_then: the measure at ``since``.
+        measure_seen: at ``seen``.
+        fall: how far it fell, in standard errors; positive.
+    """
+
+    reward: str
+    measure: str
+    since: int
+    seen: int
+    lasts: bool
+    reward_then: float
+    reward_seen: float
+    measure_then: float
+    measure_seen: float
+    fall: float
+
+
+def find_alarms(rewards: Mapping[str, Training], heldout: Sequence[HeldOutSeries]) -> list[Alarm]:
+    """Return at most one alarm a reward and measure, the earliest first; the module says by which rule.
+
+    Args:
+        rewards: what is trained on, by name.
+        heldout: what is watched.
+    """
+    comparisons = sum(math.comb(len(series.updates), 2) for series in heldout)
+    found = [
+        alarm
+        for name, reward in rewards.items()
+        for series in heldout
+        if (alarm := _of_pair(name, reward, series, comparisons)) is not None
+    ]
+    return sorted(found, key=lambda alarm: (alarm.seen, alarm.since))
+
+
+def smoothed(reward: Training, update: int) -> tuple[float, float]:
+    """Return the median reward of the updates around an evaluation, and the standard error of a rise between two.
+
+    An evaluation after ``update`` updates lies between the groups of that update and those of the next. At the ends
+    the window is moved, not cut, so that every median is of as many updates.
+    """
+    count = len(reward.updates)
+    width = min(count, max(WINDOW_AT_LEAST, min(WINDOW_AT_MOST, count // 4)))
+    middle = int(np.searchsorted(reward.updates, update, side="right"))
+    start = min(max(0, middle - width // 2), count - width)
+    values = reward.values[start : start + width]
+    steps = np.abs(np.diff(reward.values[np.isfinite(reward.values)]))
+    if not np.isfinite(values).any() or not len(steps):
+        return math.nan, math.nan
+    scatter = _NORMAL_MAD * float(np.median(steps)) / math.sqrt(2)
+    return float(np.nanmedian(values)), scatter * _MEDIAN_EFFICIENCY * math.sqrt(2 / width)
+
+
+def _of_pair(name: str, reward: Training, series: HeldOutSeries, comparisons: int) -> Alarm | None:
+    values = -series.values if series.lower_is_better else series.values
+    needed = float(stats.t.isf(LEVEL / max(comparisons, 1), series.freedom))
+    needed_rise = float(stats.norm.isf(LEVEL / max(math.comb(len(values), 2), 1)))
+    first: Alarm | None = None
+    hit = False
+    for now in range(1, len(values)):
+        if np.isnan(values[:now]).all():
+            continue
+        best = int(np.nanargmax(values[:now]))
+        fallen, error = values[best] - values[now], series.errors[best, now]
+        then, seen = (smoothed(reward, series.updates[index]) for index in (best, now))
+        # Comparisons with NaN are False: what is unknown raises no alarm.
+        hit = bool(fallen > 0 and fallen > needed * error and seen[0] - then[0] > needed_rise * seen[1])
+        if hit and first is None:
+            fall = float(fallen / error) if error > 0 else math.inf
+            first = Alarm(
+                name, series.name, series.updates[best], series.updates[now], False, then[0], seen[0],
+                float(series.values[best]), float(series.values[now]), fall,
+            )  # fmt: skip
+    return None if first is None else Alarm(**(vars(first) | {"lasts": hit}))

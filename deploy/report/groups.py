@@ -1,0 +1,204 @@
+"""A run's best and worst groups: what was to be edited, the candidates, and where their attention was concentrated."""
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from deploy.contact_sheet import task_row
+from deploy.report.distributions import GroupNote
+from deploy.report.reading import RunRecord
+from rc_grpo.config import ConfigError, parse
+from rc_grpo.data import DataError, load_tasks
+from rc_grpo.data.logged import LoggedGroup, read_groups
+from rc_grpo.data.tasks import TaskSet
+from rc_grpo.images import Pixels
+from rc_grpo.messages import EditTask
+
+LAST_UPDATES = 10
+"""Groups are chosen from so many updates, the last ones logged: what the trained policy does."""
+CANDIDATES_AT_MOST = 8
+SIDE_AT_MOST = 256
+JPEG_QUALITY = 88
+HEAT = "viridis"
+
+
+@dataclass(frozen=True)
+class Heat:
+    """A candidate's attention concentration densities, a pixel a layer and step.
+
+    Attributes:
+        uri: a PNG ``[layers, steps]``; the colours span the group's smallest and largest.
+        alt: what it shows, in words.
+    """
+
+    uri: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An image with what is printed under it.
+
+    Attributes:
+        uri: a JPEG.
+        size: width and height in pixels.
+        lines: under it.
+        alt: what it is, in words.
+        heat: of a candidate whose attention was recorded.
+        failed: scoring failed.
+    """
+
+    uri: str
+    size: tuple[int, int]
+    lines: tuple[str, ...]
+    alt: str
+    heat: Heat | None = None
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class ShownGroup:
+    """One group on the page.
+
+    Attributes:
+        rank: ``best`` or ``worst``.
+        note: its numbers.
+        instruction: what was to be done.
+        given: source, mask and target, as far as the data set is there.
+        candidates: by reward, failed ones last.
+        densities: smallest and largest ACD of the group, layers and steps; None where nothing was recorded.
+    """
+
+    rank: str
+    note: GroupNote
+    instruction: str
+    given: tuple[Cell, ...]
+    candidates: tuple[Cell, ...]
+    densities: tuple[float, float, int, int] | None
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A run's groups, or why there are none.
+
+    Attributes:
+        run: its name.
+        groups: the best, then the worst.
+        remark: what is missing and why; empty if nothing is.
+    """
+
+    run: str
+    groups: tuple[ShownGroup, ...]
+    remark: str
+
+
+def gallery(run: RunRecord, notes: Sequence[GroupNote], count: int) -> Gallery:
+    """Return at most ``count`` groups of the highest mean reward and as many of the lowest, of the last updates."""
+    ranked = chosen(notes, count)
+    if not ranked:
+        return Gallery(run.name, (), "The log holds no scored group.")
+    try:
+        groups = [read_groups(note.path, need="images", task_id=note.task_id)[note.turn] for _, note in ranked]
+    except ValueError as error:
+        return Gallery(run.name, (), f"There is nothing to show: {error}")
+    tasks: dict[str, EditTask] = {}
+    remark = ""
+    try:
+        data = load_tasks(parse(run.config).data.train)
+        tasks = _found(data, {note.task_id for _, note in ranked})
+    except (DataError, ConfigError) as error:
+        remark = f"Sources and masks are not shown, as the training data cannot be read here: {error}"
+    shown = [
+        _shown(rank, note, group, tasks.get(note.task_id)) for (rank, note), group in zip(ranked, groups, strict=True)
+    ]
+    return Gallery(run.name, tuple(shown), remark)
+
+
+def chosen(notes: Sequence[GroupNote], count: int) -> list[tuple[str, GroupNote]]:
+    """Return the best and the worst groups by mean reward; no group is both."""
+    late = sorted({note.update for note in notes})[-LAST_UPDATES:]
+    scored = sorted((n for n in notes if n.update in late and np.isfinite(n.reward)), key=lambda n: -n.reward)
+    best = scored[:count]
+    return [("best", note) for note in best] + [("worst", note) for note in scored[len(best) :][-count:][::-1]]
+
+
+def _found(data: TaskSet, wanted: set[str]) -> dict[str, EditTask]:
+    """Return tasks by id: by the index of ids where there is one, else in one pass."""
+    found: dict[str, EditTask] = {}
+    for task in (data.find(name) for name in wanted) if data.row_of else _guessed(data, wanted):
+        if task is not None and task.task_id in wanted:
+            found[task.task_id] = task
+            if len(found) == len(wanted):
+                break
+    return found
+
+
+def _guessed(data: TaskSet, wanted: set[str]) -> Iterable[EditTask]:
+    """Yield tasks, first those whose ids end in their row, as the pocket world's do: others would all be painted."""
+    for name in wanted:
+        digits = name.rpartition("-")[2]
+        if digits.isdigit() and int(digits) < len(data):
+            yield data[int(digits)]
+    yield from data
+
+
+def _shown(rank: str, note: GroupNote, group: LoggedGroup, task: EditTask | None) -> ShownGroup:
+    candidates, rewards = group.candidates, group.scores.task_reward
+    order = sorted(range(candidates.size), key=lambda index: (np.isnan(rewards[index]), -rewards[index]))
+    kept = np.unique(np.linspace(0, len(order) - 1, min(CANDIDATES_AT_MOST, len(order))).round().astype(int))
+    cells = tuple(_candidate(group, order[place]) for place in kept.tolist())
+    given: tuple[Cell, ...] = ()
+    if task is not None:
+        row = task_row(task, [(candidates.images[0], "")])
+        given = tuple(Cell(*_jpeg(image), (what,), _ALT[what]) for image, what in row.cells[:-1])
+    acd = candidates.acd
+    densities = None if acd is None else (float(acd.min()), float(acd.max()), acd.shape[1], acd.shape[2])
+    return ShownGroup(rank, note, group.instruction, given, cells, densities)
+
+
+_ALT = {
+    "source": "The source image",
+    "mask": "The source image with the edit region tinted",
+    "target": "The true result",
+}
+
+
+def _candidate(group: LoggedGroup, index: int) -> Cell:
+    reward, acd = group.scores.task_reward[index], group.candidates.acd
+    failed = bool(np.isnan(reward))
+    said = "scoring failed" if failed else f"reward {reward:.3f}"
+    name = "The reference candidate" if index == 0 else f"Candidate {index}"
+    lines = [said]
+    heat = None
+    if acd is not None:
+        lines.append(f"ACD {group.scores.acd_reward[index]:.3f}")
+        heat = _heat(acd[index], float(acd.min()), float(acd.max()), name)
+    if index == 0:
+        lines.append("reference")
+    return Cell(*_jpeg(group.candidates.images[index]), tuple(lines), f"{name}, {said}", heat, failed)
+
+
+def _heat(density: NDArray[np.float32], low: float, high: float, name: str) -> Heat:
+    colours = mpl.colormaps[HEAT]((density - low) / max(high - low, 1e-12), bytes=True)[..., :3]
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(colours)).save(buffer, format="PNG")
+    by_layer = ", ".join(f"{value:.2f}" for value in density.mean(axis=1))
+    return Heat(_uri("png", buffer), f"{name}: mean ACD by layer, top to bottom: {by_layer}")
+
+
+def _jpeg(pixels: Pixels) -> tuple[str, tuple[int, int]]:
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    picture.thumbnail((SIDE_AT_MOST, SIDE_AT_MOST))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return _uri("jpeg", buffer), picture.size
+
+
+def _uri(kind: str, buffer: io.BytesIO) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

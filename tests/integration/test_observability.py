@@ -1,0 +1,62 @@
+"""What a run tells Ray's metrics agent is what Prometheus finds there."""
+
+import math
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import ray
+from prometheus_client.parser import text_string_to_metric_families
+
+from deploy.observability.table import METRICS, find, is_elsewhere
+from tests.integration.conftest import train_short
+
+LABELS = {"event", "update", "version"}
+NOT_IN_A_SHORT_RUN = {
+    "acd_reward_mean",
+    "acd_reward_within_group_std",
+    "groups_skipped_total",
+    "judge_scores_failed_total",
+    "task_scores_failed_total",
+}
+"""Nothing failed, or the configuration does without."""
+
+
+def scrape() -> dict[str, dict[str, float]]:
+    """Return the values of every series of the node, by metric and by the labels that are ours."""
+    (port,) = {node["MetricsExportPort"] for node in ray.nodes() if node["Alive"]}
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    found: dict[str, dict[str, float]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            ours = ("judge", "le", "phase", "reason", "region", "role", "state", "step", "subscore", "worker")
+            labels = " ".join(sample.labels[label] for label in ours if label in sample.labels)
+            if sample.labels.get("run") == "observed":
+                found.setdefault(sample.name, {})[labels] = sample.value
+    return found
+
+
+@pytest.mark.usefixtures("cluster")
+def test_prometheus_finds_every_metric_of_a_run_under_the_name_that_dashboard_and_alerts_use(tmp_path: Path) -> None:
+    run = train_short(tmp_path, "observed", "evaluation.tasks=4", "loop.max_staleness=1")
+    last = run.updates[-1]
+    forgotten = [name for name in last if name not in LABELS and find(name) is None and not is_elsewhere(name)]
+    assert forgotten == []
+
+    expected = {name for metric in METRICS if metric.short not in NOT_IN_A_SHORT_RUN for name in metric.series}
+    deadline = time.monotonic() + 30
+    while not expected <= (found := scrape()).keys() and time.monotonic() < deadline:
+        time.sleep(1.0)
+    assert expected - found.keys() == set()
+    assert found["ray_rc_grpo_updates_total"] == {"": 2.0}
+    assert found["ray_rc_grpo_candidates_total"] == {"": 24.0}
+    assert found["ray_rc_grpo_updates_planned"] == {"": 2.0}
+    assert found["ray_rc_grpo_task_reward_mean"][""] == pytest.approx(last["reward/task_mean"])
+    assert found["ray_rc_grpo_judge_latency_seconds_count"][""] == 6
+    assert found["ray_rc_grpo_pool_workers"] == {"rollout": 1.0, "reward-ground_truth": 1.0}
+    assert set(found["ray_rc_grpo_worker_policy_version"]) == {"rollout-0"}
+    backward = sum(update["update/seconds_backward"] for update in run.updates)
+    assert found["ray_rc_grpo_learner_phase_seconds_total"]["backward"] == pytest.approx(backward)
+    assert all(math.isfinite(value) for values in found.values() for value in values.values())
