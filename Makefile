@@ -12,7 +12,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup train test lint unit docs browser integration chaos pocket judge benchmark judge-benchmarks loop-benchmarks gpu lock clean
+.PHONY: help setup train test lint unit docs browser integration chaos pocket judge benchmark judge-benchmarks loop-benchmarks ablation evaluate-scale gpu lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -81,6 +81,14 @@ loop-benchmarks: $(INSTALLED) ## measure the loop itself: publication, overhead,
 	$(BIN)/python -m benchmarks.loop_overhead
 	$(BIN)/python -m benchmarks.publish
 	$(BIN)/python -m benchmarks.memory
+
+ablation: $(INSTALLED) ## the method's parts one by one, five seeds each: hours on two cores; ARGS="--processes 16 --set editor.device=cuda"
+	$(BIN)/python -m benchmarks.ablation train --out build/ablation $(ARGS)
+	$(BIN)/python -m benchmarks.ablation explore --out build/ablation
+	$(BIN)/python -m benchmarks.ablation summarise build/ablation
+
+evaluate-scale: $(INSTALLED) ## CompBench's evaluator on 2,465 examples, killed and resumed; writes benchmarks/results/evaluate_scale.json
+	$(BIN)/python -m benchmarks.evaluate_scale --steps 6
 
 # Runs in whatever Python has CUDA: `make gpu GPU_PYTHON=python3`.
 GPU_PYTHON ?= $(BIN)/python

@@ -115,6 +115,7 @@ def test_a_learner_that_dies_again_and_again_ends_the_run(tmp_path: Path) -> Non
         disturbed(tmp_path, "doomed", {1: kill("learner-0")}, "learner.restarts=0")
 
 
+@pytest.mark.chaos
 def test_a_torn_checkpoint_is_skipped_and_the_one_before_it_gives_the_same_run(
     undisturbed: Finished, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
