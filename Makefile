@@ -70,13 +70,11 @@ benchmark: $(INSTALLED) ## measure the pocket training; writes benchmarks/result
 	$(BIN)/python -m benchmarks.pocket_train $(ARGS)
 
 judge-benchmarks: $(INSTALLED) ## measure the pocket judge, its server and a training by it; writes three files in benchmarks/results
-	$(BIN)/pip install -q -c requirements/cpu.txt -e '.[pocket]'
 	$(BIN)/python -m benchmarks.pocket_judge
 	$(BIN)/python -m benchmarks.judge_throughput
 	$(BIN)/python -m benchmarks.judge_loop
 
 loop-benchmarks: $(INSTALLED) ## measure the loop itself: publication, overhead, overlap of 256 workers, memory; writes four files
-	$(BIN)/pip install -q -c requirements/cpu.txt -e '.[pocket]'
 	$(BIN)/python -m benchmarks.loop_simulation
 	$(BIN)/python -m benchmarks.loop_overhead
 	$(BIN)/python -m benchmarks.publish

@@ -157,26 +157,22 @@ class _Work:
         size = _dimensions(config.editor)
         if size.width < SMALLEST_WIDTH:
             self.warnings.append(f"the rates are FLUX.1's; {config.editor.model!r} is too small to reach them")
-        image = (config.editor.resolution // size.token) ** 2
-        tokens = config.editor.text_tokens + 2 * image
+        tokens = sequence_length(config.editor, size)
         groups, rollout, objective, learner = (
             config.loop.groups_per_update,
             config.rollout,
             config.objective,
             config.learner,
         )
-        evaluations = rollout.steps * (2 if rollout.solver == "heun" else 1)
-        projections, attention = forward_tflop(size, tokens)
-        forward = projections + attention
+        evaluations = _evaluations(config)
+        forward = sum(forward_tflop(size, tokens))
         rate = self._rollout_rate(config, speed)
         self.rollout_gpu_s = groups * rollout.group_size * evaluations * forward / rate
         self.judge_gpu_s = groups * rollout.group_size / speed.judge_images_s
 
         update = self._update_speed(config, speed)
-        trained = evaluations if objective.trained_steps is None else objective.trained_steps
-        anchor_step = anchor_step_tflop(projections, attention)
         learned = groups * objective.anchors * learner.steps_per_rollout
-        self.update_gpu_s = learned * trained * anchor_step / update.tflop_s
+        self.update_gpu_s = groups * learning_tflop(config, size) / update.tflop_s
         swept = learned if config.loop.max_staleness > 0 or learner.steps_per_rollout > 1 else 0
         swept += groups * objective.anchors if objective.old_path == "recompute" else 0
         self.update_gpu_s += swept * evaluations * forward / rate
@@ -207,6 +203,27 @@ def _dimensions(editor: EditorConfig) -> Dimensions:
     """Return a model's sizes; FLUX.1's are known without asking the hub, where its files need a licence."""
     known = editor.model in full_size.HUB_IDS
     return dimensions(editor.model_copy(update={"model": full_size.NAME}) if known else editor)
+
+
+def sequence_length(editor: EditorConfig, size: Dimensions) -> int:
+    """Return the tokens of an edit: text, target and reference."""
+    return editor.text_tokens + 2 * (editor.resolution // size.token) ** 2
+
+
+def _evaluations(config: RunConfig) -> int:
+    """Return the forward passes of a rollout."""
+    return config.rollout.steps * (2 if config.rollout.solver == "heun" else 1)
+
+
+def learning_tflop(config: RunConfig, size: Dimensions) -> float:
+    """Return the TFLOP that learning from one group takes by the method.
+
+    Its anchors go through their trained steps, forward and backward. Whatever is computed again is time, not work.
+    """
+    objective = config.objective
+    trained = _evaluations(config) if objective.trained_steps is None else objective.trained_steps
+    steps = objective.anchors * trained * config.learner.steps_per_rollout
+    return steps * anchor_step_tflop(*forward_tflop(size, sequence_length(config.editor, size)))
 
 
 def forward_tflop(size: Dimensions, tokens: int) -> tuple[float, float]:

@@ -98,6 +98,10 @@ class RunFolder:
         paths = sorted((self.path / "evaluations").glob("update-*.json"))
         return {_update_of(path): path.read_text() for path in paths}
 
+    def experience(self) -> dict[int, Path]:
+        """Return the files of the experience log by update, in order."""
+        return {_update_of(path): path for path in sorted((self.path / "experience").glob("update-*.parquet"))}
+
     def aside(self, update: int) -> Path:
         """Return a new folder's path for what is set aside when a run goes back to an update."""
         number = len(list(self.path.glob("set-aside/*")))

@@ -7,6 +7,7 @@ import yaml
 from PIL import Image
 
 from deploy.contact_sheet import Row, contact_sheet, group_row
+from deploy.folder import RunFolder
 from rc_grpo.config import parse
 from rc_grpo.data import load_tasks
 from rc_grpo.data.experience import read_experience
@@ -27,7 +28,7 @@ def inspect_run(folder: Path, update: int | None, groups: int) -> tuple[Image.Im
     Raises:
         ValueError: there is no such run, update, or no images in its log.
     """
-    logged = {int(path.stem.removeprefix("update-")): path for path in (folder / "experience").glob("update-*.parquet")}
+    logged = RunFolder(folder).experience()
     if not logged:
         raise ValueError(f"{folder} holds no experience; is it a run's folder, and output.experience not `none`?")
     shown = max(logged) if update is None else update

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deploy.folder import RunFolder
 from deploy.provenance import provenance
 from deploy.replay_report import Comparison, ReplayReport, Surrounding, compare
 from rc_grpo.config import RunConfig, load
@@ -89,7 +90,7 @@ def _find_group(run: Path, config: RunConfig, name: str) -> LoggedGroup:
                 f"{run} logged no group of update {int(update)}, as output.experience was `none`; `scores` names the "
                 "seeds, `images` and `states` give more to compare with"
             )
-        there = sorted(int(log.stem.removeprefix("update-")) for log in path.parent.glob("update-*.parquet"))
+        there = list(RunFolder(run).experience())
         updates = f"there are {there[0]}..{there[-1]}" if there else "there is none of any update"
         raise ReplayError(f"{run} has no experience of update {int(update)}; {updates}")
     groups = read_groups(path, need="scores", task_id=task_id)

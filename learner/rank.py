@@ -107,7 +107,8 @@ class LearnerRank:
             metrics |= {f"{prefix}/{name}": value for name, value in statistics.result().items()}
         self._updates += 1
         metrics["grad_norm"] = float(self._engine.get_global_grad_norm() or 0.0)
-        metrics["distance_from_base"] = self._distance(self._weights())
+        with self._gathered():
+            metrics["distance_from_base"] = self._distance(lora.parameters(self._denoiser.transformer))
         metrics["learning_rate"] = float(self._engine.get_lr()[0])
         metrics["seconds"] = time.perf_counter() - started
         return metrics | {f"seconds_{part}": value for part, value in seconds.items()}

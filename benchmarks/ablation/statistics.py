@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from deploy.report.curves import half_width
+
 Array = NDArray[np.float64]
 
 
@@ -85,8 +87,7 @@ class Estimate:
         array, count = np.array(values, dtype=np.float64), len(values)
         if count < 2:
             return cls(float(array.mean()), float("nan"), count)
-        width = stats.t.ppf(0.975, count - 1) * array.std(ddof=1) / np.sqrt(count)
-        return cls(float(array.mean()), float(width), count)
+        return cls(float(array.mean()), float(half_width(array)), count)
 
     @property
     def excludes_loss(self) -> bool:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from deploy.capacity import anchor_step_tflop, forward_tflop
+from deploy.capacity import learning_tflop
 from rc_grpo.config import RunConfig
 from rc_grpo.editor.kontext import ModelNotFoundError, dimensions
 from rc_grpo.messages import ScoredGroup
@@ -20,19 +20,12 @@ if TYPE_CHECKING:
 def group_flop(config: RunConfig) -> float | None:
     """Return the floating-point operations that learning from one group takes by the method.
 
-    Its anchors go through their trained steps, forward and backward. Whatever is computed again is time, not work. None
-    where the editor's configuration files are not on this machine: only learner and rollout workers need them.
+    None where the editor's configuration files are not on this machine: only learner and rollout workers need them.
     """
-    rollout, objective = config.rollout, config.objective
     try:
-        size = dimensions(config.editor)
+        return learning_tflop(config, dimensions(config.editor)) * 1e12
     except ModelNotFoundError:
         return None
-    tokens = config.editor.text_tokens + 2 * (config.editor.resolution // size.token) ** 2
-    evaluations = rollout.steps * (2 if rollout.solver == "heun" else 1)
-    trained = evaluations if objective.trained_steps is None else objective.trained_steps
-    steps = objective.anchors * trained * config.learner.steps_per_rollout
-    return steps * anchor_step_tflop(*forward_tflop(size, tokens)) * 1e12
 
 
 def of_batch(

@@ -1,6 +1,7 @@
 """The metrics of a run: the one table that exporter, documentation and dashboard use and that alerts are checked by."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from deploy.observability.metric import Kind, Metric, Source
 
@@ -278,6 +279,7 @@ ELSEWHERE = {
 """Figures of `metrics.jsonl` that no metric takes, and where they are instead."""
 
 
+@lru_cache(4096)  # Asked for every figure, every second; workers come and go, so not without a bound.
 def find(name: str) -> tuple[Metric, dict[str, str]] | None:
     """Return the metric that takes a figure, and the figure's tags; None where there is none. The first row counts."""
     for metric in METRICS:

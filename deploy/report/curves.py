@@ -49,12 +49,15 @@ def curve_of(arm: Arm, name: str) -> Curve | None:
     values = np.array([[found[update] for update in shared] for found in by_run])
     if not np.isfinite(values).any():
         return None
-    half_width = None
+    width = half_width(values) if len(values) > 1 else None
+    return Curve(np.array(shared), values.mean(axis=0), width)
+
+
+def half_width(values: Array) -> Array:
+    """Return that of the interval of the mean over the first axis, of two or more, by Student's t at `CONFIDENCE`."""
     count = len(values)
-    if count > 1:
-        error = values.std(axis=0, ddof=1) / np.sqrt(count)
-        half_width = np.asarray(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * error)
-    return Curve(np.array(shared), values.mean(axis=0), half_width)
+    error = values.std(axis=0, ddof=1) / np.sqrt(count)
+    return np.asarray(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * error)
 
 
 def _logged(run: RunRecord, name: str) -> dict[int, float]:

@@ -17,7 +17,7 @@ from rc_grpo.config import ConfigError, parse
 from rc_grpo.data import DataError, load_tasks
 from rc_grpo.data.logged import LoggedGroup, read_groups
 from rc_grpo.data.tasks import TaskSet
-from rc_grpo.images import Pixels
+from rc_grpo.images import Pixels, encode_png
 from rc_grpo.messages import EditTask
 
 LAST_UPDATES = 10
@@ -186,10 +186,10 @@ def _candidate(group: LoggedGroup, index: int) -> Cell:
 
 def _heat(density: NDArray[np.float32], low: float, high: float, name: str) -> Heat:
     colours = mpl.colormaps[HEAT]((density - low) / max(high - low, 1e-12), bytes=True)[..., :3]
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(colours)).save(buffer, format="PNG")
     by_layer = ", ".join(f"{value:.2f}" for value in density.mean(axis=1))
-    return Heat(_uri("png", buffer), f"{name}: mean ACD by layer, top to bottom: {by_layer}")
+    return Heat(
+        _uri("png", encode_png(np.ascontiguousarray(colours))), f"{name}: mean ACD by layer, top to bottom: {by_layer}"
+    )
 
 
 def _jpeg(pixels: Pixels) -> tuple[str, tuple[int, int]]:
@@ -197,8 +197,8 @@ def _jpeg(pixels: Pixels) -> tuple[str, tuple[int, int]]:
     picture.thumbnail((SIDE_AT_MOST, SIDE_AT_MOST))
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
-    return _uri("jpeg", buffer), picture.size
+    return _uri("jpeg", buffer.getvalue()), picture.size
 
 
-def _uri(kind: str, buffer: io.BytesIO) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def _uri(kind: str, data: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -61,8 +61,7 @@ class RunRecord:
     @cached_property
     def experience(self) -> dict[int, Path]:
         """The files of the experience log by update, in order."""
-        paths = (self.folder / "experience").glob("update-*.parquet")
-        return dict(sorted((int(path.stem.removeprefix("update-")), path) for path in paths))
+        return RunFolder(self.folder).experience()
 
     @property
     def minutes(self) -> float:

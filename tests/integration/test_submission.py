@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from benchmarks.runs import records_of
-from tests.integration.conftest import SHORT, read_run
+from tests.integration.conftest import read_run
 from tests.integration.ray_nodes import RayNodes
+from tests.integration.test_driver import cli, settings
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.chaos]
 ROOT = Path(__file__).parents[2]
@@ -50,9 +51,8 @@ def eventually(look: Callable[[], Found | None], what: str, seconds: float = 120
 
 
 def submit(nodes: RayNodes, job: str, folder: Path) -> None:
-    options = (*SHORT, *PLACED, f"name={folder.name}", f"output.root={folder.parent}")
     entry = [sys.executable, "-m", "deploy.train", "--config", "pocket"]
-    entry += [part for option in options for part in ("--set", option)]
+    entry += settings(folder.parent, folder.name, *PLACED)
     place = ["--address", nodes.url, "--working-dir", str(ROOT), "--runtime-env", str(ROOT / "deploy/runtime_env.yaml")]
     nodes.ray("job", "submit", *place, "--no-wait", "--submission-id", job, "--", *entry)
 
@@ -73,8 +73,7 @@ def log_of(nodes: RayNodes, job: str) -> str:
 
 
 def said(nodes: RayNodes, *words: str) -> str:
-    command = [sys.executable, "-m", "deploy.cli", *words]
-    done = subprocess.run(command, env=nodes.environment, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(cli(*words), env=nodes.environment, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout
 
 
