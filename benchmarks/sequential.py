@@ -28,7 +28,7 @@ from learner.work import GroupWork, RunShape, batch_advantages, draw_anchors, dr
 from rc_grpo.config import RunConfig, load
 from rc_grpo.data import load_tasks
 from rc_grpo.editor import lora
-from rc_grpo.editor.kontext import KontextEditor, load_denoiser, load_rollout_editor
+from rc_grpo.editor.kontext import KontextEditor, load_denoiser, load_rollout_editor, resolve_device
 from rc_grpo.evaluation.background import background_metrics
 from rc_grpo.images import Pixels
 from rc_grpo.messages import CandidateGroup, EditTask, PolicyVersion, RolloutSeeds
@@ -52,6 +52,7 @@ class HeldOut:
 
     def __init__(self, judge: GroundTruthJudge, tasks: list[EditTask], config: RunConfig) -> None:
         self._judge, self._tasks, self._config = judge, tasks, config
+        self._device = resolve_device(config.editor)
         self._of_base: list[Pixels] = []
 
     def measure(self, editor: KontextEditor) -> dict[str, list[float]]:
@@ -67,7 +68,7 @@ class HeldOut:
             scores = asyncio.run(score_group(self._judge, task, group))
             values = {"reward": scores.task_reward[0], "drift": group.background_drift[0]}
             values |= {name.removeprefix(f"{JUDGE}."): array[0] for name, array in scores.subscores.items()}
-            values |= background_metrics(task, images[-1])
+            values |= background_metrics(task, images[-1], self._device)
             base = self._of_base[index] if self._of_base else images[-1]
             values["distance_from_base"] = np.sqrt(np.mean(np.square((images[-1].astype(np.float32) - base) / 255)))
             for name, value in values.items():

@@ -16,7 +16,7 @@ from deploy.configs import load_config
 
 PLAN = Path(__file__).parent / "plan.yaml"
 PARTS = ("methods", "tau", "claims")
-EVALUATE_EVERY = 10
+EVALUATE_EVERY = 20
 
 
 @dataclass(frozen=True)

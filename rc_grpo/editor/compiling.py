@@ -12,8 +12,10 @@ GRAPHS = 64
 def compile_blocks(transformer: FluxTransformer2DModel) -> None:
     """Compile the blocks for the shapes they meet, each shape once; nothing happens before the first call.
 
-    Shapes are constants: dynamic ones are slower, and broke inductor when a batch changed under gradients.
+    Shapes are constants: dynamic ones are slower, and broke inductor when a batch changed under gradients. Inductor may
+    not choose by timing between kernels that round differently; graphs compiled apart still differ in their last bits.
     """
+    torch._inductor.config.deterministic = True
     # Beyond its limit PyTorch runs eager code without a word.
     torch._dynamo.config.recompile_limit = GRAPHS
     torch._dynamo.config.accumulated_recompile_limit = 8 * GRAPHS

@@ -32,14 +32,18 @@ def rollout_blocks_of(in_fp8: bool) -> KontextDenoiser:
 
 @torch.no_grad()
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_recorder_changes_no_bit_of_the_velocity(compiled: bool) -> None:
+def test_a_recorder_changes_no_bit_of_the_velocity_and_compiled_only_its_rounding(compiled: bool) -> None:
     denoiser = rollout_blocks_of(in_fp8=False)
     if compiled:
         compiling.compile_blocks(denoiser.transformer)
     field, x = denoiser.velocity(CONDITIONS), states()
     plain = field(x, 0.5)
     with denoiser.recording(LAYERS, MASK, TEXT) as recorder:
-        assert torch.equal(field(x, 0.5), plain)
+        recorded = field(x, 0.5)
+    # Inductor fuses the two graphs differently, and rounds to bfloat16 in different places.
+    difference = (recorded - plain).norm() / plain.norm()
+    print(f"a recorder's difference, compiled={compiled}: {difference:.1e}")
+    assert difference < (1e-3 if compiled else 1e-30)
     assert recorder.density.shape == (2, len(LAYERS), 1)
     assert torch.isfinite(recorder.density).all()
 
