@@ -169,8 +169,12 @@ class LearnerGroup:
 
     async def _step(self, work: list[GroupWork]) -> dict[str, float]:
         shares = spread(work, len(self._ranks))
-        calls = [rank.update.remote(share, len(work)) for rank, share in zip(self._ranks, shares, strict=True)]
-        results = await self._call(asyncio.gather(*calls), f"the update from version {self.version}")
+        name = f"update from version {self.version.number}"
+        calls = [
+            rank.update.options(name=name).remote(share, len(work))
+            for rank, share in zip(self._ranks, shares, strict=True)
+        ]
+        results = await self._call(asyncio.gather(*calls), f"the {name}")
         return {f"update/{name}": value for name, value in merge(results).items()}
 
     def _all(self, method: str, *arguments: Any) -> "asyncio.Future[list[Any]]":

@@ -59,7 +59,8 @@ class RewardPool(WorkerPool[Any]):
         """
 
         async def call(member: Member[Any]) -> GroupScores:
-            scores: GroupScores = await member.handle.score.remote(task, group)
+            named = member.handle.score.options(name=f"scoring of {task.task_id} by {self._judge}")
+            scores: GroupScores = await named.remote(task, group)
             return scores
 
         return await self.run(f"the scoring of {task.task_id} by {self._judge}", call)

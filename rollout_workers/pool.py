@@ -85,9 +85,8 @@ class RolloutPool(WorkerPool[Any]):
 
         async def call(member: Member[Any]) -> Rollout:
             version = await self._bring_up_to_date(member)
-            receipt, group, conditions = member.handle.rollout.options(num_returns=3).remote(
-                task, seeds, version, steps, keep_states
-            )
+            named = member.handle.rollout.options(num_returns=3, name=f"rollout of {task.task_id}")
+            receipt, group, conditions = named.remote(task, seeds, version, steps, keep_states)
             return Rollout(await receipt, group, conditions)
 
         return await self.run(f"the rollout of {task.task_id}", call)

@@ -8,11 +8,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
+import httpx
+
+ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 START_DEADLINE_S = 90.0
+Found = TypeVar("Found")
 
 
 class RayNodes:
@@ -24,7 +29,7 @@ class RayNodes:
     """
 
     def __init__(self, folder: Path, temporary: Path) -> None:
-        self._folder, self._temporary = folder, temporary
+        self._folder, self.temporary = folder, temporary
         self._processes: list[subprocess.Popen[bytes]] = []
         self.port, self.dashboard = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.dashboard}"
@@ -45,7 +50,7 @@ class RayNodes:
             os.killpg(process.pid, signal.SIGTERM)
         for process in self._processes:
             try:
-                process.wait(20)
+                process.wait(5)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -53,7 +58,7 @@ class RayNodes:
     def start_head(self, **environment: str) -> None:
         """Start the head with no room for actors, and its dashboard."""
         place = [f"--port={self.port}", f"--dashboard-port={self.dashboard}", "--dashboard-host=127.0.0.1"]
-        place += ["--include-dashboard=true", f"--temp-dir={self._temporary}"]
+        place += ["--include-dashboard=true"]
         self._start("head", ["--head", *place], 0, {}, environment)
 
     def add(self, name: str, cpus: int, resources: Mapping[str, float]) -> None:
@@ -67,12 +72,37 @@ class RayNodes:
             [BIN / "ray", *words], env=environment, capture_output=True, text=True, timeout=180, check=check
         )
 
+    def submit(self, job: str, settings: Sequence[str]) -> None:
+        """Submit a training of the pocket editor as the README has it."""
+        entry = [sys.executable, "-m", "deploy.train", "--config", "pocket", *settings]
+        place = ["--working-dir", str(ROOT), "--runtime-env", str(ROOT / "deploy/runtime_env.yaml")]
+        self.ray("job", "submit", "--address", self.url, *place, "--no-wait", "--submission-id", job, "--", *entry)
+
+    def asked(self, method: str, what: str) -> dict[str, Any]:
+        """Ask the dashboard's API, as Ray's command line does."""
+        answer = httpx.request(method, f"{self.url}/api/{what}", headers=self.headers, timeout=30)
+        answer.raise_for_status()
+        return dict(answer.json())
+
+    def state_of(self, job: str) -> str:
+        return str(self.asked("GET", f"jobs/{job}")["status"])
+
+    def log_of(self, job: str) -> str:
+        return str(self.asked("GET", f"jobs/{job}/logs")["logs"])
+
+    def scraped(self) -> str:
+        """Return what a Prometheus reads from all nodes, whose addresses Ray writes down for it."""
+        found = json.loads((self.temporary / "head" / "prom_metrics_service_discovery.json").read_text())
+        targets = [target for group in found for target in group["targets"]]
+        return "\n".join(httpx.get(f"http://{target}/metrics", timeout=10).text for target in targets)
+
     def _start(
         self, name: str, words: list[str], cpus: int, resources: Mapping[str, float], environment: Mapping[str, str]
     ) -> None:
         command = [str(BIN / "ray"), "start", "--block", "--disable-usage-stats", *words, f"--num-cpus={cpus}"]
         command += [f"--resources={json.dumps(dict(resources))}", f"--dashboard-agent-listen-port={free_port()}"]
-        command += ["--object-store-memory=300000000"]
+        # As on machines of their own: in a shared folder, a node unpacks the job's files while another's workers read them.
+        command += [f"--temp-dir={self.temporary / name}", "--object-store-memory=300000000"]
         log = self._folder / f"{name}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
@@ -88,6 +118,16 @@ class RayNodes:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
+
+
+def eventually(look: Callable[[], Found | None], what: str, seconds: float = 120) -> Found:
+    """Look until something is found."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if found := look():
+            return found
+        assert time.monotonic() < deadline, f"no {what} in {seconds:g} s"
+        time.sleep(0.3)
 
 
 def free_port() -> int:

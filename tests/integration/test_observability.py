@@ -24,16 +24,20 @@ NOT_IN_A_SHORT_RUN = {
 
 
 def scrape() -> dict[str, dict[str, float]]:
-    """Return the values of every series of the node, by metric and by the labels that are ours."""
+    """Ask the agent of this machine's node."""
     (port,) = {node["MetricsExportPort"] for node in ray.nodes() if node["Alive"]}
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
+        return series_of(answer.read().decode(), "observed")
+
+
+def series_of(text: str, run: str) -> dict[str, dict[str, float]]:
+    """Return the values of a run's series in what an agent answered, by metric and by the labels that are ours."""
     found: dict[str, dict[str, float]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             ours = ("judge", "le", "phase", "reason", "region", "role", "state", "step", "subscore", "worker")
             labels = " ".join(sample.labels[label] for label in ours if label in sample.labels)
-            if sample.labels.get("run") == "observed":
+            if sample.labels.get("run") == run:
                 found.setdefault(sample.name, {})[labels] = sample.value
     return found
 

@@ -2,24 +2,23 @@
 
 import shutil
 import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
 
 import httpx
 import pytest
 
 from benchmarks.runs import records_of
+from deploy.observability.table import METRICS
 from tests.integration.conftest import read_run
-from tests.integration.ray_nodes import RayNodes
+from tests.integration.ray_nodes import RayNodes, eventually
 from tests.integration.test_driver import cli, settings
+from tests.integration.test_observability import NOT_IN_A_SHORT_RUN, series_of
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.chaos]
-ROOT = Path(__file__).parents[2]
-UPDATES = 60
+pytestmark = pytest.mark.timeout(600)
+UPDATES = 100
+"""So many that the job is still at it when everything was looked at: it is stopped, and its second half runs fast."""
 PLACED = (
     f"loop.updates={UPDATES}",
     "loop.groups_per_update=2",
@@ -27,7 +26,6 @@ PLACED = (
     "learner.resources={num_cpus: 0.5, custom: {learner: 1}}",
     "reward.judges.ground_truth.resources={num_cpus: 0.25, custom: {reward: 1}}",
 )
-Found = TypeVar("Found")
 
 
 @pytest.fixture
@@ -41,40 +39,28 @@ def nodes(tmp_path: Path) -> Iterator[RayNodes]:
     shutil.rmtree(temporary, ignore_errors=True)
 
 
-def eventually(look: Callable[[], Found | None], what: str, seconds: float = 120) -> Found:
-    deadline = time.monotonic() + seconds
-    while True:
-        if found := look():
-            return found
-        assert time.monotonic() < deadline, f"no {what} in {seconds:g} s"
-        time.sleep(0.3)
-
-
-def submit(nodes: RayNodes, job: str, folder: Path) -> None:
-    entry = [sys.executable, "-m", "deploy.train", "--config", "pocket"]
-    entry += settings(folder.parent, folder.name, *PLACED)
-    place = ["--address", nodes.url, "--working-dir", str(ROOT), "--runtime-env", str(ROOT / "deploy/runtime_env.yaml")]
-    nodes.ray("job", "submit", *place, "--no-wait", "--submission-id", job, "--", *entry)
-
-
-def asked(nodes: RayNodes, method: str, what: str) -> dict[str, Any]:
-    """Ask the Jobs API, as Ray's command line does."""
-    answer = httpx.request(method, f"{nodes.url}/api/jobs/{what}", headers=nodes.headers, timeout=30)
-    answer.raise_for_status()
-    return dict(answer.json())
-
-
-def state_of(nodes: RayNodes, job: str) -> str:
-    return str(asked(nodes, "GET", job)["status"])
-
-
-def log_of(nodes: RayNodes, job: str) -> str:
-    return str(asked(nodes, "GET", f"{job}/logs")["logs"])
-
-
 def said(nodes: RayNodes, *words: str) -> str:
     done = subprocess.run(cli(*words), env=nodes.environment, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout
+
+
+def metrics_of(nodes: RayNodes) -> dict[str, dict[str, float]]:
+    return series_of(nodes.scraped(), "submitted")
+
+
+def missing_metrics(nodes: RayNodes) -> set[str]:
+    expected = {
+        name
+        for metric in METRICS
+        if metric.short not in NOT_IN_A_SHORT_RUN and not metric.short.startswith("heldout_")
+        for name in metric.series
+    }
+    return expected - metrics_of(nodes).keys()
+
+
+def tasks_of(nodes: RayNodes) -> set[str]:
+    listed = nodes.asked("GET", "v0/tasks?limit=1000")["data"]["result"]["result"]
+    return {" ".join(str(task["name"]).split()[:2]) for task in listed}
 
 
 def test_a_job_is_refused_without_the_token_placed_scaled_stopped_and_finished_when_submitted_again(
@@ -84,25 +70,30 @@ def test_a_job_is_refused_without_the_token_placed_scaled_stopped_and_finished_w
     assert httpx.get(f"{nodes.url}/api/jobs/").status_code == 401
     assert nodes.ray("job", "list", "--address", nodes.url, check=False, token=False).returncode != 0
 
-    submit(nodes, "first", folder)
+    options = settings(folder.parent, folder.name, *PLACED)
+    nodes.submit("first", options)
 
     def updates() -> int:
-        assert state_of(nodes, "first") in ("PENDING", "RUNNING"), log_of(nodes, "first")
+        assert nodes.state_of("first") in ("PENDING", "RUNNING"), nodes.log_of("first")
         return len(records_of(folder)) if (folder / "metrics.jsonl").exists() else 0
 
     eventually(updates, "first update", 180)
     assert said(nodes, "scale", "rollout", "3", *run).strip() == "rollout: 1 -> 3 workers"
     eventually(lambda: "rollout-2" in said(nodes, "status", *run), "third worker")
     eventually(lambda: records_of(folder)[-1].get("pool/rollout_workers") == 3, "update by three workers")
+    eventually(lambda: not missing_metrics(nodes), "complete metrics", 30)
+    all_three = {"rollout-0", "rollout-1", "rollout-2"}
+    eventually(lambda: all_three <= set(metrics_of(nodes)["ray_rc_grpo_worker_policy_version"]), "three versions", 30)
+    assert {"rollout of", "scoring of", "update from"} <= tasks_of(nodes)
 
-    assert asked(nodes, "POST", "first/stop")["stopped"]
-    eventually(lambda: state_of(nodes, "first") == "STOPPED", "stop")
-    assert "as asked; go on with" in log_of(nodes, "first")
+    assert nodes.asked("POST", "jobs/first/stop")["stopped"]
+    eventually(lambda: nodes.state_of("first") == "STOPPED", "stop")
+    assert "as asked; go on with" in nodes.log_of("first")
     done = len(records_of(folder))
     assert 0 < done < UPDATES
 
-    submit(nodes, "second", folder)
-    eventually(lambda: state_of(nodes, "second") in ("SUCCEEDED", "FAILED"), "end", 240)
-    assert state_of(nodes, "second") == "SUCCEEDED", log_of(nodes, "second")
+    nodes.submit("second", options)
+    eventually(lambda: nodes.state_of("second") in ("SUCCEEDED", "FAILED"), "end", 240)
+    assert nodes.state_of("second") == "SUCCEEDED", nodes.log_of("second")
     finished = read_run(folder)
     assert [update["update"] for update in finished.updates] == list(range(1, UPDATES + 1))
