@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from deploy.report.page import write_report
+from tests.browser.chromium import CHROMIUM, chromium
 from tests.unit.deploy.report.folders import GROUPS, G, write_run
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests want playwright")
-CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}")
 
 SCREENSHOTS = os.environ.get("REPORT_SCREENSHOTS")
@@ -38,10 +38,8 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
-    with playwright.sync_playwright() as starter:
-        browser = starter.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 def opened(browser, file: Path, **options):

@@ -17,10 +17,10 @@ import pytest
 from deploy.study.blinding import Blinding
 from deploy.study.manifest import VOTES, Manifest
 from deploy.study.results import Results
+from tests.browser.chromium import CHROMIUM, chromium
 from tests.unit.deploy.study.benches import betrays, gather, headers_of, write_bench
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests want playwright")
-CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}")
 
 TASKS = 8
@@ -82,10 +82,8 @@ class Visitor:
 
 @pytest.fixture
 def browser() -> Iterator[object]:
-    with playwright.sync_playwright() as starter:
-        browser = starter.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 def counted(folder: Path) -> int:

@@ -3,12 +3,15 @@
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -101,7 +104,7 @@ class RayNodes:
     ) -> None:
         command = [str(BIN / "ray"), "start", "--block", "--disable-usage-stats", *words, f"--num-cpus={cpus}"]
         command += [f"--resources={json.dumps(dict(resources))}", f"--dashboard-agent-listen-port={free_port()}"]
-        # As on machines of their own: in a shared folder, a node unpacks the job's files while another's workers read them.
+        # Nodes that shared a folder would unpack the job's files while each other's workers read them.
         command += [f"--temp-dir={self.temporary / name}", "--object-store-memory=300000000"]
         log = self._folder / f"{name}.log"
         with log.open("wb") as file:
@@ -118,6 +121,27 @@ class RayNodes:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
+
+
+@contextmanager
+def three_nodes(folder: Path) -> Iterator[RayNodes]:
+    """A head without room for actors, a node for rollouts, and one for rewards and the learner."""
+    temporary = Path(tempfile.mkdtemp(prefix="ray-"))
+    with RayNodes(folder, temporary) as nodes:
+        nodes.start_head(RAY_JOB_STOP_WAIT_TIME_S="90")
+        nodes.add("rollouts", 2, {"rollout": 4})
+        nodes.add("others", 2, {"reward": 2, "learner": 2})
+        yield nodes
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+PLACED = (
+    "loop.groups_per_update=2",
+    "rollout.resources={num_cpus: 0.5, custom: {rollout: 1}}",
+    "learner.resources={num_cpus: 0.5, custom: {learner: 1}}",
+    "reward.judges.ground_truth.resources={num_cpus: 0.25, custom: {reward: 1}}",
+)
+"""Options of a run that puts each pool on its own of the three nodes."""
 
 
 def eventually(look: Callable[[], Found | None], what: str, seconds: float = 120) -> Found:

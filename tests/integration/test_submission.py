@@ -1,8 +1,6 @@
 """A training as a Ray job on three nodes with a token: refused, placed, scaled, stopped, submitted again, finished."""
 
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,31 +10,19 @@ import pytest
 from benchmarks.runs import records_of
 from deploy.observability.table import METRICS
 from tests.integration.conftest import read_run
-from tests.integration.ray_nodes import RayNodes, eventually
+from tests.integration.ray_nodes import PLACED, RayNodes, eventually, three_nodes
 from tests.integration.test_driver import cli, settings
 from tests.integration.test_observability import NOT_IN_A_SHORT_RUN, series_of
 
 pytestmark = pytest.mark.timeout(600)
 UPDATES = 100
 """So many that the job is still at it when everything was looked at: it is stopped, and its second half runs fast."""
-PLACED = (
-    f"loop.updates={UPDATES}",
-    "loop.groups_per_update=2",
-    "rollout.resources={num_cpus: 0.5, custom: {rollout: 1}}",
-    "learner.resources={num_cpus: 0.5, custom: {learner: 1}}",
-    "reward.judges.ground_truth.resources={num_cpus: 0.25, custom: {reward: 1}}",
-)
 
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[RayNodes]:
-    temporary = Path(tempfile.mkdtemp(prefix="ray-"))
-    with RayNodes(tmp_path, temporary) as nodes:
-        nodes.start_head(RAY_JOB_STOP_WAIT_TIME_S="90")
-        nodes.add("rollouts", 2, {"rollout": 4})
-        nodes.add("others", 2, {"reward": 2, "learner": 2})
+    with three_nodes(tmp_path) as nodes:
         yield nodes
-    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def said(nodes: RayNodes, *words: str) -> str:
@@ -70,7 +56,7 @@ def test_a_job_is_refused_without_the_token_placed_scaled_stopped_and_finished_w
     assert httpx.get(f"{nodes.url}/api/jobs/").status_code == 401
     assert nodes.ray("job", "list", "--address", nodes.url, check=False, token=False).returncode != 0
 
-    options = settings(folder.parent, folder.name, *PLACED)
+    options = settings(folder.parent, folder.name, f"loop.updates={UPDATES}", *PLACED)
     nodes.submit("first", options)
 
     def updates() -> int:
