@@ -1,11 +1,10 @@
 """How sure a share is: Wilson's interval, a bootstrap over participants, and the exact sign test."""
 
-import math
 from collections.abc import Sequence
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from rc_grpo.seeds import derive
 
@@ -21,14 +20,8 @@ def wilson(won: int, of: int) -> Interval | None:
     """Return Wilson's interval of a share whose votes are independent; None without votes."""
     if of == 0:
         return None
-    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
-    share, spread = won / of, z * z / of
-    middle = share + spread / 2
-    half = z * math.sqrt(share * (1 - share) / of + spread / of / 4)
-    # At no and all votes won the formula's end is exactly 0 and 1, but for rounding.
-    low = 0.0 if won == 0 else (middle - half) / (1 + spread)
-    high = 1.0 if won == of else (middle + half) / (1 + spread)
-    return low, high
+    interval = binomtest(won, of).proportion_ci(LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def over_participants(won: Sequence[int], of: Sequence[int]) -> Interval | None:
@@ -58,11 +51,7 @@ def sign_test(wins: int, losses: int) -> float | None:
     votes = wins + losses
     if votes == 0:
         return None
-    ways = tail = 1
-    for count in range(min(wins, losses)):
-        ways = ways * (votes - count) // (count + 1)
-        tail += ways
-    return min(1.0, float(2 * tail / 2**votes))
+    return float(binomtest(wins, votes).pvalue)
 
 
 def _resampled(counts: NDArray[np.int64]) -> NDArray[np.int64]:
