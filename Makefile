@@ -12,7 +12,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup train test lint unit docs browser integration chaos pocket judge benchmark judge-benchmarks loop-benchmarks ablation evaluate-scale gpu lock clean
+.PHONY: help setup train test lint unit docs browser integration chaos pocket judge benchmark judge-benchmarks loop-benchmarks ablation dashboards evaluate-scale gpu lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -84,6 +84,9 @@ ablation: $(INSTALLED) ## the method's parts one by one, five seeds each: hours 
 	$(BIN)/python -m benchmarks.ablation train --out build/ablation $(ARGS)
 	$(BIN)/python -m benchmarks.ablation explore --out build/ablation
 	$(BIN)/python -m benchmarks.ablation summarise build/ablation
+
+dashboards: $(INSTALLED) ## Ray's dashboard in a browser and our panels out of Prometheus, during a submitted job; pictures into docs/dashboards
+	DASHBOARD_SCREENSHOTS=docs/dashboards $(BIN)/pytest tests/browser/test_dashboards.py -m chaos
 
 evaluate-scale: $(INSTALLED) ## CompBench's evaluator on 2,465 examples, killed and resumed; writes benchmarks/results/evaluate_scale.json
 	$(BIN)/python -m benchmarks.evaluate_scale --steps 6

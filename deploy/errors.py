@@ -15,6 +15,7 @@ from deploy.checkpoints import CheckpointError
 from deploy.cluster import PlacementError
 from deploy.folder import RunBusyError
 from deploy.stopping import RunStoppedError
+from deploy.tracking.tracker import TrackerError
 from learner.errors import LearnerLostError
 from rc_grpo.config import ConfigError
 from rc_grpo.data import DataError
@@ -29,6 +30,7 @@ MENDABLE = (
     CheckpointError,
     PlacementError,
     RunBusyError,
+    TrackerError,
     LearnerLostError,
     DeadlineExceededError,
     PoolError,

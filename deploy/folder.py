@@ -102,6 +102,10 @@ class RunFolder:
         """Return the files of the experience log by update, in order."""
         return {_update_of(path): path for path in sorted((self.path / "experience").glob("update-*.parquet"))}
 
+    def grids(self) -> dict[int, Path]:
+        """Return the sample grids by update, in order."""
+        return {_update_of(path): path for path in sorted((self.path / "grids").glob("update-*.png"))}
+
     def aside(self, update: int) -> Path:
         """Return a new folder's path for what is set aside when a run goes back to an update."""
         number = len(list(self.path.glob("set-aside/*")))

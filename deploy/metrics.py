@@ -1,4 +1,4 @@
-"""What is measured of an update, and where it is written: JSON lines and TensorBoard, the same names in both."""
+"""What is measured of an update, and where it is written: JSON lines, TensorBoard, trackers; the names are the same."""
 
 import json
 import time
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+from deploy.tracking.trackers import Trackers
 from learner.group import UpdateReport
 from rc_grpo.messages import ScoredGroup
 
@@ -73,25 +74,30 @@ class BusyShares:
 
 
 class MetricsLog:
-    """Appends metrics to ``metrics.jsonl`` and TensorBoard event files.
+    """Appends metrics to ``metrics.jsonl`` and TensorBoard event files, and passes them on to trackers.
 
     Args:
         folder: of the run.
+        trackers: open ones; none are closed here.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, trackers: Trackers | None = None) -> None:
+        self._trackers = trackers
         self._path = folder / METRICS
         self._events = str(folder / "tensorboard")
         self._lines = self._path.open("a", buffering=1)
         self._board = SummaryWriter(self._events)
 
-    def write(self, update: int, metrics: Mapping[str, float], **labels: Any) -> None:
-        """Write one set of metrics; NaN becomes null in the JSON line."""
+    def write(self, update: int, metrics: Mapping[str, float], *, event: str, **labels: Any) -> None:
+        """Write one set of metrics; NaN becomes null in the JSON line, and is kept from the trackers."""
         clean = {name: value if np.isfinite(value) else None for name, value in metrics.items()}
-        self._lines.write(json.dumps({"update": update, **labels, **clean}) + "\n")
+        self._lines.write(json.dumps({"update": update, "event": event, **labels, **clean}) + "\n")
         for name, value in metrics.items():
             self._board.add_scalar(name, value, update)
         self._board.flush()
+        if self._trackers is not None:
+            finite = {name: float(value) for name, value in clean.items() if value is not None}
+            self._trackers.metrics(event, update, finite)
 
     def rewind(self, update: int, aside: Path) -> None:
         """Go on after ``update`` as if what was written of later ones were not; its lines are kept in ``aside``."""

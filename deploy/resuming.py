@@ -45,7 +45,7 @@ def resumed_config(run: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
 
 def differences(one: RunConfig, other: RunConfig) -> list[str]:
     """Return the dotted names of the values in which two configurations differ."""
-    first, second = _flat(one.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+    first, second = flat(one.model_dump(mode="json")), flat(other.model_dump(mode="json"))
     return sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key))
 
 
@@ -55,10 +55,11 @@ def is_the_same_run(config: RunConfig) -> bool:
     return path.is_file() and all(_FREE.fullmatch(key) for key in differences(load(path), config))
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings by dotted name; an empty mapping is a leaf."""
     if not isinstance(tree, dict) or not tree:
         return {prefix: tree}
     found: dict[str, Any] = {}
     for key, value in tree.items():
-        found |= _flat(value, f"{prefix}.{key}" if prefix else key)
+        found |= flat(value, f"{prefix}.{key}" if prefix else key)
     return found

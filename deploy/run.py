@@ -32,6 +32,7 @@ from deploy.recorder import start_recorder
 from deploy.services import Learner
 from deploy.status import status_of
 from deploy.stopping import RunStoppedError, Stop
+from deploy.tracking.trackers import Trackers
 from learner.errors import LearnerLostError
 from learner.group import UpdateReport
 from rc_grpo.config import RunConfig
@@ -102,9 +103,10 @@ class Run:
         """Start the three services and the run's helpers; stop them however the run ends."""
         config, home = self.config, namespace(self.config.name)
         rollouts, judges, learner = make_services(config)
-        with self.files.driven(), self.stop.on_signals(config.loop.stop_deadline_s):
+        tracked = Trackers(config, self.folder)
+        with self.files.driven(), tracked as self._trackers, self.stop.on_signals(config.loop.stop_deadline_s):
             self.files.describe(config, self._environment())
-            with closing(MetricsLog(self.folder)) as self._log:
+            with closing(MetricsLog(self.folder, self._trackers)) as self._log:
                 self._recorder = start_recorder(self.folder, config.output, home)
                 self._exported = RunMetrics(config, metrics_agent(config.name))
                 desk = control.start_control(home)
@@ -233,6 +235,7 @@ class Run:
             summary["heldout"] = PairedGain.between(first, last).as_dict() | {"by_judge": by_judge}
             self._progress.gains(gains)
         (self.folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
+        self._trackers.summary(self.done, summary)
         self.finished = True
         lora = f"; the LoRA for diffusers in {self.folder / 'lora'}" if digest else ""
         self._progress.say(f"everything is in {self.folder}{lora}")
@@ -290,6 +293,7 @@ class Run:
             await self.waits.within(deadline, recording, "the run", "the recorder to write an update")
         except ObjectLostError as error:
             logger.warning("an update's experience is not in the log: its groups were lost with their node: %s", error)
+        self._trackers.grids(self.files.grids())
 
     def _autoscale(self, pools: dict[str, WorkerPool[Any]], metrics: dict[str, float]) -> None:
         for role, pool in pools.items():

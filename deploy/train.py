@@ -15,6 +15,7 @@ from deploy.progress import Progress
 from deploy.resuming import is_the_same_run
 from deploy.run import Run
 from deploy.stopping import RunStoppedError
+from deploy.tracking.trackers import check_trackers
 from rc_grpo.config import RunConfig
 from rc_grpo.editor.kontext import check_model
 from rc_grpo.process import keep_memory_flat
@@ -32,6 +33,7 @@ def run_training(config: RunConfig, *, resume: bool = False) -> None:
         RunStoppedError: a signal asked for it.
     """
     keep_memory_flat()
+    check_trackers(config.output)
     check_model(config.editor, config.rollout.acd)
     for name, judge in config.reward.judges.items():
         check_judge(name, judge)

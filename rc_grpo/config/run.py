@@ -19,6 +19,7 @@ KONTEXT_LORA_TARGETS = (
     "attn.to_add_out",
 )
 Solver = Literal["euler", "heun", "dpmpp_2m"]
+Tracker = Literal["wandb", "mlflow"]
 Activations = Literal["store", "selective", "recompute"]
 
 
@@ -237,6 +238,23 @@ class OutputConfig(Strict):
         "checkpoints", description="versions whose LoRA weights are kept, for `rc-grpo replay`"
     )
     record_deadline_s: PositiveFloat = Field(600.0, description="an update's records must be on the disk by then")
+    trackers: tuple[Tracker, ...] = Field(
+        (),
+        description="where metrics, grids and summary go beside TensorBoard; keys and servers are read from the "
+        "environment (WANDB_API_KEY, MLFLOW_TRACKING_URI, ...)",
+    )
+    project: str | None = Field(
+        None,
+        min_length=1,
+        description="W&B project and MLflow experiment; none takes WANDB_PROJECT and MLFLOW_EXPERIMENT_NAME, "
+        "or `rc-grpo`",
+    )
+
+    @model_validator(mode="after")
+    def _each_tracker_once(self) -> Self:
+        if len(set(self.trackers)) < len(self.trackers):
+            raise ValueError(f"output.trackers names one twice: {', '.join(self.trackers)}")
+        return self
 
 
 class ClusterConfig(Strict):

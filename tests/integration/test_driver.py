@@ -56,6 +56,7 @@ def said(*arguments: str) -> str:
     return subprocess.run(cli(*arguments), capture_output=True, text=True, timeout=120, check=True).stdout
 
 
+@pytest.mark.chaos
 @pytest.mark.usefixtures("cluster")
 def test_a_driver_that_is_asked_scaled_stopped_and_killed_makes_the_same_weights(tmp_path: Path) -> None:
     folder, root = tmp_path / "hard-life", ("--root", str(tmp_path))
