@@ -11,20 +11,24 @@ from rc_grpo.data.experience import read_experience
 from rc_grpo.editor import lora
 from rc_grpo.editor.export import read_lora
 from tests.integration.conftest import Finished, train_short
+from tests.unit.deploy.tracking.wandb_files import rows, starts
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
 
 @pytest.fixture(scope="module")
 def synchronous(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Finished:
-    return train_short(
-        tmp_path_factory.mktemp("runs"),
-        "one-worker",
-        "evaluation.tasks=4",
-        "output.experience=images",
-        "output.grid_every=1",
-        "output.checkpoint_every=1",
-    )
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("WANDB_MODE", "offline")
+        return train_short(
+            tmp_path_factory.mktemp("runs"),
+            "one-worker",
+            "evaluation.tasks=4",
+            "output.experience=images",
+            "output.grid_every=1",
+            "output.checkpoint_every=1",
+            "output.trackers=[wandb]",
+        )
 
 
 def test_the_ratio_is_exactly_one_before_the_first_step_and_is_logged(synchronous: Finished) -> None:
@@ -68,6 +72,15 @@ def test_a_run_leaves_everything_it_promises(synchronous: Finished) -> None:
         "staleness/max",
     }
     assert expected <= synchronous.updates[0].keys()
+
+
+def test_a_tracker_gets_what_the_folder_gets(synchronous: Finished) -> None:
+    (start,) = starts(synchronous.folder / "trackers")
+    seen = [row for row in rows(start) if "reward/task_mean" in row]
+    assert [row["update"] for row in seen] == [1, 2]
+    assert [row["reward/task_mean"] for row in seen] == [update["reward/task_mean"] for update in synchronous.updates]
+    assert len([row for row in rows(start) if "candidates.path" in row]) == 2
+    assert [record.exit.exit_code for record in start if record.HasField("exit")] == [0]
 
 
 def test_the_exported_lora_is_the_last_version(synchronous: Finished) -> None:

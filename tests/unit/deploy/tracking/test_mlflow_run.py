@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 import yaml
 from PIL import Image
@@ -13,10 +14,6 @@ from deploy.configs import load_config
 from deploy.stopping import RunStoppedError
 from deploy.tracking.trackers import Trackers, check_trackers
 from rc_grpo.config import RunConfig
-
-mlflow = pytest.importorskip(
-    "mlflow", reason="mlflow-skinny does not go with the pinned cachetools and importlib_metadata"
-)
 
 TARGETS = [f"transformer_blocks.{number}.attn.to_q" for number in range(40)]
 CONFIG = load_config(
