@@ -12,7 +12,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup train test lint unit docs browser integration chaos pocket judge benchmark judge-benchmarks loop-benchmarks ablation dashboards evaluate-scale gpu lock clean
+.PHONY: help setup train test lint unit docs browser integration chaos pocket judge benchmark judge-benchmarks loop-benchmarks ablation dashboards evaluate-scale gpu wheel clean-install audit lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -102,6 +102,20 @@ judge: $(INSTALLED) ## train the pocket judge anew (GPU if there is one)
 	$(BIN)/python -m reward_service.pocket_judge.train --out build/judge $(ARGS)
 	rm -rf reward_service/pocket_judge/model && cp -r build/judge/model reward_service/pocket_judge/model
 	cp build/judge/scores.json docs/pocket/judge_scores.json
+
+wheel: $(INSTALLED) ## the wheel, into build/dist
+	rm -rf build/dist build/lib build/bdist.*
+	$(BIN)/pip wheel -q --no-deps --no-build-isolation -w build/dist .
+
+clean-install: wheel ## the wheel in a new environment: installed, trained with from an empty folder
+	PYTHON=$(PYTHON) tests/clean_install.sh build/dist/*.whl requirements/cpu.txt '$(TORCH)' $(TORCH_INDEX)
+
+# In an environment of its own: what it wants must not change what is checked. Strict: a package that the database cannot be
+# asked about is a failure, and not a pass. The CPU build of torch is known there without its suffix.
+audit: ## known vulnerabilities of the pinned packages, by pip-audit; asks PyPI's database
+	test -x build/audit/bin/pip-audit || { $(PYTHON) -m venv build/audit && build/audit/bin/pip install -q pip-audit; }
+	sed 's/+cpu$$//' requirements/cpu.txt > build/audit/requirements.txt
+	build/audit/bin/pip-audit --strict --no-deps --disable-pip -r build/audit/requirements.txt $(ARGS)
 
 lock: $(INSTALLED) ## write requirements/cpu.txt from what is installed
 	mkdir -p build && { head -1 requirements/cpu.txt; $(BIN)/pip freeze --exclude-editable; } > build/cpu.txt && mv build/cpu.txt requirements/cpu.txt

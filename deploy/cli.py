@@ -1,5 +1,6 @@
 """The ``rc-grpo`` command."""
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,9 +13,7 @@ from deploy.errors import plain_errors
 from deploy.study.cli import study_app
 from rc_grpo.config import dump
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Region-constrained GRPO for flow-based image editors."
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(study_app, name="study")
 console = Console()
 ANSWER_DEADLINE_S = 30.0
@@ -27,6 +26,21 @@ RunOption = Annotated[str | None, typer.Option(help="name or folder of the run; 
 AddressOption = Annotated[str | None, typer.Option(help="of the Ray cluster; else what the run's folder says")]
 RootOption = Annotated[Path, typer.Option(help="folder with the runs' folders")]
 LoraOption = Annotated[Path | None, typer.Option(help="folder with LoRA weights, such as runs/NAME/lora")]
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        console.print(f"rc-grpo {version('rc-grpo')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="say the version, and nothing else")
+    ] = False,
+) -> None:
+    """Region-constrained GRPO for flow-based image editors."""
 
 
 @app.command()
