@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 
 from benchmarks.ablation import exploration, plots, points, tables
-from benchmarks.ablation.statistics import Trained, compare, over_seeds, read
+from benchmarks.ablation.statistics import Trained, compare, over_seeds, paired, read
 from benchmarks.results import Figure, write
+from deploy.configs import load_config
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="The method's parts one by one on the pocket editor."
@@ -18,6 +20,7 @@ console = Console(width=160)
 PICTURES = Path(__file__).parents[2] / "docs" / "ablation"
 EXPLORATION = "exploration.json"
 GLOBAL, RDP, FULL = "GRPO, global", "GRPO + RDP", "RDP + ACD"
+DURING_TRAINING = ("drift", "std")
 
 Out = Annotated[Path, typer.Option(help="folder for the runs' lines")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="an override for every run, such as editor.device=cuda")]
@@ -39,7 +42,7 @@ def train(
 
 @app.command()
 def explore(
-    out: Out, tasks: Annotated[int, typer.Option(help="groups of each setting")] = 60, set_: Set = None
+    out: Out, tasks: Annotated[int, typer.Option(help="groups of each setting")] = 100, set_: Set = None
 ) -> None:
     """Measure exploration and attention of the untrained policy."""
     out.mkdir(parents=True, exist_ok=True)
@@ -54,46 +57,79 @@ def explore(
 def summarise(folder: Path) -> None:
     """Print the tables, draw the pictures, write ``results/ablation.json``."""
     runs = read(folder)
-    methods, found = tables.by_arm(runs, "methods"), json.loads((folder / EXPLORATION).read_text())
+    arms, methods = tables.by_arm(runs, *points.PARTS), tables.by_arm(runs, "methods")
+    best = max(arms, key=lambda arm: np.mean([run.last("reward").mean() for run in arms[arm]]))
+    found = json.loads((folder / EXPLORATION).read_text())
     paper = {
-        "Table 2: methods": tables.rows(methods),
-        "Table 3: tau_edit, tau_base": tables.rows({FULL: methods[FULL]} | tables.by_arm(runs, "tau")),
-        "one choice at a time": tables.rows({FULL: methods[FULL]} | tables.by_arm(runs, "claims")),
+        "Methods": tables.rows(methods),
+        "tau_edit, tau_base": tables.rows({FULL: methods[FULL]} | tables.by_arm(runs, "tau")),
+        "One choice at a time": tables.rows({FULL: methods[FULL]} | tables.by_arm(runs, "claims")),
     }
-    for title, table in paper.items():
-        tables.show(title, table, console)
-    plots.distributions(methods, PICTURES / "distributions.png")
-    plots.curves(methods, PICTURES / "curves.png")
-    plots.alpha_base(found["alpha_base"], PICTURES / "alpha_base.png")
+    differences = tables.against(methods[FULL], arms)
+    shown = {title: tables.written(table, differences, FULL) for title, table in paper.items()}
+    for title, table in shown.items():
+        tables.show(title, *table, console)
+    curve = {alpha: {name: np.array(of) for name, of in own.items()} for alpha, own in found["alpha_base"].items()}
+    untrained = {RDP: curve[f"{load_config('pocket').rollout.alpha_base:g}"], GLOBAL: curve["global"]}
+    plots.distributions(
+        {name: {arm: own[name] for arm, own in untrained.items()} for name in plots.WORDS},
+        PICTURES / "exploration.png",
+    )
+    plots.distributions(
+        {
+            name: {arm: np.concatenate([run.series(name).ravel() for run in own]) for arm, own in methods.items()}
+            for name in DURING_TRAINING
+        },
+        PICTURES / "training_groups.png",
+    )
+    plots.curves(methods | {best: arms[best]}, PICTURES / "curves.png")
+    plots.alpha_base(curve, PICTURES / "alpha_base.png")
     plots.attention(found["attention"], PICTURES / "attention.png")
-    pairs = {
-        f"{name}: {one} over {other}": vars(compare(methods[one], methods[other], name))
-        for name in ("std", "drift")
-        for one, other in ((RDP, GLOBAL), (FULL, GLOBAL))
+    same_policy = {name: vars(paired(untrained[RDP][name], untrained[GLOBAL][name])) for name in plots.WORDS}
+    during = {
+        name: {
+            key: vars(compare(methods[arm], methods[GLOBAL], name)) for key, arm in (("rdp", RDP), ("rdp_acd", FULL))
+        }
+        for name in DURING_TRAINING
     }
     detail = {title: tables.as_json(table) for title, table in paper.items()}
-    path = write("ablation", _figures(runs, pairs), detail | {"paired": pairs} | found, module="benchmarks.ablation")
+    path = write(
+        "ablation",
+        _figures(arms, best, same_policy),
+        detail
+        | {"against_rdp_acd": {arm: vars(estimate) for arm, estimate in differences.items()}}
+        | {"rdp_over_global": same_policy, "over_global_in_training": during}
+        | found,
+        module="benchmarks.ablation",
+    )
     (PICTURES / "tables.md").write_text(
-        "\n\n".join(f"### {title}\n\n{tables.markdown(table)}" for title, table in paper.items()) + "\n"
+        "# Tables\n\n"
+        + "\n\n".join(f"## {title}\n\n{tables.markdown(*table)}" for title, table in shown.items())
+        + "\n"
     )
     console.print(f"{path}, {PICTURES}")
 
 
-def _figures(runs: list[Trained], pairs: dict[str, dict[str, Any]]) -> dict[str, Figure]:
-    trained = {arm: tables.rows({arm: own})[arm] for arm, own in tables.by_arm(runs, *points.PARTS).items()}
-    best = max(trained, key=lambda arm: trained[arm]["gain of reward"].mean)
-    full = trained[FULL]
+def _figures(arms: dict[str, list[Trained]], best: str, same_policy: dict[str, dict[str, Any]]) -> dict[str, Figure]:
+    full = tables.rows({FULL: arms[FULL]})[FULL]
     share = over_seeds(
-        [run for run in runs if run.arm == best],
+        arms[best],
         lambda run: float((run.last("reward") - run.first("reward")).mean() / (1 - run.first("reward").mean())),
     )
-    wilcoxon = "of medians over all training groups; Wilcoxon signed-rank p = {:.2g}"
-    std, drift = (pairs[f"{name}: {RDP} over {GLOBAL}"] for name in ("std", "drift"))
+    wilcoxon = "medians over {pairs} held-out groups of the untrained policy; Wilcoxon signed-rank p = {p_value:.2g}"
+    std, drift, spread = (
+        Figure(same_policy[name]["ratio"], "ratio", "below 1", wilcoxon.format(**same_policy[name]))
+        for name in ("std", "drift", "spread")
+    )
     return {
-        "rdp_std_over_global": Figure(std["ratio"], "ratio", "below 1", wilcoxon.format(std["p_value"])),
-        "rdp_drift_over_global": Figure(drift["ratio"], "ratio", "below 1", wilcoxon.format(drift["p_value"])),
+        "rdp_std_over_global": std,
+        "rdp_drift_over_global": drift,
+        "rdp_spread_over_global": spread,
         "best_gain_share": Figure(
-            share.mean, "share of the distance to the maximum", "at least 0.10", f"{best}; ± {share.half_width:.3f}"
+            share.mean,
+            "share of the distance to the maximum",
+            "at least 0.10",
+            f"{best}, the highest of {len(arms)} arms; ± {share.half_width:.3f}",
         ),
         "rdp_acd_score_gain": Figure(
             full["gain of reward"].mean, "reward", "interval above 0", f"± {full['gain of reward'].half_width:.4f}"

@@ -1,7 +1,7 @@
 """What perturbation and attention do before any training: groups of the untrained editor, rolled out and scored.
 
-For the spread of rewards and the background's drift against ``alpha_base``, and for the attention density of good and
-bad candidates by layer and step, which is how the paper chooses layers.
+For the spread of rewards and of the background against ``alpha_base``, and for the attention density of good and bad
+candidates by layer and step, which is how the paper chooses layers.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.sequential import JUDGE, POLICY
 from deploy.configs import load_config
@@ -20,24 +21,36 @@ from rc_grpo.messages import CandidateGroup, GroupScores, RolloutSeeds
 from reward_service.ground_truth import GroundTruthJudge
 from reward_service.judge import SUCCESS
 from reward_service.scoring import score_group
-from rollout_workers.rollout import prepare, roll_out
+from rollout_workers.rollout import PreparedTask, prepare, roll_out
 
 ALPHAS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 LAYERS = tuple(range(6))
 
 
-def groups(config: RunConfig, tasks: int) -> Iterator[tuple[CandidateGroup, GroupScores]]:
+def groups(config: RunConfig, tasks: int) -> Iterator[tuple[CandidateGroup, GroupScores, PreparedTask]]:
     """Yield scored groups of the untrained policy, of the first held-out tasks."""
     editor, judge = load_rollout_editor(config.editor, config.rollout, config.seed), GroundTruthJudge()
     assert config.data.heldout is not None
     for task in load_tasks(config.data.heldout, purpose="evaluate")[:tasks]:
         seeds = RolloutSeeds.for_group(config.seed, 0, task.task_id, config.rollout.group_size)
-        group = roll_out(editor, task.task_id, prepare(editor, task, config.rollout), seeds, POLICY, config.rollout)
-        yield group, asyncio.run(score_group(judge, task, group))
+        prepared = prepare(editor, task, config.rollout)
+        group = roll_out(editor, task.task_id, prepared, seeds, POLICY, config.rollout)
+        yield group, asyncio.run(score_group(judge, task, group)), prepared
+
+
+def spread(images: NDArray[np.uint8], outside: NDArray[np.float32]) -> float:
+    """Return how far the backgrounds of candidates ``[G, H, W, 3]`` are from being one, RMS in 0..1."""
+    pixels = images.astype(np.float64) / 255
+    square = np.square(pixels - pixels.mean(axis=0)).mean(axis=(0, -1))
+    return float(np.sqrt(np.average(square, weights=outside)))
 
 
 def alpha_base_curve(tasks: int, overrides: Sequence[str]) -> dict[str, dict[str, list[float]]]:
-    """Return each group's reward variance and drift by ``alpha_base``, and for perturbation everywhere."""
+    """Return what each group shows by ``alpha_base``, and for perturbation everywhere.
+
+    ``std`` is of the rewards within the group, ``drift`` the candidates' mean RMS difference to the source outside the
+    mask, and ``spread`` the RMS difference of the candidates to their own mean there.
+    """
     torch.set_num_threads(1)
     arms = {f"{alpha:g}": [f"rollout.alpha_base={alpha}"] for alpha in ALPHAS} | {
         "global": ["rollout.exploration=global"]
@@ -46,8 +59,9 @@ def alpha_base_curve(tasks: int, overrides: Sequence[str]) -> dict[str, dict[str
     for name, own in arms.items():
         found = list(groups(load_config("pocket", (*own, *overrides)), tasks))
         curve[name] = {
-            "variance": [float(np.nanvar(scores.task_reward)) for _, scores in found],
-            "drift": [float(group.background_drift.mean()) for group, _ in found],
+            "std": [float(np.nanstd(scores.task_reward)) for _, scores, _ in found],
+            "drift": [float(group.background_drift.mean()) for group, _, _ in found],
+            "spread": [spread(group.images, prepared.outside) for group, _, prepared in found],
         }
     return curve
 
@@ -59,7 +73,7 @@ def attention_of_good_and_bad(tasks: int, overrides: Sequence[str]) -> dict[str,
     """
     config = load_config("pocket", (f"rollout.acd.layers={list(LAYERS)}", *overrides))
     best, worst = [], []
-    for group, scores in groups(config, tasks):
+    for group, scores, _ in groups(config, tasks):
         success = scores.subscores[f"{JUDGE}.{SUCCESS}"]
         if group.acd is None or np.isnan(success).any():
             continue

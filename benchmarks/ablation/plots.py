@@ -8,20 +8,23 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from benchmarks.ablation.statistics import Trained
+from benchmarks.ablation.statistics import Array, Trained
 
 Arms = Mapping[str, Sequence[Trained]]
-QUANTITIES = {"drift": "background drift of a group (RMS, 0..1)", "std": "standard deviation of reward within a group"}
+WORDS = {
+    "drift": "background drift of a group (RMS)",
+    "std": "std of reward within a group",
+    "spread": "spread of backgrounds in a group (RMS)",
+}
 
 
-def distributions(arms: Arms, path: Path) -> None:
-    """Draw the empirical distribution functions of drift and within-group spread over all training groups (Fig. 5)."""
-    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), constrained_layout=True)
-    for axes, (name, words) in zip(panels, QUANTITIES.items(), strict=True):
-        for arm, runs in arms.items():
-            values = np.sort(np.concatenate([run.series(name).ravel() for run in runs]))
-            axes.plot(values, np.arange(1, len(values) + 1) / len(values), label=arm)
-        axes.set(xlabel=words, ylabel="share of groups", ylim=(0, 1))
+def distributions(quantities: Mapping[str, Mapping[str, Array]], path: Path) -> None:
+    """Draw the empirical distribution functions over groups of some quantities (Fig. 5), by quantity and arm."""
+    figure, panels = plt.subplots(1, len(quantities), figsize=(4.4 * len(quantities), 3.6), constrained_layout=True)
+    for axes, (name, arms) in zip(panels, quantities.items(), strict=True):
+        for arm, values in arms.items():
+            axes.plot(np.sort(values), np.arange(1, len(values) + 1) / len(values), label=arm)
+        axes.set(xlabel=WORDS[name], ylabel="share of groups", ylim=(0, 1))
     panels[0].legend(fontsize=8)
     _save(figure, path)
 
@@ -44,18 +47,21 @@ def curves(arms: Arms, path: Path) -> None:
     _save(figure, path)
 
 
-def alpha_base(curve: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
-    """Draw mean within-group reward variance and mean drift against ``alpha_base``, perturbation everywhere beside."""
+def alpha_base(curve: Mapping[str, Mapping[str, Array]], path: Path) -> None:
+    """Draw the means over groups against ``alpha_base``, with their standard errors, perturbation everywhere beside."""
     alphas = [name for name in curve if name != "global"]
-    x = [float(name) for name in alphas]
-    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), constrained_layout=True)
-    for axes, name, words in zip(
-        panels, ("variance", "drift"), ("variance of reward within a group", "background drift"), strict=True
-    ):
-        means = np.array([np.mean(curve[alpha][name]) for alpha in alphas])
-        errors = np.array([np.std(curve[alpha][name], ddof=1) / len(curve[alpha][name]) ** 0.5 for alpha in alphas])
-        axes.errorbar(x, means, yerr=errors, marker="o", label="inside the mask, alpha_edit 0.5")
-        axes.axhline(float(np.mean(curve["global"][name])), linestyle="--", color="grey", label="everywhere, 0.5")
+    figure, panels = plt.subplots(1, len(WORDS), figsize=(4.4 * len(WORDS), 3.6), constrained_layout=True)
+    for axes, (name, words) in zip(panels, WORDS.items(), strict=True):
+        values = np.array([curve[alpha][name] for alpha in alphas])
+        errors = values.std(axis=1, ddof=1) / values.shape[1] ** 0.5
+        axes.errorbar(
+            [float(alpha) for alpha in alphas],
+            values.mean(axis=1),
+            yerr=errors,
+            marker="o",
+            label="inside the mask, alpha_edit 0.5",
+        )
+        axes.axhline(curve["global"][name].mean(), linestyle="--", color="grey", label="everywhere, 0.5")
         axes.set(xlabel="alpha_base", ylabel=words, ylim=(0, None))
     panels[0].legend(fontsize=8)
     _save(figure, path)

@@ -110,7 +110,7 @@ def gain(name: str) -> Callable[[Trained], float]:
 
 @dataclass(frozen=True)
 class Compared:
-    """Groups of two arms under the same seeds, updates and tasks.
+    """Groups of two arms under the same seeds and tasks.
 
     Attributes:
         median: of the one.
@@ -127,6 +127,12 @@ class Compared:
     pairs: int
 
 
+def paired(one: Array, other: Array) -> Compared:
+    """Compare two quantities of the same groups."""
+    medians = float(np.median(one)), float(np.median(other))
+    return Compared(*medians, medians[0] / medians[1], float(stats.wilcoxon(one, other).pvalue), len(one))
+
+
 def compare(one: Sequence[Trained], other: Sequence[Trained], name: str) -> Compared:
     """Compare a quantity of training groups between two arms, pair by pair.
 
@@ -136,8 +142,6 @@ def compare(one: Sequence[Trained], other: Sequence[Trained], name: str) -> Comp
     mine, theirs = ({run.seed: run for run in runs} for runs in (one, other))
     if mine.keys() != theirs.keys():
         raise ValueError(f"arms of different seeds cannot be paired: {sorted(mine)} and {sorted(theirs)}")
-    first, second = (
-        np.concatenate([runs[seed].series(name).ravel() for seed in sorted(runs)]) for runs in (mine, theirs)
+    return paired(
+        *(np.concatenate([runs[seed].series(name).ravel() for seed in sorted(runs)]) for runs in (mine, theirs))
     )
-    medians = float(np.median(first)), float(np.median(second))
-    return Compared(*medians, medians[0] / medians[1], float(stats.wilcoxon(first, second).pvalue), len(first))

@@ -42,26 +42,44 @@ def rows(arms: Mapping[str, Sequence[Trained]]) -> Rows:
     return table
 
 
+def against(reference: Sequence[Trained], arms: Mapping[str, Sequence[Trained]]) -> dict[str, Estimate]:
+    """Return by arm how much higher its final edit score is than the reference's under the same seed."""
+    final = {run.seed: run.last("reward").mean() for run in reference}
+    return {
+        arm: over_seeds(runs, lambda run: float(run.last("reward").mean() - final[run.seed]))
+        for arm, runs in arms.items()
+    }
+
+
 def as_json(table: Rows) -> dict[str, dict[str, Any]]:
     """Return a table as plain values."""
     return {arm: {name: vars(estimate) for name, estimate in row.items()} for arm, row in table.items()}
 
 
-def show(title: str, table: Rows, console: Console) -> None:
-    """Print means with the half-widths of their intervals, and the gain of the edit score."""
-    printed = Table("", *COLUMNS.values(), "gain of edit score", title=title, title_justify="left")
-    for arm, row in table.items():
-        gained = row.get("gain of reward")
-        printed.add_row(
-            arm, *(f"{row[name].mean:.3f} ± {row[name].half_width:.3f}" for name in COLUMNS), str(gained or "")
-        )
+def show(title: str, header: Sequence[str], cells: Sequence[Sequence[str]], console: Console) -> None:
+    """Print a table."""
+    printed = Table(*header, title=title, title_justify="left")
+    for row in cells:
+        printed.add_row(*row)
     console.print(printed)
 
 
-def markdown(table: Rows) -> str:
+def markdown(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     """Return a table for the docs."""
-    lines = [f"| | {' | '.join(COLUMNS.values())} | gain of the edit score |", f"|---|{'---|' * (len(COLUMNS) + 1)}"]
-    for arm, row in table.items():
-        cells = [f"{row[name].mean:.3f} ± {row[name].half_width:.3f}" for name in COLUMNS]
-        lines.append(f"| {arm} | {' | '.join(cells)} | {row.get('gain of reward', '')} |")
-    return "\n".join(lines)
+    lines = [header, ["---"] * len(header), *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def written(table: Rows, differences: Mapping[str, Estimate], reference: str) -> tuple[list[str], list[list[str]]]:
+    """Return header and cells: means with the half-widths of their intervals, gains, differences to the reference."""
+    header = ["", *COLUMNS.values(), "gain of the edit score", f"against {reference}"]
+    cells = [
+        [
+            arm,
+            *(f"{row[name].mean:.3f} ± {row[name].half_width:.3f}" for name in COLUMNS),
+            str(row.get("gain of reward", "")),
+            "" if arm == reference else str(differences.get(arm, "")),
+        ]
+        for arm, row in table.items()
+    ]
+    return header, cells

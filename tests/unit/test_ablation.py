@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.ablation.points import PARTS, points
-from benchmarks.ablation.statistics import Estimate, compare, read
-from benchmarks.ablation.tables import by_arm, rows
+from benchmarks.ablation.exploration import spread
+from benchmarks.ablation.points import PARTS, PLAN, points
+from benchmarks.ablation.statistics import Estimate, compare, paired, read
+from benchmarks.ablation.tables import against, as_json, by_arm, rows
+from benchmarks.results import FOLDER
 from deploy.configs import load_config
 
 
@@ -56,6 +58,38 @@ def test_arms_are_compared_group_by_group(tmp_path: Path) -> None:
     assert compared.p_value < 1e-3
     with pytest.raises(ValueError, match="different seeds"):
         compare(arms["GRPO + RDP"][:2], arms["GRPO, global"], "std")
+
+
+def test_an_arm_is_held_against_the_reference_seed_by_seed(tmp_path: Path) -> None:
+    for seed, base in enumerate((0.01, 0.05, 0.09)):
+        leave_run(tmp_path, "RDP + ACD", seed, base, 0.1)
+        leave_run(tmp_path, "GRPO + RDP", seed, base - 0.02, 0.1)
+    arms = by_arm(read(tmp_path), "methods")
+    difference = against(arms["RDP + ACD"], arms)["GRPO + RDP"]
+    assert difference.mean == pytest.approx(-0.02)
+    assert difference.half_width == pytest.approx(0, abs=1e-9)
+
+
+def test_spread_sees_the_background_alone() -> None:
+    images = np.full((3, 4, 4, 3), 100, dtype=np.uint8)
+    images[0, :2] = 255
+    outside = np.zeros((4, 4), dtype=np.float32)
+    outside[2:] = 1
+    assert spread(images, outside) == 0
+    assert spread(images, 1 - outside) == pytest.approx(np.std([1, 100 / 255, 100 / 255]))
+
+
+def test_what_is_committed_is_what_its_runs_say() -> None:
+    folder, result = PLAN.parent / "runs", json.loads((FOLDER / "ablation.json").read_text())
+    runs = read(folder)
+    assert len(runs) == len(points())
+    methods = by_arm(runs, "methods")
+    assert json.loads(json.dumps(as_json(rows(methods)))) == result["detail"]["Methods"]
+    curve = json.loads((folder / "exploration.json").read_text())["alpha_base"]
+    packaged = curve[f"{load_config('pocket').rollout.alpha_base:g}"]
+    for name in ("std", "drift", "spread"):
+        ratio = paired(*(np.array(own[name]) for own in (packaged, curve["global"]))).ratio
+        assert ratio == pytest.approx(result["figures"][f"rdp_{name}_over_global"]["value"])
 
 
 def test_one_seed_has_no_interval() -> None:

@@ -9,7 +9,7 @@ import html
 import inspect
 import logging
 import re
-import shlex
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -28,10 +28,9 @@ from deploy.configs import load_config
 from rc_grpo.algorithm.rewards import SkipReason
 from rc_grpo.config import ConfigError, RunConfig
 from reward_service.server_metrics import SUMMARY
+from tests.documented import ELSEWHERE, EXECUTED, Shown, shown, treatments
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("*/README.md"))]
 JOB = "python -m deploy.train"
-BLOCK = re.compile(r"^( *)```bash\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
 
 class Warnings(logging.Handler):
@@ -131,14 +130,27 @@ def commands() -> Iterator[tuple[str, Any]]:
 
 
 def shown_commands() -> Iterator[Any]:
-    for page in PAGES:
-        for block in BLOCK.finditer(page.read_text()):
-            for line in block[2].replace("\\\n", " ").splitlines():
-                words = shlex.split(line, comments=True)
-                if JOB in " ".join(words):
-                    words = words[words.index("deploy.train") - 2 :]
-                if " ".join(words).startswith(("rc-grpo ", JOB)):
-                    yield pytest.param(words, id=f"{page.relative_to(ROOT)}: {' '.join(words)}")
+    for command in shown():
+        words = list(command.words)
+        if JOB in command.text:
+            words = words[words.index("deploy.train") - 2 :]
+        if " ".join(words).startswith(("rc-grpo ", JOB)):
+            yield pytest.param(words, id=f"{command.page}: {' '.join(words)}")
+
+
+@pytest.mark.parametrize("command", shown(), ids=lambda command: f"{command.page}: {command.text}")
+def test_a_command_that_is_shown_is_executed_by_a_test_or_known_to_be_none_for_it(command: Shown) -> None:
+    assert len(treatments(command.text)) == 1
+
+
+def test_no_treatment_is_for_nothing() -> None:
+    used = {pattern for command in shown() for pattern in treatments(command.text)}
+    assert {*EXECUTED, *ELSEWHERE} == used
+
+
+def test_a_make_target_that_is_shown_is_there() -> None:
+    for target in {command.words[1] for command in shown() if command.words[0] == "make"}:
+        subprocess.run(["make", "-n", "-C", str(ROOT), target], check=True, capture_output=True)
 
 
 @pytest.mark.parametrize("words", shown_commands())
@@ -151,8 +163,10 @@ def test_a_command_that_is_shown_can_be_given(words: list[str]) -> None:
     assert name is not None, "there is no such command"
     given = command.make_context(name, words[len(name.split()) :]).params
     overrides = given.get("set_")
-    if overrides or given.get("config"):
-        load_config(given.get("config") or "pocket", overrides)
+    config = given.get("config") or "pocket"
+    # A file on the machine that the page is about.
+    if not Path(config).is_absolute():
+        load_config(config, overrides)
 
 
 def test_a_wrong_command_is_noticed() -> None:
