@@ -132,6 +132,8 @@ def sabotaged(root: Path, name: str, deeds: dict[int, Callable[[int], None]], *o
     return run
 
 
+# Minutes on two cores; a killed engine and a failed score have tests of their own that CI runs.
+@pytest.mark.chaos
 def test_killed_server_and_killed_actor_cost_time_and_nothing_else(tmp_path: Path) -> None:
     run = sabotaged(tmp_path, "killed-judge", {1: kill_server, 2: kill_actor})
     check(run)
