@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.ablation import exploration, plots, points, tables
-from benchmarks.ablation.statistics import Trained, compare, over_seeds, paired, read
+from benchmarks.ablation.statistics import Array, Trained, compare, over_seeds, paired, read
 from benchmarks.results import Figure, write
 from deploy.configs import load_config
 
@@ -71,20 +71,7 @@ def summarise(folder: Path) -> None:
         tables.show(title, *table, console)
     curve = {alpha: {name: np.array(of) for name, of in own.items()} for alpha, own in found["alpha_base"].items()}
     untrained = {RDP: curve[f"{load_config('pocket').rollout.alpha_base:g}"], GLOBAL: curve["global"]}
-    plots.distributions(
-        {name: {arm: own[name] for arm, own in untrained.items()} for name in plots.WORDS},
-        PICTURES / "exploration.png",
-    )
-    plots.distributions(
-        {
-            name: {arm: np.concatenate([run.series(name).ravel() for run in own]) for arm, own in methods.items()}
-            for name in DURING_TRAINING
-        },
-        PICTURES / "training_groups.png",
-    )
-    plots.curves(methods | {best: arms[best]}, PICTURES / "curves.png")
-    plots.alpha_base(curve, PICTURES / "alpha_base.png")
-    plots.attention(found["attention"], PICTURES / "attention.png")
+    _draw(methods, methods | {best: arms[best]}, untrained, curve, found["attention"])
     same_policy = {name: vars(paired(untrained[RDP][name], untrained[GLOBAL][name])) for name in plots.WORDS}
     during = {
         name: {
@@ -108,6 +95,29 @@ def summarise(folder: Path) -> None:
         + "\n"
     )
     console.print(f"{path}, {PICTURES}")
+
+
+def _draw(
+    methods: plots.Arms,
+    with_best: plots.Arms,
+    untrained: dict[str, dict[str, Array]],
+    curve: dict[str, dict[str, Array]],
+    attention: dict[str, Any],
+) -> None:
+    plots.distributions(
+        {name: {arm: own[name] for arm, own in untrained.items()} for name in plots.WORDS},
+        PICTURES / "exploration.png",
+    )
+    plots.distributions(
+        {
+            name: {arm: np.concatenate([run.series(name).ravel() for run in own]) for arm, own in methods.items()}
+            for name in DURING_TRAINING
+        },
+        PICTURES / "training_groups.png",
+    )
+    plots.curves(with_best, PICTURES / "curves.png")
+    plots.alpha_base(curve, PICTURES / "alpha_base.png")
+    plots.attention(attention, PICTURES / "attention.png")
 
 
 def _figures(arms: dict[str, list[Trained]], best: str, same_policy: dict[str, dict[str, Any]]) -> dict[str, Figure]:
