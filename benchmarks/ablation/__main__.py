@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.ablation import exploration, plots, points, tables
-from benchmarks.ablation.statistics import Array, Trained, compare, over_seeds, paired, read
+from benchmarks.ablation.statistics import Array, Estimate, Trained, compare, of_all_groups, over_seeds, paired, read
 from benchmarks.results import Figure, write
 from deploy.configs import load_config
 
@@ -82,7 +82,7 @@ def summarise(folder: Path) -> None:
     detail = {title: tables.as_json(table) for title, table in paper.items()}
     path = write(
         "ablation",
-        _figures(arms, best, same_policy),
+        _figures(best, arms, paper["Methods"][FULL], same_policy),
         detail
         | {"against_rdp_acd": {arm: vars(estimate) for arm, estimate in differences.items()}}
         | {"rdp_over_global": same_policy, "over_global_in_training": during}
@@ -109,10 +109,7 @@ def _draw(
         PICTURES / "exploration.png",
     )
     plots.distributions(
-        {
-            name: {arm: np.concatenate([run.series(name).ravel() for run in own]) for arm, own in methods.items()}
-            for name in DURING_TRAINING
-        },
+        {name: {arm: of_all_groups(own, name) for arm, own in methods.items()} for name in DURING_TRAINING},
         PICTURES / "training_groups.png",
     )
     plots.curves(with_best, PICTURES / "curves.png")
@@ -120,8 +117,9 @@ def _draw(
     plots.attention(attention, PICTURES / "attention.png")
 
 
-def _figures(arms: dict[str, list[Trained]], best: str, same_policy: dict[str, dict[str, Any]]) -> dict[str, Figure]:
-    full = tables.rows({FULL: arms[FULL]})[FULL]
+def _figures(
+    best: str, arms: dict[str, list[Trained]], full: dict[str, Estimate], same_policy: dict[str, dict[str, Any]]
+) -> dict[str, Figure]:
     share = over_seeds(
         arms[best],
         lambda run: float((run.last("reward") - run.first("reward")).mean() / (1 - run.first("reward").mean())),

@@ -127,6 +127,11 @@ class Compared:
     pairs: int
 
 
+def of_all_groups(runs: Sequence[Trained], name: str) -> Array:
+    """Return a training quantity of every group ``[runs * updates * groups]``, run by run."""
+    return np.concatenate([run.series(name).ravel() for run in runs])
+
+
 def paired(one: Array, other: Array) -> Compared:
     """Compare two quantities of the same groups."""
     medians = float(np.median(one)), float(np.median(other))
@@ -142,6 +147,4 @@ def compare(one: Sequence[Trained], other: Sequence[Trained], name: str) -> Comp
     mine, theirs = ({run.seed: run for run in runs} for runs in (one, other))
     if mine.keys() != theirs.keys():
         raise ValueError(f"arms of different seeds cannot be paired: {sorted(mine)} and {sorted(theirs)}")
-    return paired(
-        *(np.concatenate([runs[seed].series(name).ravel() for seed in sorted(runs)]) for runs in (mine, theirs))
-    )
+    return paired(*(of_all_groups([runs[seed] for seed in sorted(runs)], name) for runs in (mine, theirs)))
