@@ -4,17 +4,16 @@ import asyncio
 import json
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Any, TypeVar
 
 import httpx
 from aiohttp import web
 
-from deploy.configs import load_config
-from rc_grpo.config import EditScoreConfig
-from reward_service import pocket_judge
 from reward_service.vllm_server import VllmServer
+
+Done = TypeVar("Done")
 
 NONSENSE = (
     "",
@@ -79,27 +78,20 @@ class CorruptingProxy:
 
 
 @contextmanager
-def corrupting(share: float, seed: int, logs: Path) -> Iterator[CorruptingProxy]:
-    """Serve the pocket judge with a share of nonsense, on an asyncio loop of its own."""
-    config = load_config("pocket_vllm").reward.judges["editscore"]
-    assert isinstance(config, EditScoreConfig)
-    server = VllmServer("malformed", str(pocket_judge.MODEL_PATH), config.model, config.server, logs, on_gpu=False)
+def corrupting(server: VllmServer, share: float, seed: int) -> Iterator[CorruptingProxy]:
+    """Stand before a server with a share of nonsense, on an asyncio loop of its own."""
     proxy = CorruptingProxy(server, share, seed)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 
-    def do(work: object) -> object:
-        return asyncio.run_coroutine_threadsafe(work, loop).result(180)  # type: ignore[arg-type]
+    def do(work: Coroutine[Any, Any, Done]) -> Done:
+        return asyncio.run_coroutine_threadsafe(work, loop).result(60)
 
-    runner = None
+    runner = do(proxy.start())
     try:
-        do(server.open())
-        runner = do(proxy.start())
         yield proxy
     finally:
-        if isinstance(runner, web.AppRunner):
-            do(runner.cleanup())
-        do(server.close())
+        do(runner.cleanup())
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)

@@ -27,6 +27,9 @@ from reward_service.pool import RewardPool
 from reward_service.prompts import Prompt, chat
 from reward_service.server_metrics import read
 from reward_service.vllm_server import ServerStartError, VllmServer
+from tests.integration.conftest import train_short
+from tests.integration.judged import JUDGED, check
+from tests.integration.malformed import corrupting
 
 pytestmark = pytest.mark.timeout(400)
 TASKS = list(PocketWorld("heldout", 25, seed=5))
@@ -174,6 +177,21 @@ def test_the_server_s_metrics_are_passed_on(loop: asyncio.AbstractEventLoop, ser
     assert values["vllm:prompt_tokens_total"] > 0
     # A group's source is decoded once.
     assert values["vllm:mm_cache_hits_total"] > 0
+
+
+@pytest.mark.usefixtures("cluster")
+def test_malformed_answers_are_asked_again_and_what_stays_malformed_is_no_reward(
+    server: VllmServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with corrupting(server, share=0.25, seed=1) as proxy:
+        monkeypatch.setenv("RC_GRPO_JUDGE_KEY", proxy.key)
+        attached = (f"reward.judges.editscore.urls=['{proxy.url}']", "reward.judges.editscore.sampling.attempts=2")
+        run = train_short(tmp_path, "malformed", *JUDGED, *attached, config="pocket_vllm", seconds=240)
+    counts = check(run, some_fail=True)
+    assert proxy.corrupted > 0.1 * proxy.answers
+    # A candidate needs two answers, each of which fails twice in a row with a chance of 0.06.
+    assert counts["failed"] < 0.35 * counts["candidates"]
+    assert max(update["reward/judge_attempts_max"] for update in run.updates) == 2
 
 
 def test_a_killed_engine_is_noticed_and_the_server_restarted_under_a_new_address(

@@ -15,7 +15,7 @@ from tests.integration.test_driver import cli, settings
 from tests.integration.test_observability import NOT_IN_A_SHORT_RUN, series_of
 
 pytestmark = pytest.mark.timeout(600)
-UPDATES = 100
+UPDATES = 60
 """So many that the job is still at it when everything was looked at: it is stopped, and its second half runs fast."""
 
 

@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
+import torch
 
+from benchmarks.sequential import run as run_sequentially
 from rc_grpo.config import load
 from rc_grpo.data.experience import read_experience
 from rc_grpo.editor import lora
 from rc_grpo.editor.export import read_lora
-from tests.integration.conftest import Finished, train_short
+from tests.integration.conftest import Finished, short_config, train_short
 from tests.unit.deploy.tracking.wandb_files import rows, starts
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -48,6 +50,14 @@ def test_training_changes_the_policy_and_synchronous_groups_are_never_stale(sync
 
 def test_three_workers_give_the_same_weights_as_one(synchronous: Finished, tmp_path: Path) -> None:
     assert train_short(tmp_path, "three-workers", "rollout.workers=3").digest == synchronous.digest
+
+
+def test_synchronous_training_is_the_sequential_program(synchronous: Finished, tmp_path: Path) -> None:
+    config = short_config(tmp_path, "sequential")
+    expected = run_sequentially(config, log=lambda record: None, every=100, deadline=float("inf"))
+    weights = read_lora(config.editor.lora, synchronous.folder / "lora")
+    for name, tensor in expected.items():
+        torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
 
 
 def test_a_run_leaves_everything_it_promises(synchronous: Finished) -> None:
