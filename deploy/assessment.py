@@ -18,6 +18,7 @@ from deploy.progress import Progress
 from deploy.provenance import provenance
 from rc_grpo.config import RunConfig
 from rc_grpo.data import load_tasks
+from rc_grpo.durable import write_whole
 from rc_grpo.editor import lora
 from rc_grpo.editor.export import read_lora
 from rc_grpo.editor.kontext import check_model, load_denoiser
@@ -88,7 +89,7 @@ def run_assessment(
     _print(results, console)
     if out is not None:
         figures = {name: held_out.metrics() | background for name, (held_out, background) in results.items()}
-        out.write_text(json.dumps(provenance() | {"tasks": len(tasks), "figures": figures}, indent=2) + "\n")
+        write_whole(out, json.dumps(provenance() | {"tasks": len(tasks), "figures": figures}, indent=2) + "\n")
 
 
 async def _assess(

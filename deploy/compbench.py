@@ -22,10 +22,11 @@ from deploy.folder import RunBusyError
 from deploy.progress import Progress
 from deploy.provenance import provenance
 from rc_grpo.config import RunConfig
+from rc_grpo.durable import write_whole
 from rc_grpo.editor.kontext import check_model
 from rc_grpo.evaluation.corrected import PSNR_CAP
 from rc_grpo.evaluation.journal import Journal
-from rc_grpo.evaluation.layout import Benchmark, Edits, Sample, write_whole
+from rc_grpo.evaluation.layout import Benchmark, Edits, Sample
 from rc_grpo.evaluation.measuring import Measured, MeasureSettings
 from rc_grpo.evaluation.scores import METRICS
 from rc_grpo.evaluation.table import Table, tabulate
@@ -88,8 +89,8 @@ def run_compbench(
     } | table.as_json()  # fmt: skip
     text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
     for path in filter(None, (evaluation.edits.folder / SUMMARY, out)):
-        write_whole(path, text.encode())
-    write_whole(evaluation.edits.folder / TABLE, table.markdown().encode())
+        write_whole(path, text)
+    write_whole(evaluation.edits.folder / TABLE, table.markdown())
     _print(table, name, console)
     return table
 

@@ -13,9 +13,10 @@ from ray.exceptions import RayTaskError
 from deploy.cluster import namespace
 from rc_grpo.config import RunConfig
 from rc_grpo.data import load_tasks
+from rc_grpo.durable import write_whole
 from rc_grpo.editor import lora as weights_of
 from rc_grpo.editor.export import read_lora
-from rc_grpo.evaluation.layout import Benchmark, Edits, Sample, write_whole
+from rc_grpo.evaluation.layout import Benchmark, Edits, Sample
 from rc_grpo.images import encode_png
 from rc_grpo.messages import CandidateGroup, PolicyVersion, RolloutSeeds
 from rc_grpo.seeds import derive
@@ -121,7 +122,7 @@ def check_maker(evaluation: Evaluation) -> None:
             f"{evaluation.edits.folder} holds edits of another model or setting ({different}); "
             "name another --model, or remove the folder"
         )
-    write_whole(evaluation.edits.folder / MADE_BY, (json.dumps(wanted, indent=2) + "\n").encode())
+    write_whole(evaluation.edits.folder / MADE_BY, json.dumps(wanted, indent=2) + "\n")
 
 
 def maker_of(edits: Edits) -> dict[str, Any] | None:

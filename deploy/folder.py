@@ -9,6 +9,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from rc_grpo.config import RunConfig, dump
+from rc_grpo.durable import write_whole
 
 CONFIG, ENVIRONMENT, SUMMARY, ADDRESS = "config.yaml", "environment.json", "summary.json", "cluster.json"
 _OF_AN_UPDATE = ("experience", "grids", "evaluations")
@@ -70,15 +71,15 @@ class RunFolder:
 
     def describe(self, config: RunConfig, environment: Mapping[str, Any]) -> None:
         """Write the configuration, and what it runs with; of a resumed run's surroundings, one record a start."""
-        (self.path / CONFIG).write_text(dump(config))
+        write_whole(self.path / CONFIG, dump(config))
         path = self.path / ENVIRONMENT
         before = json.loads(path.read_text()) if path.exists() else {}
         earlier = [*before.pop("earlier_starts", []), *([before] if before else [])]
-        path.write_text(json.dumps(dict(environment) | {"earlier_starts": earlier}, indent=2) + "\n")
+        write_whole(path, json.dumps(dict(environment) | {"earlier_starts": earlier}, indent=2) + "\n")
 
     def announce(self, whereabouts: Mapping[str, str]) -> None:
         """Leave word how the process that drives the run is reached (see `deploy.cluster.whereabouts`)."""
-        (self.path / ADDRESS).write_text(json.dumps(dict(whereabouts)) + "\n")
+        write_whole(self.path / ADDRESS, json.dumps(dict(whereabouts)) + "\n")
 
     @property
     def whereabouts(self) -> dict[str, str] | None:
@@ -89,9 +90,7 @@ class RunFolder:
 
     def keep_evaluation(self, update: int, text: str) -> None:
         """Write a held-out evaluation."""
-        path = self.path / "evaluations" / f"update-{update:05d}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
+        write_whole(self.path / "evaluations" / f"update-{update:05d}.json", text)
 
     def evaluations(self) -> dict[int, str]:
         """Read the held-out evaluations made so far, by update."""

@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from deploy.tracking.trackers import Trackers
 from learner.group import UpdateReport
+from rc_grpo.durable import write_whole
 from rc_grpo.messages import ScoredGroup
 
 METRICS = "metrics.jsonl"
@@ -107,11 +108,8 @@ class MetricsLog:
         if not later:
             return
         self.close()
-        aside.mkdir(parents=True, exist_ok=True)
-        (aside / METRICS).write_text("".join(later))
-        rewritten = self._path.with_suffix(".rewritten")
-        rewritten.write_text("".join(line for line in lines if line not in later))
-        rewritten.replace(self._path)
+        write_whole(aside / METRICS, "".join(later))
+        write_whole(self._path, "".join(line for line in lines if line not in later))
         self._lines = self._path.open("a", buffering=1)
         self._board = SummaryWriter(self._events, purge_step=update + 1)
 

@@ -37,6 +37,7 @@ from learner.errors import LearnerLostError
 from learner.group import UpdateReport
 from rc_grpo.config import RunConfig
 from rc_grpo.data import load_tasks
+from rc_grpo.durable import write_whole
 from rc_grpo.messages import EditTask, PolicyVersion, ScoredGroup
 from rc_grpo.pool import WorkerPool
 from rc_grpo.waiting import Waits
@@ -234,7 +235,7 @@ class Run:
             by_judge = {name: gain.as_dict() for name, gain in gains.items()}
             summary["heldout"] = PairedGain.between(first, last).as_dict() | {"by_judge": by_judge}
             self._progress.gains(gains)
-        (self.folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
+        write_whole(self.folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
         self._trackers.summary(self.done, summary)
         self.finished = True
         lora = f"; the LoRA for diffusers in {self.folder / 'lora'}" if digest else ""

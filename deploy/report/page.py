@@ -21,7 +21,7 @@ from deploy.report.measures import sections, title
 from deploy.report.reading import RunRecord, read_runs
 from deploy.report.summary import summaries
 from deploy.report.svg import Chart, variable
-from rc_grpo.evaluation.layout import write_whole
+from rc_grpo.durable import write_whole
 from rc_grpo.evaluation.scores import METRICS
 from rc_grpo.evaluation.table import cell
 
@@ -87,7 +87,7 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
     """
     if out.is_dir():
         raise ValueError(f"{out} is a folder; name the file to write, such as --out {out / 'report.html'}")
-    write_whole(out, render(read_runs(folders)).encode())
+    write_whole(out, render(read_runs(folders)))
 
 
 def render(runs: Sequence[RunRecord]) -> str:

@@ -43,9 +43,9 @@ def results(
     with plain_errors():
         from deploy.study.report import print_results
         from deploy.study.results import Results
-        from rc_grpo.evaluation.layout import write_whole
+        from rc_grpo.durable import write_whole
 
         found = Results.read(folder)
         print_results(found, console)
         if json_ is not None:
-            write_whole(json_, (json.dumps(found.as_json(), indent=2, allow_nan=False) + "\n").encode())
+            write_whole(json_, json.dumps(found.as_json(), indent=2, allow_nan=False) + "\n")

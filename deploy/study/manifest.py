@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deploy.study.examples import Material
-from rc_grpo.evaluation.layout import write_whole
+from rc_grpo.durable import write_whole
 
 MANIFEST, VOTES, LOCK = "study.json", "votes.jsonl", ".lock"
 
@@ -69,7 +69,7 @@ class Manifest(BaseModel):
         """
         new = cls.of(material)
         if not (folder / MANIFEST).is_file():
-            write_whole(folder / MANIFEST, new.model_dump_json(indent=1).encode())
+            write_whole(folder / MANIFEST, new.model_dump_json(indent=1))
             return new
         there = cls.read(folder)
         if difference := there.difference(new):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.tracking.tracker import Ending, Tracker, TrackerError
+from rc_grpo.durable import write_whole
 
 CLOSE_S = 60.0
 SAY_A_WAIT_AFTER_S = 10.0
@@ -117,10 +118,7 @@ class Courier:
         self._remember()
 
     def _remember(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        written = self._path.with_suffix(".written")
-        written.write_text(json.dumps({"run_id": self._run_id, "sent": self._sent}) + "\n")
-        written.replace(self._path)
+        write_whole(self._path, json.dumps({"run_id": self._run_id, "sent": self._sent}) + "\n")
 
     @staticmethod
     def _attempt(work: Callable[[], None]) -> Exception | None:

@@ -1,15 +1,13 @@
 """Policies kept: the weights of a run's versions as files, so that a rollout can be made again under what it ran on."""
 
-import os
 import re
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rc_grpo.durable import sync
+from rc_grpo.durable import write_whole
 from rc_grpo.editor import lora
 from rc_grpo.messages import PolicyVersion, VersionMismatchError
 
@@ -64,17 +62,7 @@ class PolicyStore:
             The file.
         """
         path = self._folder / f"v{version.number:05d}-{version.digest[:_DIGEST_SHOWN]}.safetensors"
-        self._folder.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
-            with unfinished.open("xb") as file:
-                file.write(weights if isinstance(weights, bytes) else weights.data)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-        sync(self._folder)
+        write_whole(path, weights if isinstance(weights, bytes) else weights.data)
         return path
 
     def load(self, number: int, digest: str) -> bytes:

@@ -1,7 +1,6 @@
 """Where CompBench's script finds things: the samples of a folder or of the hub's files, and the edits of a model."""
 
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from rc_grpo.data.errors import DataError
 from rc_grpo.data.parquet import Parquet
 from rc_grpo.data.picture import inside, picture
 from rc_grpo.data.record import text
-from rc_grpo.durable import sync
+from rc_grpo.durable import write_whole
 from rc_grpo.evaluation.frames import Originals
 from rc_grpo.messages import EditTask
 
@@ -149,19 +148,6 @@ class Edits:
         return any(path.is_file() and not path.name.startswith(".") for path in folder.rglob("*"))
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all, whenever the process is killed, and on the disk afterwards."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A fixed name: what a kill leaves is overwritten when the file is made again.
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    with unfinished.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-    sync(path.parent)
-
-
 def write_benchmark(folder: Path, tasks: Sequence[EditTask]) -> None:
     """Write tasks in CompBench's local layout, ``folder/tasks/FAMILY/...``; the metadata come last.
 
@@ -190,7 +176,7 @@ def write_benchmark(folder: Path, tasks: Sequence[EditTask]) -> None:
         entries[task.kind].append({"image_path": name, "instruction": task.instruction, "caption": task.caption or ""})
     for family, listed in entries.items():
         if listed:
-            write_whole(root / family / "metadata.json", json.dumps(listed, indent=1).encode())
+            write_whole(root / family / "metadata.json", json.dumps(listed, indent=1))
 
 
 def _of_folders(reader: CompBench) -> Iterator[Sample]:

@@ -8,8 +8,9 @@ import pytest
 from deploy.compbench import _known
 from deploy.compbench_edits import MADE_BY, Evaluation, check_maker, without_edit
 from deploy.configs import load_config
+from rc_grpo.durable import write_whole
 from rc_grpo.evaluation.journal import Journal
-from rc_grpo.evaluation.layout import Benchmark, Edits, write_benchmark, write_whole
+from rc_grpo.evaluation.layout import Benchmark, Edits, write_benchmark
 from rc_grpo.evaluation.measuring import Measured, MeasureSettings
 from rc_grpo.evaluation.scores import Scores
 from rc_grpo.pocket.world import PocketWorld
