@@ -33,7 +33,11 @@ def make_services(config: RunConfig) -> Services:
         config.loop.max_staleness,
         config.reward.weights,
     )
-    return rollouts, judges, LearnerGroup(config.editor, config.learner, config.objective, shape, home)
+    learner = config.learner
+    if learner.start_from is not None:
+        # The ranks' working folder is not the driver's.
+        learner = learner.model_copy(update={"start_from": learner.start_from.resolve()})
+    return rollouts, judges, LearnerGroup(config.editor, learner, config.objective, shape, home)
 
 
 def make_source(config: RunConfig, tasks: TaskSet, ledger: Ledger, stop: asyncio.Event) -> Source:

@@ -13,9 +13,10 @@ def plan_in_words(config: RunConfig, folder: Path, tasks: int, refused: int, hel
     exploration = f"{rollout.exploration}, alpha {rollout.alpha_edit:g} in the mask, {rollout.alpha_base:g} outside"
     if rollout.exploration == "global":
         exploration = f"global, alpha {rollout.alpha_edit:g}"
+    start = "" if config.learner.start_from is None else f" from {config.learner.start_from}"
     return (
         f"run      {config.name} in {folder}\n"
-        f"editor   {config.editor.model}, {config.editor.dtype}, LoRA rank {config.editor.lora.rank}\n"
+        f"editor   {config.editor.model}, {config.editor.dtype}, LoRA rank {config.editor.lora.rank}{start}\n"
         f"tasks    {tasks} to train on, {refused} refused, {heldout} held out\n"
         f"pools    {pools}, ZeRO {config.learner.zero_stage}\n"
         f"rollout  {rollout.group_size} candidates, {rollout.steps} {rollout.solver} steps, {exploration}\n"

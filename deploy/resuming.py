@@ -29,7 +29,10 @@ def resumed_config(run: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
     if not (folder.path / CONFIG).is_file():
         raise ConfigError(f"{run} is no run's folder: it holds no {CONFIG}")
     if folder.finished:
-        raise ConfigError(f"{run} is finished; there is nothing to go on with")
+        raise ConfigError(
+            f"{run} is finished; there is nothing to go on with. To train its LoRA further, start another run with "
+            f"learner.start_from={run / 'lora'}"
+        )
     own = load(folder.path / CONFIG)
     # The folder may have been moved since.
     here = (f"output.root={folder.path.parent}", f"name={folder.path.name}")

@@ -17,6 +17,7 @@ from deploy.run import Run
 from deploy.stopping import RunStoppedError
 from deploy.tracking.trackers import check_trackers
 from rc_grpo.config import RunConfig
+from rc_grpo.editor.export import check_lora
 from rc_grpo.editor.kontext import check_model
 from rc_grpo.process import keep_memory_flat
 from reward_service.factory import check_judge
@@ -35,6 +36,8 @@ def run_training(config: RunConfig, *, resume: bool = False) -> None:
     keep_memory_flat()
     check_trackers(config.output)
     check_model(config.editor, config.rollout.acd)
+    if config.learner.start_from is not None:
+        check_lora(config.editor, config.learner.start_from)
     for name, judge in config.reward.judges.items():
         check_judge(name, judge)
     with Progress() as progress:

@@ -51,6 +51,8 @@ class LearnerRank:
         self._objective = objective
         self._run = run
         self._denoiser = load_denoiser(editor, run.seed)
+        if config.start_from is not None:
+            lora.load(self._denoiser.transformer, export.read_lora(editor.lora, config.start_from))
         if editor.dtype == "bfloat16":
             # The LoRA's float32 products at tensor-core rate, with more digits still than what they are added to.
             torch.backends.cuda.matmul.allow_tf32 = True

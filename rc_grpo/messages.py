@@ -72,10 +72,10 @@ class PolicyVersion:
     """The name of one set of LoRA weights, and what a worker must find when it has applied them.
 
     Attributes:
-        number: count of updates behind these weights; 0 is the untrained LoRA.
+        number: count of the run's updates behind these weights; 0 is what it begins with.
         digest: SHA-256 (hex) over the LoRA tensors in canonical order, see `rc_grpo.editor.lora.digest`.
         modules: number of modules the weights must bind to.
-        is_identity: every LoRA product is zero, so that the outputs must equal the base model's (version 0).
+        is_identity: every LoRA product is zero, so that the outputs must equal the base model's: an untrained LoRA.
     """
 
     number: int

@@ -157,6 +157,11 @@ class LearnerConfig(Strict):
     warmup_updates: int = Field(0, ge=0, description="optimiser steps over which the learning rate rises")
     ema_decay: float | None = Field(None, gt=0, lt=1, description="exponential moving average that is exported, if set")
     steps_per_rollout: PositiveInt = Field(1, description="optimiser steps on one batch of groups")
+    start_from: Path | None = Field(
+        None,
+        description="folder of the LoRA that training begins with, such as an earlier run's `lora`, where every rank "
+        "sees it; none is an untrained one. `objective.reference_penalty` holds to the base model all the same",
+    )
     start_deadline_s: PositiveFloat = Field(900.0, description="all ranks must be up by then")
     call_deadline_s: PositiveFloat = Field(
         3600.0, description="an update, a checkpoint or a publication must end by then"
@@ -319,6 +324,8 @@ class RunConfig(Strict):
             )
         if not self.loop.learn and self.loop.feed is not None:
             raise ValueError("loop.feed is for learning; it does not go with loop.learn = false")
+        if not self.loop.learn and self.learner.start_from is not None:
+            raise ValueError("learner.start_from is for learning; loop.learn = false rolls out the untrained policy")
         if not self.loop.learn and self.output.experience == "none":
             raise ValueError(
                 "loop.learn = false with output.experience `none` would leave nothing; set output.experience=states"

@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 from diffusers import FluxKontextPipeline
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from rc_grpo.config import LoraSettings
+from rc_grpo.config import EditorConfig, LoraSettings
 from rc_grpo.editor.denoiser import KontextDenoiser
-from rc_grpo.editor.lora import diffusers_state
+from rc_grpo.editor.kontext import dimensions
+from rc_grpo.editor.lora import count_modules, diffusers_state
 
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 
@@ -33,6 +34,20 @@ def save_lora(denoiser: KontextDenoiser, weights: dict[str, Tensor], folder: Pat
     return folder / WEIGHTS_NAME
 
 
+def check_lora(editor: EditorConfig, folder: Path) -> None:
+    """Check that `read_lora` gives weights for as many modules as an editor has, by the editor's configuration files.
+
+    Raises:
+        ValueError: it does not.
+    """
+    found, expected = count_modules(read_lora(editor.lora, folder)), dimensions(editor).lora_modules(editor.lora)
+    if found != expected:
+        raise ValueError(
+            f"the LoRA in {folder} is for {found} modules, and {editor.model} has {expected} that editor.lora.targets "
+            "names; set the targets that it was made with"
+        )
+
+
 def read_lora(settings: LoraSettings, folder: Path) -> dict[str, Tensor]:
     """Read what `save_lora` wrote back into canonical names.
 
@@ -41,15 +56,23 @@ def read_lora(settings: LoraSettings, folder: Path) -> dict[str, Tensor]:
         folder: holding the weights' file.
 
     Raises:
-        ValueError: there is no such file, or it was made with another rank or alpha.
+        ValueError: there is no such file, it is not whole, or it was made with another rank or alpha.
     """
     path = folder / WEIGHTS_NAME
     if not path.is_file():
         raise ValueError(f"no LoRA at {path}; a run leaves one in runs/NAME/lora")
-    with safe_open(path, framework="pt") as file:
-        metadata = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
-        weights = {name.removeprefix("transformer."): file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
+            weights = {name.removeprefix("transformer."): file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no whole safetensors file: {error}") from error
     made_with = metadata.get("transformer.r"), metadata.get("transformer.lora_alpha")
+    if None in made_with:
+        raise ValueError(
+            f"{path} does not say its rank and alpha; save it with transformer_lora_adapter_metadata, as "
+            "FluxKontextPipeline.save_lora_weights takes it"
+        )
     if made_with != (settings.rank, settings.alpha):
         raise ValueError(
             f"{path} was made with (rank, alpha) = {made_with}, the configuration has "

@@ -184,11 +184,13 @@ class Dimensions:
         """Weights of all blocks: projections, and what modulates them; within 2 % of the whole of FLUX.1."""
         return self.width**2 * (self.double * (2 * 12 + 2 * 6) + self.single * (12 + 3))
 
+    def lora_modules(self, settings: LoraSettings) -> int:
+        """Return the number of modules that get a LoRA."""
+        return lora.modules_of(self.double, self.single, settings.targets)
+
     def lora_parameters(self, settings: LoraSettings) -> int:
         """Return the number of LoRA weights."""
-        in_single = len(lora.SINGLE_BLOCK_PROJECTIONS & set(settings.targets))
-        modules = self.double * len(settings.targets) + self.single * in_single
-        return modules * 2 * settings.rank * self.width
+        return self.lora_modules(settings) * 2 * settings.rank * self.width
 
 
 def dimensions(editor: EditorConfig) -> Dimensions:

@@ -33,13 +33,17 @@ SINGLE_BLOCK_PROJECTIONS = {"attn.to_q", "attn.to_k", "attn.to_v"}
 
 
 def expected_modules(transformer: FluxTransformer2DModel, targets: tuple[str, ...]) -> int:
-    """Return how many modules ``targets`` must match: every one in a double block, q, k and v alone in a single block.
+    """Return how many modules of a transformer ``targets`` must match."""
+    return modules_of(transformer.config.num_layers, transformer.config.num_single_layers, targets)
+
+
+def modules_of(double: int, single: int, targets: tuple[str, ...]) -> int:
+    """Return how many modules of so many blocks get a LoRA: each target in a double block, q, k and v in a single one.
 
     FLUX.1 with the eight default targets: 19 * 8 + 38 * 3 = 266.
     """
-    config = transformer.config
     in_single = sum(target in SINGLE_BLOCK_PROJECTIONS for target in targets)
-    return int(config.num_layers * len(targets) + config.num_single_layers * in_single)
+    return double * len(targets) + single * in_single
 
 
 def attach(transformer: FluxTransformer2DModel, settings: LoraSettings, seed: int) -> int:

@@ -10,6 +10,7 @@ import torch
 from benchmarks.sequential import run as run_sequentially
 from rc_grpo.config import load
 from rc_grpo.data.experience import read_experience
+from rc_grpo.data.policies import PolicyStore
 from rc_grpo.editor import lora
 from rc_grpo.editor.export import read_lora
 from tests.integration.conftest import Finished, short_config, train_short
@@ -146,16 +147,22 @@ def test_overlapped_training_keeps_the_staleness_bound(tmp_path: Path) -> None:
     assert run.summary["ledger"]["learned"] == 15
 
 
-def test_several_steps_on_a_rollout_with_moving_average_and_zero_3(tmp_path: Path) -> None:
+def test_an_earlier_lora_is_trained_on_in_several_steps_with_moving_average_and_zero_3(
+    synchronous: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(synchronous.folder)
     run = train_short(
         tmp_path,
         "zero-3",
+        "learner.start_from=lora",
         "learner.zero_stage=3",
         "learner.steps_per_rollout=2",
         "learner.ema_decay=0.5",
         "objective.beta=0.01",
         "objective.clip=1e-3",
     )
+    (begun_with,) = [policy for policy in PolicyStore(run.folder / "policies").kept() if policy.number == 0]
+    assert synchronous.digest.startswith(begun_with.digest)
     assert run.updates[0]["update/first_step/max_abs_log_ratio"] == 0.0
     assert run.updates[0]["update/later_steps/max_abs_log_ratio"] > 0.0
     assert run.summary["exported_digest"] != run.digest  # the average is exported, the last version rolls out

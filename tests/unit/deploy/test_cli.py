@@ -31,6 +31,8 @@ def test_config_prints_what_can_be_read_back(tmp_path: Path) -> None:
         (("train", "pocket", "--set", "rollout.stepz=3"), "rollout.stepz"),
         (("train", "pocket", "--set", "editor.model=no/such"), "no/such"),
         (("train", "pocket", "--set", "rollout.acd.layers=[9]"), "layers 0..5"),
+        (("train", "pocket", "--set", "learner.start_from=/nowhere"), "no LoRA at /nowhere"),
+        (("train", "pocket", "--rollout-only", "--set", "learner.start_from=a"), "learner.start_from is for learning"),
         (("train", "pocket_vllm", "--set", "reward.judges.editscore.model=judges/none"), "rc-grpo merge-judge"),
         (("evaluate", "pocket", "--set", "evaluation.tasks=0"), "data.heldout"),
         (("inspect", "/nowhere"), "holds no experience"),

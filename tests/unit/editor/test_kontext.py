@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from diffusers import FluxKontextPipeline
 from PIL import Image
@@ -11,7 +12,7 @@ from PIL import Image
 from rc_grpo.algorithm.solver import integrate
 from rc_grpo.config import AcdConfig, EditorConfig, LoraSettings, load
 from rc_grpo.editor import lora
-from rc_grpo.editor.export import read_lora, save_lora
+from rc_grpo.editor.export import check_lora, read_lora, save_lora
 from rc_grpo.editor.kontext import KontextEditor, ModelNotFoundError, check_model, load_denoiser, load_editor
 from rc_grpo.images import decode_rgb
 from rc_grpo.pocket import MODEL_PATH
@@ -81,6 +82,22 @@ def test_an_exported_lora_reads_back_bit_for_bit_and_under_its_own_settings_only
         read_lora(LoraSettings(rank=POCKET.editor.lora.rank, alpha=1), tmp_path)
     with pytest.raises(ValueError, match="no LoRA at"):
         read_lora(POCKET.editor.lora, tmp_path / "nowhere")
+
+
+def test_a_lora_to_begin_with_is_checked_without_the_model(
+    editor: KontextEditor, trained: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    path = save_lora(editor, trained, tmp_path)
+    check_lora(POCKET.editor, tmp_path)
+    fewer = POCKET.editor.lora.model_copy(update={"targets": ("attn.to_q", "attn.to_k")})
+    with pytest.raises(ValueError, match=r"is for 28 modules, and pocket has 12 that editor\.lora\.targets names"):
+        check_lora(POCKET.editor.model_copy(update={"lora": fewer}), tmp_path)
+    safetensors.torch.save_file(safetensors.torch.load_file(path), path)
+    with pytest.raises(ValueError, match="does not say its rank and alpha"):
+        check_lora(POCKET.editor, tmp_path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="no whole safetensors file"):
+        check_lora(POCKET.editor, tmp_path)
 
 
 def test_the_learners_half_has_the_same_weights_as_the_whole(editor: KontextEditor) -> None:
