@@ -105,7 +105,7 @@ def run(config: RunConfig, log: Any, every: int, deadline: float) -> dict[str, t
         for ticket in ledger.dispatch(update):
             task = tasks[ticket.task]
             prepared = prepare(actor, task, config.rollout)
-            seeds = RolloutSeeds.for_group(config.seed, ticket.wave, task.task_id, config.rollout.group_size)
+            seeds = ledger.seeds(ticket, task.task_id, config.rollout.group_size)
             group = roll_out(actor, task.task_id, prepared, seeds, POLICY, config.rollout)
             scores = asyncio.run(score_group(judge, task, group))
             batch.append((task, prepared.conditions, group, scores))

@@ -3,19 +3,24 @@
 from pathlib import Path
 
 import numpy as np
-import yaml
 from PIL import Image
 
 from deploy.contact_sheet import Row, contact_sheet, group_row
-from deploy.folder import RunFolder
-from rc_grpo.config import parse
+from deploy.folder import CONFIG, RunFolder
+from rc_grpo.config import load
 from rc_grpo.data import load_tasks
-from rc_grpo.data.experience import read_experience
-from rc_grpo.images import decode_rgb
+from rc_grpo.data.logged import LoggedGroup, read_groups
+from rc_grpo.messages import EditTask
 
 
 def inspect_run(folder: Path, update: int | None, groups: int) -> tuple[Image.Image, int]:
-    """Draw the groups of one update, those with the widest spread of rewards first.
+    """Draw the groups of one update as a sheet; see `widest_groups`."""
+    rows, shown = widest_groups(folder, update, groups)
+    return contact_sheet(rows), shown
+
+
+def widest_groups(folder: Path, update: int | None, groups: int) -> tuple[list[Row], int]:
+    """Return a row for each of the groups of one update whose rewards spread most, the widest first.
 
     Args:
         folder: of the run.
@@ -23,10 +28,10 @@ def inspect_run(folder: Path, update: int | None, groups: int) -> tuple[Image.Im
         groups: at most so many.
 
     Returns:
-        The sheet, and the update shown.
+        The rows, and the update shown.
 
     Raises:
-        ValueError: there is no such run, update, or no images in its log.
+        ValueError: there is no such run or update, no images in its log, or a task of it is gone from the data.
     """
     logged = RunFolder(folder).experience()
     if not logged:
@@ -34,17 +39,17 @@ def inspect_run(folder: Path, update: int | None, groups: int) -> tuple[Image.Im
     shown = max(logged) if update is None else update
     if shown not in logged:
         raise ValueError(f"{folder} has no experience of update {shown}; there are {min(logged)}..{max(logged)}")
-    table = read_experience(logged[shown])
-    if "image" not in table.column_names:
-        raise ValueError(f"{folder} logged scores only; images need output.experience `images` or `states`")
-    config = parse(yaml.safe_load((folder / "config.yaml").read_text()))
-    tasks = {task.task_id: task for task in load_tasks(config.data.train)}
-    rows: list[tuple[float, Row]] = []
-    for task_id in table.column("task_id").unique().to_pylist():
-        records = [record for record in table.to_pylist() if record["task_id"] == task_id]
-        records.sort(key=lambda record: record["candidate"])
-        rewards = [float("nan") if r["task_reward"] is None else r["task_reward"] for r in records]
-        images = np.stack([decode_rgb(record["image"]["bytes"]) for record in records])
-        rows.append((float(np.nan_to_num(np.nanstd(rewards))), group_row(tasks[task_id], images, rewards)))
-    rows.sort(key=lambda pair: -pair[0])
-    return contact_sheet([row for _, row in rows[:groups]]), shown
+    ranked = sorted(read_groups(logged[shown], need="images"), key=_spread, reverse=True)[:groups]
+    data = load_tasks(load(folder / CONFIG).data.train)
+    return [_row(group, data.find(group.task_id)) for group in ranked], shown
+
+
+def _spread(group: LoggedGroup) -> float:
+    rewards = group.scores.task_reward
+    return float(rewards[~np.isnan(rewards)].std()) if not np.isnan(rewards).all() else 0.0
+
+
+def _row(group: LoggedGroup, task: EditTask | None) -> Row:
+    if task is None:
+        raise ValueError(f"task {group.task_id!r} is no longer in the run's training data; bring the data back")
+    return group_row(task, group.candidates.images, group.scores.task_reward.tolist())

@@ -6,7 +6,7 @@ task with the same seeds -- so a lost or over-old group is made again from its t
 
 import heapq
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +24,13 @@ class Ticket:
         number: position in the plan.
         wave: the update it is planned for.
         task: index of the task in the training data.
+        repeat: how many earlier groups of the same wave are of the same task, as where an epoch ends within it.
     """
 
     number: int
     wave: int
     task: int
+    repeat: int = 0
 
 
 class Ledger:
@@ -49,7 +51,7 @@ class Ledger:
         self._groups = groups_per_update
         self._max_staleness = max_staleness
         self._seed = seed
-        self._plan = [self._ticket(number) for number in range(updates * groups_per_update)]
+        self._plan = list(self._tickets(updates * groups_per_update))
         self._owed = list(self._plan)
         self._under_way: set[Ticket] = set()
         self._ready: dict[Ticket, ScoredGroup] = {}
@@ -130,12 +132,17 @@ class Ledger:
         self._owed = [ticket for ticket in self._plan if ticket.number not in self._learned]
 
     def seeds(self, ticket: Ticket, task_id: str, group_size: int) -> RolloutSeeds:
-        """Return the seeds of a ticket's group: a function of run seed, wave, task and candidate alone."""
-        return RolloutSeeds.for_group(self._seed, ticket.wave, task_id, group_size)
+        """Return the seeds of a ticket's group: a function of run seed, wave, task, repeat and candidate alone."""
+        name = f"{task_id}#{ticket.repeat + 1}" if ticket.repeat else task_id
+        return RolloutSeeds.for_group(self._seed, ticket.wave, name, group_size)
 
-    def _ticket(self, number: int) -> Ticket:
-        epoch, position = divmod(number, self._tasks)
-        return Ticket(number, wave=number // self._groups, task=self._order(epoch)[position])
+    def _tickets(self, count: int) -> Iterator[Ticket]:
+        before: Counter[tuple[int, int]] = Counter()
+        for number in range(count):
+            epoch, position = divmod(number, self._tasks)
+            wave, task = number // self._groups, self._order(epoch)[position]
+            yield Ticket(number, wave, task, before[wave, task])
+            before[wave, task] += 1
 
     def _order(self, epoch: int) -> Sequence[int]:
         if getattr(self, "_epoch", None) != epoch:

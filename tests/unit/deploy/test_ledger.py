@@ -1,12 +1,12 @@
 import json
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from deploy.ledger import Ledger, Ticket
-from rc_grpo.messages import EditTask, PolicyVersion, RolloutReceipt, ScoredGroup
+from rc_grpo.messages import EditTask, PolicyVersion, RolloutReceipt, RolloutSeeds, ScoredGroup
 
 
 def scored(ticket: Ticket, version: int) -> ScoredGroup:
@@ -26,6 +26,22 @@ def test_the_plan_visits_every_task_once_an_epoch_in_an_order_of_its_own() -> No
 def test_the_plan_is_a_function_of_the_seed() -> None:
     plans = [Ledger(10, 5, 4, 5, seed).dispatch(0) for seed in (1, 1, 2)]
     assert plans[0] == plans[1] != plans[2]
+
+
+@given(tasks=st.integers(1, 12), updates=st.integers(1, 6), groups=st.integers(1, 12), seed=st.integers(0, 99))
+def test_no_two_groups_of_a_plan_are_the_same(tasks: int, updates: int, groups: int, seed: int) -> None:
+    """Also where there are fewer tasks than groups in an update, or an epoch ends within one."""
+    ledger = Ledger(tasks, updates, groups, max_staleness=updates, seed=seed)
+    tickets = ledger.dispatch(0)
+    seeds = [ledger.seeds(ticket, f"task-{ticket.task}", 3) for ticket in tickets]
+    assert len({(one.reference, *one.deltas) for one in seeds}) == len(tickets) == updates * groups
+
+
+def test_the_first_group_of_a_task_in_a_wave_has_the_seeds_of_the_design() -> None:
+    ledger = Ledger(tasks=2, updates=1, groups_per_update=3, max_staleness=0, seed=5)
+    first, second, again = ledger.dispatch(0)
+    assert (first.repeat, second.repeat, again.repeat) == (0, 0, 1)
+    assert ledger.seeds(first, "a", 4) == RolloutSeeds.for_group(5, 0, "a", 4)
 
 
 def test_synchronous_work_starts_one_wave_at_a_time_and_comes_back_in_order() -> None:

@@ -50,7 +50,7 @@ def write_run(
         if update:
             log.write(update, _metrics(reward(update), rng), event="update", version=f"v{update}")
         if update > updates - logged and update:
-            rows = [_group(update, place, reward(update), rng) for place in range(GROUPS)]
+            rows = [logged_group(update, place, reward(update), rng) for place in range(GROUPS)]
             write_experience(folder / "experience" / f"update-{update:05d}.parquet", rows, level)
         if heldout is not None and update % every == 0:
             measured = heldout(update) + tasks + rng.normal(0, 0.01, HELDOUT_TASKS)
@@ -85,7 +85,7 @@ def _metrics(reward: float, rng: np.random.Generator) -> dict[str, float]:
     }
 
 
-def _group(update: int, place: int, reward: float, rng: np.random.Generator) -> ScoredCandidates:
+def logged_group(update: int, place: int, reward: float, rng: np.random.Generator) -> ScoredCandidates:
     task = PocketWorld("train", 50)[update * GROUPS % 40 + place]
     candidates = CandidateGroup(
         task_id=task.task_id,
