@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib as mpl
@@ -16,7 +16,6 @@ from deploy.report.reading import RunRecord
 from rc_grpo.config import ConfigError, parse
 from rc_grpo.data import DataError, load_tasks
 from rc_grpo.data.logged import LoggedGroup, read_groups
-from rc_grpo.data.tasks import TaskSet
 from rc_grpo.images import Pixels, encode_png
 from rc_grpo.messages import EditTask
 
@@ -111,7 +110,8 @@ def gallery(run: RunRecord, notes: Sequence[GroupNote], count: int) -> Gallery:
     remark = ""
     try:
         data = load_tasks(parse(run.config).data.train)
-        tasks = _found(data, {note.task_id for _, note in ranked})
+        found = [data.find(name) for name in {note.task_id for _, note in ranked}]
+        tasks = {task.task_id: task for task in found if task is not None}
     except (DataError, ConfigError) as error:
         remark = f"Sources and masks are not shown, as the training data cannot be read here: {error}"
     shown = [
@@ -126,26 +126,6 @@ def chosen(notes: Sequence[GroupNote], count: int) -> list[tuple[str, GroupNote]
     scored = sorted((n for n in notes if n.update in late and np.isfinite(n.reward)), key=lambda n: -n.reward)
     best = scored[:count]
     return [("best", note) for note in best] + [("worst", note) for note in scored[len(best) :][-count:][::-1]]
-
-
-def _found(data: TaskSet, wanted: set[str]) -> dict[str, EditTask]:
-    """Return tasks by id: by the index of ids where there is one, else in one pass."""
-    found: dict[str, EditTask] = {}
-    for task in (data.find(name) for name in wanted) if data.row_of else _guessed(data, wanted):
-        if task is not None and task.task_id in wanted:
-            found[task.task_id] = task
-            if len(found) == len(wanted):
-                break
-    return found
-
-
-def _guessed(data: TaskSet, wanted: set[str]) -> Iterable[EditTask]:
-    """Yield tasks, first those whose ids end in their row, as the pocket world's do: others would all be painted."""
-    for name in wanted:
-        digits = name.rpartition("-")[2]
-        if digits.isdigit() and int(digits) < len(data):
-            yield data[int(digits)]
-    yield from data
 
 
 def _shown(rank: str, note: GroupNote, group: LoggedGroup, task: EditTask | None) -> ShownGroup:

@@ -36,7 +36,8 @@ def load_tasks(source: TaskSource, purpose: Purpose = "train") -> TaskSet:
     if source.format == "pocket":
         _no_columns(source)
         world = PocketWorld(source.split, source.limit or _POCKET_SIZES[source.split])
-        return TaskSet(world.__getitem__, range(len(world)))
+        rows = range(len(world))
+        return TaskSet(world.__getitem__, rows, {world.task_id(row): row for row in rows})
     assert source.path is not None
     return checked(_reader(source, source.path, purpose), source, str(source.path))
 

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import overload
 
@@ -41,14 +41,14 @@ class TaskSet(Sequence[EditTask]):
     Attributes:
         task: returns the task of a row.
         rows: the rows that are usable.
+        row_of: task id -> row.
         refused: the tasks that were left out (``on_bad_task: skip``).
-        row_of: task id -> row, where the ids were read; without them a task is looked for one by one.
     """
 
     task: Callable[[int], EditTask]
     rows: Sequence[int]
+    row_of: Mapping[str, int]
     refused: tuple[Refusal, ...] = ()
-    row_of: Mapping[str, int] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -66,10 +66,8 @@ class TaskSet(Sequence[EditTask]):
 
     def find(self, task_id: str) -> EditTask | None:
         """Return the task of an id, or None where there is none (a refused one is none)."""
-        if self.row_of:
-            row = self.row_of.get(task_id)
-            return self.task(row) if row is not None and row in self.rows else None
-        return next((task for task in self if task.task_id == task_id), None)
+        row = self.row_of.get(task_id)
+        return self.task(row) if row is not None and row in self.rows else None
 
     def __repr__(self) -> str:
         return f"TaskSet({len(self)} tasks, {len(self.refused)} refused)"
@@ -124,7 +122,7 @@ def checked(reader: Reader, source: TaskSource, where: str) -> TaskSet:
     if not rows:
         reason = f": all {len(refused)} tasks are unusable, the first because {refused[0].reason}" if refused else ""
         raise DataError(f"{where} holds no task{reason}")
-    return TaskSet(_Opener(reader, source), tuple(rows), tuple(refused), dict(zip(places, rows, strict=True)))
+    return TaskSet(_Opener(reader, source), tuple(rows), dict(zip(places, rows, strict=True)), tuple(refused))
 
 
 def _verdicts(reader: Reader, source: TaskSource, pool: ThreadPoolExecutor) -> Iterator[tuple[Record, str | None]]:

@@ -151,11 +151,15 @@ class PocketWorld(Sequence[EditTask]):
         kind = _KINDS[index % len(_KINDS)]
         return _compose(rng, kind, background)
 
+    def task_id(self, index: int) -> str:
+        """Return the id of task ``index`` without painting it."""
+        name = self._split if self._seed == 0 else f"{self._split}-{self._seed}"
+        return f"pocket-{name}-{index:05d}"
+
     def _task(self, index: int) -> EditTask:
         scene = self.scene(index)
-        name = self._split if self._seed == 0 else f"{self._split}-{self._seed}"
         return EditTask(
-            task_id=f"pocket-{name}-{index:05d}",
+            task_id=self.task_id(index),
             kind=scene.kind,
             source=encode_png(scene.source),
             instruction=scene.instruction,

@@ -1,5 +1,6 @@
 from rc_grpo.config import TaskSource
 from rc_grpo.data import load_tasks
+from rc_grpo.pocket.world import PocketWorld
 
 from .conftest import SOURCE, source_of
 
@@ -20,7 +21,11 @@ def test_a_slice_finds_what_is_in_it(lines):
     assert tasks[2:].find("t2") is None
 
 
-def test_a_pocket_task_is_found_by_its_id():
+def test_a_pocket_task_is_found_by_its_id_without_painting_another(monkeypatch):
     tasks = load_tasks(TaskSource(format="pocket", limit=5))
-    assert tasks.find("pocket-train-00003") == tasks[3]
+    third, painted = tasks[3], []
+    paint = PocketWorld.scene
+    monkeypatch.setattr(PocketWorld, "scene", lambda world, index: painted.append(index) or paint(world, index))
+    assert tasks.find("pocket-train-00003") == third
     assert tasks.find("pocket-train-00005") is None
+    assert painted == [3]
