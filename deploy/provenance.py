@@ -31,11 +31,14 @@ def machine() -> str:
 
 
 def git_commit() -> str | None:
-    """Return the commit of the source tree, marked when it has changes; None outside a checkout."""
-    root = Path(__file__).parent
+    """Return the commit of the source tree, marked when it has changes; None outside a checkout.
+
+    What an earlier measurement wrote is no change: several in a row are of the same source.
+    """
+    root, but = Path(__file__).parent, ":(top,exclude)benchmarks/results"
     try:
         commit = _git(root, "rev-parse", "HEAD")
-        return commit + ("-dirty" if _git(root, "status", "--porcelain") else "")
+        return commit + ("-dirty" if _git(root, "status", "--porcelain", "--", ":/", but) else "")
     except (OSError, subprocess.SubprocessError):
         return None
 
