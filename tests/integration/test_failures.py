@@ -24,7 +24,7 @@ SEEDS = RolloutSeeds.for_group(7, 0, TASK.task_id, 4)
 
 
 def test_a_killed_rollout_worker_is_replaced_and_its_group_is_the_same_bits(tmp_path: Path) -> None:
-    config = short_config(tmp_path, "killed")
+    config = short_config(tmp_path, "killed", "rollout.steps=12")
     weights = lora.state(load_denoiser(config.editor, config.seed).transformer)
     version = PolicyVersion(0, lora.digest(weights), lora.count_modules(weights), lora.is_identity(weights))
 
