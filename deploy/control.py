@@ -7,7 +7,7 @@ answered even while the driver is busy.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from deploy.cluster import beside_the_driver
+from rc_grpo.pool import WorkerPool
 
 logger = logging.getLogger(__name__)
 NAME = "control"
@@ -78,13 +79,13 @@ def start_control(namespace: str) -> Any:
     return ControlActor.options(name=NAME, namespace=namespace, max_concurrency=100, **options).remote()
 
 
-async def serve(control: Any, status: Callable[[], dict[str, Any]], obey: Callable[[Order], str]) -> None:
+async def serve(control: Any, status: Callable[[], dict[str, Any]], pools: Sequence[WorkerPool[Any]]) -> None:
     """Tell the control actor the status and carry out what it was asked, until cancelled.
 
     Args:
         control: the actor.
         status: of the run, as plain values.
-        obey: carries an order out and says what it did, or why not.
+        pools: of the run, which are resized.
     """
     answers: dict[int, str] = {}
     while True:
@@ -93,4 +94,20 @@ async def serve(control: Any, status: Callable[[], dict[str, Any]], obey: Callab
         except RayActorError as error:
             logger.warning("the run goes on, but `rc-grpo status` and `scale` do not reach it any more: %s", error)
             return
-        answers = {order.number: obey(order) for order in orders}
+        answers = {order.number: _obey(order, pools) for order in orders}
+
+
+def _obey(order: Order, pools: Sequence[WorkerPool[Any]]) -> str:
+    named = {pool.role: pool for pool in pools}
+    rewards = [pool for pool in pools if pool.role != "rollout"]
+    if len(rewards) == 1:
+        named["reward"] = rewards[0]
+    if order.pool not in named:
+        return f"there is no pool {order.pool!r}; this run has {', '.join(pool.role for pool in pools)}"
+    pool = named[order.pool]
+    before = pool.size
+    try:
+        pool.resize(order.workers)
+    except ValueError as error:
+        return str(error)
+    return f"{pool.role}: {before} -> {order.workers} workers"

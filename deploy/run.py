@@ -19,7 +19,6 @@ from deploy.assembly import Services, make_services, make_source
 from deploy.autoscaling import wanted_workers
 from deploy.checkpoints import CheckpointError, Checkpoints, Manifest
 from deploy.cluster import namespace, whereabouts
-from deploy.control import Order
 from deploy.evaluation import HeldOut, PairedGain, evaluate
 from deploy.folder import SUMMARY, RunFolder
 from deploy.ledger import Ledger
@@ -113,9 +112,7 @@ class Run:
                 desk = control.start_control(home)
                 self.files.announce(whereabouts(home))
                 everyone: list[WorkerPool[Any]] = [rollouts, *judges.pools.values()]
-                serving = asyncio.create_task(
-                    control.serve(desk, lambda: self._status(everyone, learner), lambda order: _obey(order, everyone))
-                )
+                serving = asyncio.create_task(control.serve(desk, lambda: self._status(everyone, learner), everyone))
                 try:
                     with self._progress.waiting("starting rollout, reward and learner actors"):
                         fed = config.loop.feed is not None
@@ -334,19 +331,3 @@ class Run:
             "tasks_refused": {split: [asdict(refusal) for refusal in items] for split, items in self._refused.items()},
             "trains_on_benchmark": self.config.data.train.allow_benchmark,
         }
-
-
-def _obey(order: Order, pools: Sequence[WorkerPool[Any]]) -> str:
-    named = {pool.role: pool for pool in pools}
-    rewards = [pool for pool in pools if pool.role != "rollout"]
-    if len(rewards) == 1:
-        named["reward"] = rewards[0]
-    if order.pool not in named:
-        return f"there is no pool {order.pool!r}; this run has {', '.join(pool.role for pool in pools)}"
-    pool = named[order.pool]
-    before = pool.size
-    try:
-        pool.resize(order.workers)
-    except ValueError as error:
-        return str(error)
-    return f"{pool.role}: {before} -> {order.workers} workers"

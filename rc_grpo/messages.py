@@ -5,7 +5,6 @@ record batch with a row a candidate (zero-copy on the reading side of Ray's obje
 parquet. What belongs to the whole group sits in the schema's metadata.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from rc_grpo.record_batch import as_rows, from_rows, read_header, with_header
 from rc_grpo.seeds import derive
 
 EditKind = Literal["add", "remove", "replace", "other"]
@@ -173,13 +173,13 @@ class CandidateGroup:
         """Return the group as one record batch, a row a candidate; buffers are shared with the arrays, not copied."""
         columns: dict[str, pa.Array] = {
             "candidate": pa.array(np.arange(self.size, dtype=np.int32)),
-            "image": _rows(self.images),
+            "image": as_rows(self.images),
             "background_drift": pa.array(self.background_drift),
         }
         if self.states is not None:
-            columns["states"] = _rows(self.states)
+            columns["states"] = as_rows(self.states)
         if self.acd is not None:
-            columns["acd"] = _rows(self.acd)
+            columns["acd"] = as_rows(self.acd)
         header = {
             "task_id": self.task_id,
             "seeds": {"reference": self.seeds.reference, "deltas": self.seeds.deltas},
@@ -194,14 +194,14 @@ class CandidateGroup:
             "worker": self.worker,
             "seconds": dict(self.seconds),
         }
-        return _with_header(columns, _GROUP_METADATA, header)
+        return with_header(columns, _GROUP_METADATA, header)
 
     @classmethod
     def from_arrow(cls, batch: pa.RecordBatch) -> "CandidateGroup":
         """Read a batch written by `to_arrow`; the arrays are read-only views of its buffers."""
-        header = _header(batch, _GROUP_METADATA)
+        header = read_header(batch, _GROUP_METADATA)
         shapes = header["shapes"]
-        images = _matrix(batch, "image", shapes)
+        images = from_rows(batch, "image", shapes)
         assert images is not None
         return cls(
             task_id=header["task_id"],
@@ -211,8 +211,8 @@ class CandidateGroup:
             token_mask=np.frombuffer(header["token_mask"].encode(), dtype=np.uint8) == ord("1"),
             images=images,
             background_drift=batch.column("background_drift").to_numpy(),
-            states=_matrix(batch, "states", shapes),
-            acd=_matrix(batch, "acd", shapes),
+            states=from_rows(batch, "states", shapes),
+            acd=from_rows(batch, "acd", shapes),
             worker=header["worker"],
             seconds=header["seconds"],
         )
@@ -269,12 +269,12 @@ class GroupScores:
         }
         columns |= {name: pa.array(values) for name, values in self.columns.items()}
         header = {"task_id": self.task_id, "judge": self.judge, "attempts": self.attempts, "latency": self.latency}
-        return _with_header(columns, _SCORES_METADATA, header)
+        return with_header(columns, _SCORES_METADATA, header)
 
     @classmethod
     def from_arrow(cls, batch: pa.RecordBatch) -> "GroupScores":
         """Read a batch written by `to_arrow`."""
-        header = _header(batch, _SCORES_METADATA)
+        header = read_header(batch, _SCORES_METADATA)
 
         def named(prefix: str) -> dict[str, NDArray[np.float64]]:
             names = [name for name in batch.schema.names if name.startswith(prefix)]
@@ -331,29 +331,3 @@ class ScoredGroup:
     scores: GroupScores
     group: Any
     conditions: Any
-
-
-def _rows(array: NDArray[Any]) -> pa.FixedSizeListArray:
-    flat = np.ascontiguousarray(array).reshape(len(array), -1)
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1])
-
-
-def _matrix(batch: pa.RecordBatch, name: str, shapes: Mapping[str, list[int]]) -> Any:
-    if name not in shapes:
-        return None
-    return batch.column(name).flatten().to_numpy().reshape(batch.num_rows, *shapes[name])
-
-
-def _with_header(columns: Mapping[str, pa.Array], key: bytes, header: Mapping[str, Any]) -> pa.RecordBatch:
-    batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
-    return batch.replace_schema_metadata({key: json.dumps(header).encode()})
-
-
-def _header(batch: pa.RecordBatch, key: bytes) -> dict[str, Any]:
-    metadata = batch.schema.metadata or {}
-    if key not in metadata:
-        raise ValueError(
-            f"not an RC-GRPO record batch: no {key.decode()!r} in its metadata (columns {batch.schema.names})"
-        )
-    header: dict[str, Any] = json.loads(metadata[key])
-    return header
