@@ -6,40 +6,44 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ray.exceptions import RayTaskError
 from rich.console import Console
 from rich.markup import escape
 
 from deploy import stopping
-from deploy.checkpoints import CheckpointError
-from deploy.cluster import PlacementError
-from deploy.folder import RunBusyError
 from deploy.stopping import RunStoppedError
-from deploy.tracking.tracker import TrackerError
-from learner.errors import LearnerLostError
-from rc_grpo.config import ConfigError
-from rc_grpo.data import DataError
-from rc_grpo.pool import PoolError
-from rc_grpo.waiting import DeadlineExceededError
-from reward_service.judge import JudgeSetupError
-from reward_service.vllm_server import ServerStartError
 
-MENDABLE = (
-    ConfigError,
-    DataError,
-    CheckpointError,
-    PlacementError,
-    RunBusyError,
-    TrackerError,
-    LearnerLostError,
-    DeadlineExceededError,
-    PoolError,
-    JudgeSetupError,
-    ServerStartError,
-    ValueError,
-    FileExistsError,
-)
 EXIT_CODE = 2
+
+
+def mendable() -> tuple[type[Exception], ...]:
+    """Return the errors that the user can mend; asked for once there is an error, as their modules import torch."""
+    from deploy.checkpoints import CheckpointError
+    from deploy.cluster import PlacementError
+    from deploy.folder import RunBusyError
+    from deploy.tracking.tracker import TrackerError
+    from learner.errors import LearnerLostError
+    from rc_grpo.config import ConfigError
+    from rc_grpo.data import DataError
+    from rc_grpo.pool import PoolError
+    from rc_grpo.waiting import DeadlineExceededError
+    from reward_service.judge import JudgeSetupError
+    from reward_service.vllm_server import ServerStartError
+
+    return (
+        ConfigError,
+        DataError,
+        CheckpointError,
+        PlacementError,
+        RunBusyError,
+        TrackerError,
+        LearnerLostError,
+        DeadlineExceededError,
+        PoolError,
+        JudgeSetupError,
+        ServerStartError,
+        ValueError,
+        FileExistsError,
+    )
 
 
 @contextmanager
@@ -52,7 +56,9 @@ def plain_errors() -> Iterator[None]:
     except RunStoppedError as stopped:
         Console(stderr=True).print(escape(str(stopped)), highlight=False, soft_wrap=True)
         sys.exit(stopping.EXIT_CODE)
-    except MENDABLE as error:
+    except mendable() as error:
+        from ray.exceptions import RayTaskError
+
         # Of an actor's error Ray shows the remote traceback; what it says is in its cause.
         said = str(error.cause if isinstance(error, RayTaskError) else error)
         Console(stderr=True).print(f"[red]error:[/red] {escape(said)}", highlight=False, soft_wrap=True)

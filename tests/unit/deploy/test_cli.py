@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,11 @@ def output_of(*arguments: str, code: int = 0) -> str:
     result = runner.invoke(app, list(arguments))
     assert result.exit_code == code, result.output
     return result.output
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    asked = "import deploy.cli, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", asked], timeout=60, check=False).returncode == 0
 
 
 def test_config_prints_what_can_be_read_back(tmp_path: Path) -> None:

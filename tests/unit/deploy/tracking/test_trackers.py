@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from deploy.configs import load_config
-from deploy.errors import MENDABLE
+from deploy.errors import mendable
 from deploy.folder import RunFolder
 from deploy.metrics import MetricsLog
 from deploy.stopping import RunStoppedError
@@ -80,7 +80,7 @@ def test_a_tracker_that_is_not_installed_is_refused_before_the_start(
     config = load_config("pocket", [f"output.trackers=[{name}]"])
     with pytest.raises(TrackerError, match=rf"{name}, which is not installed: pip install 'rc-grpo\[{name}\]'"):
         check_trackers(config.output)
-    assert TrackerError in MENDABLE
+    assert TrackerError in mendable()
 
 
 def test_a_tracker_that_fails_does_not_end_the_run_and_is_said_once(
