@@ -35,10 +35,10 @@ def git_commit() -> str | None:
 
     What an earlier measurement wrote is no change: several in a row are of the same source.
     """
-    root, but = Path(__file__).parent, ":(top,exclude)benchmarks/results"
+    root, but_results = Path(__file__).parent, ":(top,exclude)benchmarks/results"
     try:
         commit = _git(root, "rev-parse", "HEAD")
-        return commit + ("-dirty" if _git(root, "status", "--porcelain", "--", ":/", but) else "")
+        return commit + ("-dirty" if _git(root, "status", "--porcelain", "--", ":/", but_results) else "")
     except (OSError, subprocess.SubprocessError):
         return None
 
