@@ -67,9 +67,9 @@ def test_a_job_is_refused_without_the_token_placed_scaled_stopped_and_finished_w
     assert said(nodes, "scale", "rollout", "3", *run).strip() == "rollout: 1 -> 3 workers"
     eventually(lambda: "rollout-2" in said(nodes, "status", *run), "third worker")
     eventually(lambda: records_of(folder)[-1].get("pool/rollout_workers") == 3, "update by three workers")
-    eventually(lambda: not missing_metrics(nodes), "complete metrics", 60)
+    eventually(lambda: not missing_metrics(nodes), "complete metrics", 30)
     all_three = {"rollout-0", "rollout-1", "rollout-2"}
-    eventually(lambda: all_three <= set(metrics_of(nodes)["ray_rc_grpo_worker_policy_version"]), "three versions", 60)
+    eventually(lambda: all_three <= set(metrics_of(nodes)["ray_rc_grpo_worker_policy_version"]), "three versions", 30)
     assert {"rollout of", "scoring of", "update from"} <= tasks_of(nodes)
 
     assert nodes.asked("POST", "jobs/first/stop")["stopped"]
