@@ -134,8 +134,8 @@ def planned_seeds(config: RunConfig) -> set[int]:
     tasks, loop = load_tasks(config.data.train), config.loop
     ledger = Ledger(len(tasks), loop.updates, loop.groups_per_update, loop.max_staleness, config.seed)
     tickets = ledger.dispatch(loop.updates)
-    size = config.rollout.group_size
-    return {ledger.seeds(ticket, f"pocket-train-{ticket.task:05d}", size).reference for ticket in tickets}
+    ids, size = list(tasks.row_of), config.rollout.group_size
+    return {ledger.seeds(ticket, ids[ticket.task], size).reference for ticket in tickets}
 
 
 def recovery(root: Path) -> list[float]:

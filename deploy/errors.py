@@ -22,16 +22,12 @@ def mendable() -> tuple[type[Exception], ...]:
     from deploy.folder import RunBusyError
     from deploy.tracking.tracker import TrackerError
     from learner.errors import LearnerLostError
-    from rc_grpo.config import ConfigError
-    from rc_grpo.data import DataError
     from rc_grpo.pool import PoolError
     from rc_grpo.waiting import DeadlineExceededError
     from reward_service.judge import JudgeSetupError
     from reward_service.vllm_server import ServerStartError
 
     return (
-        ConfigError,
-        DataError,
         CheckpointError,
         PlacementError,
         RunBusyError,

@@ -46,7 +46,8 @@ def widest_groups(folder: Path, update: int | None, groups: int) -> tuple[list[R
 
 def _spread(group: LoggedGroup) -> float:
     rewards = group.scores.task_reward
-    return float(rewards[~np.isnan(rewards)].std()) if not np.isnan(rewards).all() else 0.0
+    scored = rewards[~np.isnan(rewards)]
+    return float(scored.std()) if len(scored) else 0.0
 
 
 def _row(group: LoggedGroup, task: EditTask | None) -> Row:
