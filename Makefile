@@ -12,7 +12,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup train test lint unit docs browser integration chaos pocket judge benchmark judge-benchmarks loop-benchmarks ablation dashboards evaluate-scale gpu wheel clean-install audit lock clean
+.PHONY: help setup train test lint unit docs browser integration series chaos pocket judge benchmark judge-benchmarks loop-benchmarks ablation dashboards evaluate-scale gpu wheel clean-install audit lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -55,6 +55,9 @@ browser: $(INSTALLED) ## pages in a real headless Chromium (Debian: apt-get inst
 
 integration: $(INSTALLED) ## tests on a real local Ray cluster
 	$(BIN)/pytest tests/integration $(ARGS)
+
+series: $(INSTALLED) ## record the series of `make train` anew, after a change that is meant to move numbers
+	$(BIN)/python -m tests.integration.series
 
 chaos: $(INSTALLED) ## long failure tests and runs under kill -9 on a real local Ray cluster; writes benchmarks/results/chaos*
 	$(BIN)/pytest tests -m chaos --timeout 600 --junitxml=benchmarks/results/chaos_tests.xml $(ARGS)

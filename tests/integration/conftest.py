@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,9 @@ FOUR = ("loop.updates=4", "output.checkpoint_every=2", "learner.schedule=cosine"
 """Enough of a run to be interrupted in, with everything in it that a checkpoint must hold."""
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[None]:
+@contextmanager
+def running_cluster() -> Iterator[None]:
+    """A Ray of its own inside the block."""
     ray.init(
         address="local",
         num_cpus=8,
@@ -46,6 +48,12 @@ def cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    with running_cluster():
+        yield
 
 
 @dataclass(frozen=True)
