@@ -22,7 +22,7 @@ from benchmarks import results
 from benchmarks.results import Figure
 from benchmarks.runs import experience_of, records_of, summary_of
 from benchmarks.saboteur import Saboteur
-from deploy.ledger import Ledger
+from deploy.batches.ledger import Ledger
 from rc_grpo.config import RunConfig, load
 from rc_grpo.data import load_tasks
 

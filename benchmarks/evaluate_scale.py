@@ -61,8 +61,8 @@ class Place:
 
 def evaluate(place: Place) -> None:
     """What the processes that are killed run."""
-    from deploy.compbench import run_compbench
     from deploy.configs import load_config
+    from deploy.evaluating.compbench import run_compbench
     from rc_grpo.evaluation.measuring import MeasureSettings
 
     config = load_config(

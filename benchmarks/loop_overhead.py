@@ -18,8 +18,8 @@ import ray
 from benchmarks import results
 from benchmarks.results import Figure
 from benchmarks.stubs import StubJudge, StubRank, StubWorker, stub_tasks, train
-from deploy.collector import Collector
-from deploy.ledger import Ledger
+from deploy.batches.collector import Collector
+from deploy.batches.ledger import Ledger
 from learner.group import LearnerGroup
 from learner.work import RunShape
 from rc_grpo.config import (

@@ -25,8 +25,8 @@ from rich.table import Table
 from benchmarks import results, simulated, virtual_time
 from benchmarks.results import Figure
 from benchmarks.stubs import stub_tasks, train
-from deploy.collector import Collector
-from deploy.ledger import Ledger
+from deploy.batches.collector import Collector
+from deploy.batches.ledger import Ledger
 from rc_grpo.config import EditScoreConfig, RewardConfig, RolloutConfig
 from reward_service.panel import JudgePanel
 

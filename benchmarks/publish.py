@@ -18,8 +18,8 @@ from ray.experimental import get_object_locations
 
 from benchmarks import results
 from benchmarks.results import Figure
-from deploy.assembly import make_services
 from deploy.configs import load_config
+from deploy.run.assembly import make_services
 from learner.group import LearnerGroup
 from rc_grpo.data import load_tasks
 from rc_grpo.messages import GroupScores, RolloutSeeds, ScoredGroup

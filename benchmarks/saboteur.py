@@ -11,9 +11,9 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from deploy import control
 from deploy.cluster import visit
-from deploy.folder import RunFolder
+from deploy.records.folder import RunFolder
+from deploy.watching import control
 
 _PATIENCE_S = 120.0
 _POLL_S = 0.2

@@ -21,7 +21,7 @@ import torch
 import yaml
 from torch.optim.lr_scheduler import LambdaLR
 
-from deploy.ledger import Ledger
+from deploy.batches.ledger import Ledger
 from learner.schedule import learning_rate_factor
 from learner.update import GroupUpdate, Statistics
 from learner.work import GroupWork, RunShape, batch_advantages, draw_anchors, draw_steps

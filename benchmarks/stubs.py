@@ -25,7 +25,7 @@ from rc_grpo.messages import (
 from rc_grpo.seeds import derive
 
 if TYPE_CHECKING:
-    from deploy.collector import Collector
+    from deploy.batches.collector import Collector
     from learner.work import GroupWork
 
 PAGE_OF_FLOATS = 4096 // 4

@@ -57,7 +57,7 @@ def train(
 ) -> None:
     """Run a post-training to its end, or go on with one that was stopped or killed."""
     with plain_errors():
-        from deploy.resuming import resumed_config
+        from deploy.records.resuming import resumed_config
         from deploy.train import run_training
 
         if (config is None) == (resume is None):
@@ -76,8 +76,8 @@ def status(run: RunOption = None, address: AddressOption = None, root: RootOptio
     with plain_errors():
         import ray
 
-        from deploy.remote import NotRunningError, control_of, find_folder
-        from deploy.status import draw_folder, draw_status
+        from deploy.watching.remote import NotRunningError, control_of, find_folder
+        from deploy.watching.status import draw_folder, draw_status
 
         try:
             with control_of(run, address, root) as control:
@@ -101,7 +101,7 @@ def scale(
     with plain_errors():
         import ray
 
-        from deploy.remote import control_of
+        from deploy.watching.remote import control_of
 
         with control_of(run, address, root) as control:
             console.print(ray.get(control.scale.remote(pool, workers), timeout=ANSWER_DEADLINE_S), highlight=False)
@@ -131,7 +131,7 @@ def evaluate(
     """Score held-out edits of the base model, and of a LoRA beside it; or make and measure CompBench's edits."""
     with plain_errors():
         if compbench is not None:
-            from deploy.compbench import run_compbench
+            from deploy.evaluating.compbench import run_compbench
             from rc_grpo.evaluation.layout import write_benchmark
             from rc_grpo.evaluation.measuring import MeasureSettings
             from rc_grpo.pocket.world import PocketWorld
@@ -143,7 +143,7 @@ def evaluate(
                 load_config(config, set_), compbench, lora, out, console, model=model, settings=settings, edit=edit
             )
             return
-        from deploy.assessment import run_assessment
+        from deploy.evaluating.assessment import run_assessment
 
         run_assessment(load_config(config, set_), lora, out, sheet, console)
 
@@ -163,7 +163,7 @@ def edit(
 ) -> None:
     """Edit one image with the base model and, if given, a LoRA; side by side."""
     with plain_errors():
-        from deploy.edit import edit_image
+        from deploy.evaluating.edit import edit_image
 
         edited, sheet = edit_image(load_config(config, set_).editor, image, instruction, lora, steps=steps, seed=seed)
         sheet.save(out)
@@ -188,8 +188,8 @@ def plan(
 ) -> None:
     """Split so many GPUs into pools, and say what an update will take; from measured rates, without a cluster."""
     with plain_errors():
-        from deploy.capacity import make_plan
-        from deploy.capacity_report import print_plan
+        from deploy.planning.capacity import make_plan
+        from deploy.planning.capacity_report import print_plan
 
         print_plan(console, make_plan(load_config(config, set_), gpus, gpu_type), config, gpus, gpu_type)
 
@@ -203,7 +203,7 @@ def inspect(
 ) -> None:
     """Draw groups of a run as a contact sheet: source, mask, candidates by reward."""
     with plain_errors():
-        from deploy.inspection import inspect_run
+        from deploy.looking.inspection import inspect_run
 
         sheet, shown = inspect_run(run, update, groups)
         path = out or run / f"inspect-{shown:05d}.png"
@@ -232,7 +232,7 @@ def replay(
 ) -> None:
     """Rebuild a logged group from its seeds and policy, and say what differs from the log; exit 1 if anything does."""
     with plain_errors():
-        from deploy.replay import replay as replay_group
+        from deploy.looking.replay import replay as replay_group
 
         report = replay_group(run, group)
         report.render(console)

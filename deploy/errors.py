@@ -17,9 +17,9 @@ EXIT_CODE = 2
 
 def mendable() -> tuple[type[Exception], ...]:
     """Return the errors that the user can mend; asked for once there is an error, as their modules import torch."""
-    from deploy.checkpoints import CheckpointError
     from deploy.cluster import PlacementError
-    from deploy.folder import RunBusyError
+    from deploy.records.checkpoints import CheckpointError
+    from deploy.records.folder import RunBusyError
     from deploy.tracking.tracker import TrackerError
     from learner.errors import LearnerLostError
     from rc_grpo.pool import PoolError

@@ -9,18 +9,15 @@ import typer
 from deploy.cluster import connect
 from deploy.configs import load_config
 from deploy.errors import plain_errors
-from deploy.folder import RunFolder
+from deploy.evaluating.preflight import check_training
 from deploy.loop import train
-from deploy.progress import Progress
-from deploy.resuming import is_the_same_run
+from deploy.records.folder import RunFolder
+from deploy.records.resuming import is_the_same_run
 from deploy.run import Run
 from deploy.stopping import RunStoppedError
-from deploy.tracking.trackers import check_trackers
+from deploy.watching.progress import Progress
 from rc_grpo.config import RunConfig
-from rc_grpo.editor.export import check_lora
-from rc_grpo.editor.kontext import check_model
 from rc_grpo.process import keep_memory_flat
-from reward_service.factory import check_judge
 
 
 def run_training(config: RunConfig, *, resume: bool = False) -> None:
@@ -34,12 +31,7 @@ def run_training(config: RunConfig, *, resume: bool = False) -> None:
         RunStoppedError: a signal asked for it.
     """
     keep_memory_flat()
-    check_trackers(config.output)
-    check_model(config.editor, config.rollout.acd)
-    if config.learner.start_from is not None:
-        check_lora(config.editor, config.learner.start_from)
-    for name, judge in config.reward.judges.items():
-        check_judge(name, judge)
+    check_training(config)
     with Progress() as progress:
         run = Run(config, progress, resume=resume)
         progress.say(run.plan())
@@ -63,8 +55,8 @@ def main(
     with plain_errors():
         chosen = load_config(config, set_)
         started = is_the_same_run(chosen)
-        if started and RunFolder(chosen.output.root / chosen.name).finished:
-            print(f"{chosen.output.root / chosen.name} is finished already")
+        if started and RunFolder.of(chosen).finished:
+            print(f"{RunFolder.of(chosen).path} is finished already")
             return
         run_training(chosen, resume=started)
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from deploy import capacity
+from deploy.planning import capacity
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor import full_size
 from rc_grpo.editor.kontext import dimensions

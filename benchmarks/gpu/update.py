@@ -29,7 +29,7 @@ from benchmarks.gpu.measuring import (
     stock_transformer,
 )
 from benchmarks.results import Figure, write
-from deploy.capacity import anchor_step_tflop
+from deploy.planning.capacity import anchor_step_tflop
 from learner import activations, distributed
 from rc_grpo.algorithm import adjoint, solver
 from rc_grpo.config import LearnerConfig

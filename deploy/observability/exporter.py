@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
 import ray
 from ray.util import metrics as ray_metrics
@@ -11,13 +11,9 @@ from ray.util import metrics as ray_metrics
 from deploy.observability.figures import group_flop, of_batch, of_run
 from deploy.observability.metric import Kind, Metric
 from deploy.observability.table import BY_SHORT_NAME, METRICS, find
+from deploy.watching.snapshot import Snapshot
 from rc_grpo.config import RunConfig
 from rc_grpo.messages import ScoredGroup
-
-if TYPE_CHECKING:
-    from deploy.run import Run
-    from deploy.services import Learner
-    from rc_grpo.pool import WorkerPool
 
 
 class Agent(Protocol):
@@ -87,14 +83,14 @@ class RunMetrics:
         self._latest |= figures
         self._pass_on(figures, ("gauge", "counter"))
 
-    def live(self, run: "Run", pools: "Sequence[WorkerPool[Any]]", learner: "Learner") -> None:
+    def live(self, run: Snapshot) -> None:
         """Export what a run does at this moment, and its last figures again; to be called every second or so.
 
         Ray forgets a gauge that is not set for two of its report intervals, 20 seconds: so a worker that is gone, a run
         that is over and a driver that hangs are seen to be silent.
         """
         if self._agent is not None:
-            now = {"run/last_update": self._updated_at, **of_run(run, pools, learner)}
+            now = {"run/last_update": self._updated_at, **of_run(run)}
             self._pass_on(self._latest | now, ("gauge",))
 
     def _pass_on(self, figures: Mapping[str, float], kinds: Sequence[Kind]) -> None:

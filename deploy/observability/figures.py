@@ -2,19 +2,13 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
-from deploy.capacity import learning_tflop
+from deploy.planning.capacity import learning_tflop
+from deploy.watching.snapshot import Snapshot
 from rc_grpo.config import RunConfig
 from rc_grpo.editor.kontext import ModelNotFoundError, dimensions
 from rc_grpo.messages import ScoredGroup
 from rc_grpo.waiting import Wait
-from rollout_workers.pool import RolloutPool
-
-if TYPE_CHECKING:
-    from deploy.run import Run
-    from deploy.services import Learner
-    from rc_grpo.pool import WorkerPool
 
 
 def group_flop(config: RunConfig) -> float | None:
@@ -50,7 +44,7 @@ def of_batch(
     return figures
 
 
-def of_run(run: "Run", pools: "Sequence[WorkerPool[Any]]", learner: "Learner") -> dict[str, float]:
+def of_run(run: Snapshot) -> dict[str, float]:
     """Return what a run does at this moment."""
     loop = run.config.loop
     figures: dict[str, float] = {
@@ -60,22 +54,19 @@ def of_run(run: "Run", pools: "Sequence[WorkerPool[Any]]", learner: "Learner") -
         "learner/ranks": run.config.learner.ranks if loop.learn else 0,
         "learner/losses": run.losses,
     }
-    if learner.has_published:
-        figures["version"] = learner.version.number
-    figures |= {f"ledger/{state}": count for state, count in run.experience.counts.items()}
-    figures |= _waits("run", run.waits.now) | _waits("batches", run.experience.waits.now)
-    figures |= _waits("learner", learner.waits.now)
-    for pool in pools:
+    if run.version is not None:
+        figures["version"] = run.version.number
+    figures |= {f"ledger/{state}": count for state, count in run.groups.items()}
+    for who in ("run", "batches", "learner"):
+        figures |= _waits(who, run.waits[who])
+    for pool in run.pools:
         figures |= {f"pool/{pool.role}_{name}": value for name, value in pool.summary.items()}
         # A call that waits for a worker has no deadline of its own; one that a worker has, does.
-        queued = [wait for wait in pool.waits.now if wait.deadline_s is None]
+        queued = [wait for wait in run.waits[pool.role] if wait.deadline_s is None]
         figures[f"queue/{pool.role}"] = _oldest(queued)
-        figures |= _waits(pool.role, [wait for wait in pool.waits.now if wait.deadline_s is not None])
-        if isinstance(pool, RolloutPool):
-            there = {member.name for member in pool.members}
-            proofs = {name: proof for name, proof in pool.proofs.items() if name in there}
-            figures |= {f"version/{name}": proof.version for name, proof in proofs.items()}
-            figures |= {f"sync/{name}": seconds for name, seconds in pool.sync_seconds.items() if name in there}
+        figures |= _waits(pool.role, [wait for wait in run.waits[pool.role] if wait.deadline_s is not None])
+        figures |= {f"version/{name}": proof.version for name, proof in pool.proofs.items()}
+        figures |= {f"sync/{name}": seconds for name, seconds in pool.sync_seconds.items()}
     return figures
 
 

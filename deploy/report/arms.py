@@ -1,7 +1,7 @@
 """Runs that differ in their seed alone are one arm; what else differs is a table."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -9,8 +9,10 @@ from typing import Any
 import yaml
 
 from deploy.configs import PACKAGED, load_config
-from deploy.report.reading import RunRecord
+from deploy.records.reading import RunRecord
 from rc_grpo.config import dump
+from rc_grpo.config.differences import MISSING, flat
+from rc_grpo.config.differences import differences as differing_keys
 
 _ABOUT_THE_PLACE = ("name", "output.", "cluster.")
 """Keys that say where a run is and what it writes, and nothing about what it does."""
@@ -57,41 +59,31 @@ def arms_of(runs: Sequence[RunRecord]) -> list[Arm]:
 
 def differences(runs: Sequence[RunRecord]) -> list[Difference]:
     """Return the keys in which runs differ, but for what only says where they are; one run is compared with nothing."""
-    return _differing([flat(run.config) for run in runs])
+    return _differing(*(run.config for run in runs))
 
 
 def from_packaged(run: RunRecord) -> tuple[str, list[Difference]]:
     """Return the packaged config that a run is nearest to, and the keys that differ: there, and in the run."""
-    own = flat(run.config)
     found = {}
     for path in sorted(PACKAGED.glob("*.yaml")):
-        packaged = flat(yaml.safe_load(dump(load_config(path.stem))))
-        found[path.stem] = _differing([packaged, own])
+        packaged = yaml.safe_load(dump(load_config(path.stem)))
+        found[path.stem] = _differing(packaged, run.config)
     nearest = min(found, key=lambda name: len(found[name]))
     return nearest, found[nearest]
 
 
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a configuration with dotted keys; lists are values."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
-    return found
+def _differing(*configs: Mapping[str, Any]) -> list[Difference]:
+    return [
+        Difference(key, tuple(map(_said, values)))
+        for key, values in differing_keys(*configs).items()
+        if not _is_place(key)
+    ]
 
 
-def _differing(configs: Sequence[dict[str, Any]]) -> list[Difference]:
-    keys = dict.fromkeys(key for config in configs for key in config if not _is_place(key))
-    rows = [Difference(key, tuple(_said(config, key) for config in configs)) for key in keys]
-    return [row for row in rows if len(set(row.values)) > 1]
-
-
-def _said(config: dict[str, Any], key: str) -> str:
-    if key not in config:
+def _said(value: Any) -> str:
+    if value is MISSING:
         return "–"
-    text = yaml.safe_dump(config[key], default_flow_style=True, width=10_000)
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000)
     return text.removesuffix("\n").removesuffix("\n...")
 
 

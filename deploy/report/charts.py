@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from deploy.records.reading import RunRecord
 from deploy.report.arms import Arm
 from deploy.report.curves import Curve
 from deploy.report.measures import title
-from deploy.report.reading import RunRecord
 from deploy.report.svg import WIDE, Chart, colour, drawing, finish, readable
 
 BARS_AT_MOST = 40

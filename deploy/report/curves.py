@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from deploy.records.reading import RunRecord
 from deploy.report.arms import Arm
-from deploy.report.reading import RunRecord
 
 CONFIDENCE = 0.95
 SMOOTHED_ABOVE = 40

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from deploy.report.reading import RunRecord
+from deploy.records.reading import RunRecord
 
 Array = NDArray[np.float64]
 

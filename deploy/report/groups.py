@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deploy.contact_sheet import task_row
+from deploy.records.contact_sheet import task_row
+from deploy.records.reading import RunRecord
 from deploy.report.distributions import GroupNote
-from deploy.report.reading import RunRecord
 from rc_grpo.config import ConfigError, parse
 from rc_grpo.data import DataError, load_tasks
 from rc_grpo.data.logged import LoggedGroup, read_groups

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from deploy.report.alarm import Alarm, HeldOutSeries, Training, find_alarms
+from deploy.records.reading import RunRecord
 from deploy.report.arms import Arm
 from deploy.report.curves import CONFIDENCE
 from deploy.report.measures import ACD_REWARD, TASK_REWARD, lower_is_better
-from deploy.report.reading import RunRecord
+from rc_grpo.evaluation.alarm import Alarm, HeldOutSeries, Training, find_alarms
 from rc_grpo.evaluation.scores import METRICS, Scores
 
 COMPBENCH = "compbench*.json"

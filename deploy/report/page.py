@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from deploy.report import alarm, paper
+from deploy.records.reading import RunRecord, read_runs
+from deploy.report import paper
 from deploy.report.arms import Arm, arms_of, differences
 from deploy.report.charts import PHASES, REST, curve_chart, distribution_chart, phase_chart, phases_of
 from deploy.report.curves import CONFIDENCE, SMOOTHED_ABOVE, curve_of
@@ -18,10 +19,10 @@ from deploy.report.distributions import GroupNote, notes_of
 from deploy.report.groups import LAST_UPDATES, Gallery, gallery
 from deploy.report.heldout import COMPBENCH, Change, benchmark_rows, changes
 from deploy.report.measures import sections, title
-from deploy.report.reading import RunRecord, read_runs
 from deploy.report.summary import summaries
 from deploy.report.svg import Chart, variable
 from rc_grpo.durable import write_whole
+from rc_grpo.evaluation import alarm
 from rc_grpo.evaluation.scores import METRICS
 from rc_grpo.evaluation.table import cell
 

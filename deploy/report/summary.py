@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from deploy.report.alarm import Alarm
+from deploy.records.reading import RunRecord
 from deploy.report.arms import Arm, Difference, from_packaged
 from deploy.report.heldout import Change, watch
-from deploy.report.reading import RunRecord
+from rc_grpo.evaluation.alarm import Alarm
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from deploy.study.intervals import LEVEL, Interval
 from deploy.study.results import PAPER_SHARES, PAPER_SOURCE, PAPER_TRIALS, Results
+from rc_grpo.evaluation.intervals import LEVEL, Interval
 
 NOT_SURE = "not sure"
 

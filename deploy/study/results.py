@@ -7,9 +7,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from deploy.study.intervals import FEW, LEVEL, Interval, share_interval, sign_test
 from deploy.study.manifest import VOTES, Manifest
 from deploy.study.votes import Vote, Votes
+from rc_grpo.evaluation.intervals import FEW, LEVEL, Interval, share_interval, sign_test
 
 PAPER_SOURCE = "the paper, Fig. 4"
 PAPER_TRIALS = 500

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from deploy.configs import load_config
-from deploy.folder import RunBusyError
+from deploy.records.folder import RunBusyError
 from deploy.study.access import TOKEN, is_local
 from deploy.study.blinding import Blinding
 from deploy.study.examples import Material, parse_models

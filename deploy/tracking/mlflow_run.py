@@ -11,9 +11,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from PIL import Image
 
-from deploy.resuming import flat
 from deploy.tracking.tracker import DEFAULT_PROJECT, PICTURES, Ending
 from rc_grpo.config import RunConfig, dump
+from rc_grpo.config.differences import flat
 
 PARAM_LENGTH = 500
 """Characters of a parameter that every server takes; what is longer is cut, and whole in the artifact config.yaml."""

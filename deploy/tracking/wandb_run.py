@@ -7,9 +7,9 @@ from typing import Any
 
 import wandb
 
-from deploy.resuming import flat
 from deploy.tracking.tracker import DEFAULT_PROJECT, PICTURES, Ending, TrackerError
 from rc_grpo.config import RunConfig
+from rc_grpo.config.differences import flat
 
 FINISH_S = 50.0
 """What is not sent by then stays in the folder, for ``wandb sync``; without it, a dead network holds the exit up."""

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from deploy.configs import load_config
 from deploy.loop import train
-from deploy.progress import Progress
 from deploy.run import Run
+from deploy.watching.progress import Progress
 from rc_grpo.config import RunConfig
 
 SHORT = (

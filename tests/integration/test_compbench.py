@@ -19,7 +19,7 @@ EVALUATE = """
 import sys
 from pathlib import Path
 from rich.console import Console
-from deploy.compbench import run_compbench
+from deploy.evaluating.compbench import run_compbench
 from deploy.configs import load_config
 from rc_grpo.evaluation.measuring import MeasureSettings
 

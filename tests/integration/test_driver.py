@@ -112,7 +112,7 @@ def test_a_node_that_is_stopped_costs_time_and_nothing_else(tmp_path: Path) -> N
 
 def test_a_resumed_run_cannot_become_another_run(tmp_path: Path) -> None:
     from deploy.configs import load_config
-    from deploy.resuming import is_the_same_run, resumed_config
+    from deploy.records.resuming import is_the_same_run, resumed_config
     from rc_grpo.config import ConfigError, dump
 
     folder = tmp_path / "moved"

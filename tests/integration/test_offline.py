@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.replay import replay
+from deploy.looking.replay import replay
 from rc_grpo.config import ConfigError
 from rc_grpo.data.logged import read_groups
 from tests.integration.conftest import Finished, train_short

@@ -10,13 +10,13 @@ import pytest
 import ray
 from rich.console import Console
 
-from deploy.checkpoints import Checkpoints
 from deploy.cluster import namespace
 from deploy.loop import train
-from deploy.progress import Progress
-from deploy.resuming import resumed_config
+from deploy.records.checkpoints import Checkpoints
+from deploy.records.resuming import resumed_config
 from deploy.run import Run
 from deploy.stopping import RunStoppedError
+from deploy.watching.progress import Progress
 from learner.errors import LearnerLostError
 from tests.integration.conftest import FOUR, Finished, read_run, short_config, train_short
 

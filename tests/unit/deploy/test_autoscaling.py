@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.autoscaling import wanted_workers
+from deploy.run.autoscaling import wanted_workers
 from rc_grpo.config import AutoscaleConfig
 
 CONFIG = AutoscaleConfig(min_workers=2, max_workers=16)

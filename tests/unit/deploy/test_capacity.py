@@ -8,9 +8,9 @@ from typing import get_args
 import pytest
 from rich.console import Console
 
-from deploy.capacity import CapacityError, make_plan, speeds
-from deploy.capacity_report import print_plan
 from deploy.configs import load_config
+from deploy.planning.capacity import CapacityError, make_plan, speeds
+from deploy.planning.capacity_report import print_plan
 from rc_grpo.config import RunConfig
 from rc_grpo.config.run import Activations
 from rc_grpo.editor import full_size

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.checkpoints import MANIFEST, Checkpoints, Manifest
+from deploy.records.checkpoints import MANIFEST, Checkpoints, Manifest
 from rc_grpo.messages import PolicyVersion
 
 

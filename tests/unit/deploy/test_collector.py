@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from ray.exceptions import ObjectLostError
 
-from deploy.collector import Collector
-from deploy.ledger import Ledger
+from deploy.batches.collector import Collector
+from deploy.batches.ledger import Ledger
 from rc_grpo.messages import EditTask, PolicyVersion, RolloutReceipt, RolloutSeeds
 from rc_grpo.pool import PoolError
 from rollout_workers.pool import Rollout

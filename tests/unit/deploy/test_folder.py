@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.evaluation import HeldOut
-from deploy.folder import RunBusyError, RunExistsError, RunFolder
-from deploy.metrics import METRICS, MetricsLog
+from deploy.records.folder import RunBusyError, RunExistsError, RunFolder
+from deploy.records.metrics import METRICS, MetricsLog
+from rc_grpo.evaluation.gains import HeldOut
 from rc_grpo.messages import PolicyVersion
 
 

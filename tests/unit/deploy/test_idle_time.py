@@ -1,8 +1,9 @@
 import pytest
 
-from deploy import collector, metrics
-from deploy.collector import IdleTime
-from deploy.metrics import BusyShares
+from deploy.batches import collector
+from deploy.batches.collector import IdleTime
+from deploy.records import metrics
+from deploy.records.metrics import BusyShares
 
 
 class Clock:

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.inspection import inspect_run, widest_groups
+from deploy.looking.inspection import inspect_run, widest_groups
 from rc_grpo.data import write_experience
 from rc_grpo.data.experience import Level, ScoredCandidates
 from tests.unit.deploy.report.folders import logged_group, write_run

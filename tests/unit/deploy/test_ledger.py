@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from deploy.ledger import Ledger, Ticket
+from deploy.batches.ledger import Ledger, Ticket
 from rc_grpo.messages import EditTask, PolicyVersion, RolloutReceipt, RolloutSeeds, ScoredGroup
 
 

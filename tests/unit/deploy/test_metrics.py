@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.evaluation import HeldOut, PairedGain
-from deploy.metrics import MetricsLog, batch_metrics
+from deploy.records.metrics import MetricsLog, batch_metrics
 from learner.group import UpdateReport
+from rc_grpo.evaluation.gains import HeldOut, PairedGain
 from rc_grpo.messages import EditTask, GroupScores, PolicyVersion, RolloutReceipt, ScoredGroup
 
 

@@ -15,14 +15,16 @@ import pytest
 import yaml
 from ray.dashboard.modules.metrics.dashboards import default_dashboard_panels as rays_own
 
-from deploy.capacity import make_plan, speeds
 from deploy.configs import load_config
 from deploy.grafana import build, install
-from deploy.metrics import batch_metrics
 from deploy.observability.exporter import RunMetrics
 from deploy.observability.figures import group_flop, of_run
 from deploy.observability.metric import Metric
 from deploy.observability.table import ELSEWHERE, METRICS, as_markdown, find, is_elsewhere
+from deploy.planning.capacity import make_plan, speeds
+from deploy.records.metrics import batch_metrics
+from deploy.stopping import Stop
+from deploy.watching.snapshot import Snapshot, take
 from learner.group import UpdateReport
 from rc_grpo.config import PoolConfig
 from rc_grpo.editor import full_size
@@ -158,7 +160,7 @@ def live_figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 
 def live(exported: RunMetrics) -> None:
     nobody: Any = None
-    exported.live(nobody, [], nobody)
+    exported.live(nobody)
 
 
 def test_an_update_sets_gauges_and_raises_counters() -> None:
@@ -224,12 +226,15 @@ def test_what_is_exported_elsewhere_is_not_exported_twice() -> None:
         assert find(name) is None
 
 
-def a_run(**changes: Any) -> Any:
-    config = load_config("pocket")
-    experience = SimpleNamespace(waits=Waits(), counts={"owed": 3})
-    return SimpleNamespace(
-        **({"config": config, "done": 1, "losses": 0, "waits": Waits(), "experience": experience} | changes)
+def seen(pool: WorkerPool[str]) -> Snapshot:
+    position: Any = SimpleNamespace(done=1, losses=0)
+    services: Any = SimpleNamespace(
+        config=load_config("pocket"),
+        pools={pool.role: pool},
+        learner=SimpleNamespace(waits=Waits(), has_published=False),
+        source=SimpleNamespace(waits=Waits(), counts={"owed": 3}),
     )
+    return take(position, services, Stop(), Waits())
 
 
 def test_the_age_of_a_queue_is_told_from_that_of_a_call() -> None:
@@ -239,14 +244,13 @@ def test_the_age_of_a_queue_is_told_from_that_of_a_call() -> None:
 
         pool = WorkerPool("rollout", PoolConfig(workers=1, call_deadline_s=10.0), start, lambda _: None, lost=())
         await pool.open()
-        learner: Any = SimpleNamespace(waits=Waits(), has_published=False)
         done = asyncio.Event()
         calls = [asyncio.create_task(pool.run("a task", lambda _: done.wait())) for _ in range(2)]
         await asyncio.sleep(0.1)
-        busy = of_run(a_run(), [pool], learner)
+        busy = of_run(seen(pool))
         done.set()
         await asyncio.gather(*calls)
-        return busy, of_run(a_run(), [pool], learner)
+        return busy, of_run(seen(pool))
 
     busy, idle = asyncio.run(figures())
     assert busy["queue/rollout"] > 0.05

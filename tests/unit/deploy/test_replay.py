@@ -11,9 +11,9 @@ import torch
 from rich.console import Console
 
 from deploy.configs import load_config
-from deploy.provenance import provenance
-from deploy.replay import ReplayError, replay
-from deploy.replay_report import ReplayReport, compare
+from deploy.looking.replay import ReplayError, replay
+from deploy.looking.replay_report import ReplayReport, compare
+from deploy.records.provenance import provenance
 from rc_grpo.config import RunConfig, dump
 from rc_grpo.data import DataError
 from rc_grpo.data.experience import Level, ScoredCandidates, write_experience

@@ -22,11 +22,13 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from benchmarks.quote import ROOT
-from deploy import evaluation, metrics, run, train
+from deploy import train
 from deploy.cli import app
 from deploy.configs import load_config
+from deploy.records import metrics
 from rc_grpo.algorithm.rewards import SkipReason
 from rc_grpo.config import ConfigError, RunConfig
+from rc_grpo.evaluation import gains
 from reward_service.server_metrics import SUMMARY
 from tests.documented import ELSEWHERE, EXECUTED, Shown, shown, treatments
 
@@ -198,7 +200,7 @@ def test_every_metric_is_explained() -> None:
     page = (ROOT / "docs/metrics.md").read_text()
     explained = set(re.findall(r"`([a-z_.]+/[\w/.*-]+)`", page))
     groups = {name.split("/")[0] for name in explained}
-    logged = names_in(metrics, run.Run._pace, evaluation)
+    logged = names_in(metrics, gains)
     assert {"reward/task_mean", "seconds/update_total", "heldout/reward"} <= logged
     for name in logged:
         assert name.split("/")[0] in groups, f"docs/metrics.md does not explain {name}"

@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from deploy.compbench import _known
-from deploy.compbench_edits import MADE_BY, Evaluation, check_maker, without_edit
 from deploy.configs import load_config
+from deploy.evaluating.compbench import _known
+from deploy.evaluating.compbench_edits import MADE_BY, Evaluation, check_maker, without_edit
 from rc_grpo.durable import write_whole
 from rc_grpo.evaluation.journal import Journal
 from rc_grpo.evaluation.layout import Benchmark, Edits, write_benchmark

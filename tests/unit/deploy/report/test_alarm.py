@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from deploy.report.alarm import LEVEL, HeldOutSeries, Training, find_alarms, smoothed
+from rc_grpo.evaluation.alarm import LEVEL, HeldOutSeries, Training, find_alarms, smoothed
 
 TASKS = 60
 

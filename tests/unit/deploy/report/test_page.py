@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from deploy.cli import app
+from deploy.records.reading import read_runs
 from deploy.report.measures import lower_is_better, sections, title
 from deploy.report.page import render, write_report
-from deploy.report.reading import read_runs
 
 from .folders import GROUPS, write_run
 

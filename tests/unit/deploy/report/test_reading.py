@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from deploy.metrics import METRICS
+from deploy.records.metrics import METRICS
+from deploy.records.reading import read_run, read_runs
 from deploy.report.arms import arms_of, differences, flat, from_packaged
 from deploy.report.curves import curve_of
 from deploy.report.distributions import notes_of
 from deploy.report.groups import chosen, gallery
 from deploy.report.heldout import changes, watch
 from deploy.report.page import write_report
-from deploy.report.reading import read_run, read_runs
 
 from .folders import GROUPS, HELDOUT_TASKS, G, write_run
 

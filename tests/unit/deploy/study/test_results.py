@@ -6,10 +6,10 @@ import pytest
 from typer.testing import CliRunner
 
 from deploy.cli import app
-from deploy.study.intervals import over_participants, sign_test, wilson
 from deploy.study.manifest import VOTES, Manifest
 from deploy.study.results import Results, tally
 from deploy.study.votes import Vote
+from rc_grpo.evaluation.intervals import over_participants, sign_test, wilson
 from tests.unit.deploy.study.benches import MODELS, gather
 
 SHOWN = ("a", "b", "c")

@@ -14,8 +14,8 @@ import pytest
 
 from deploy.configs import load_config
 from deploy.errors import mendable
-from deploy.folder import RunFolder
-from deploy.metrics import MetricsLog
+from deploy.records.folder import RunFolder
+from deploy.records.metrics import MetricsLog
 from deploy.stopping import RunStoppedError
 from deploy.tracking import courier
 from deploy.tracking.tracker import Ending, TrackerError

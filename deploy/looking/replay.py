@@ -1,0 +1,169 @@
+"""Rule 2 of the design as a command: a logged group is rolled out again, and what differs from the log is said.
+
+No Ray: a rollout is a function of task, seeds, policy and solver, and this process computes it as a worker does.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deploy.looking.replay_report import Comparison, ReplayReport, Surrounding, compare
+from deploy.records.folder import RunFolder
+from deploy.records.provenance import provenance
+from rc_grpo.config import RunConfig, load
+from rc_grpo.data import load_tasks
+from rc_grpo.data.experience import read_experience
+from rc_grpo.data.logged import LoggedGroup, read_groups
+from rc_grpo.data.policies import PolicyStore
+from rc_grpo.editor.kontext import load_rollout_editor
+from rc_grpo.messages import CandidateGroup, Conditions, EditTask, VersionMismatchError
+from rollout_workers.rollout import prepare, roll_out
+
+WHO = "replay"
+
+
+class ReplayError(ValueError):
+    """A group cannot be replayed; the message names what is missing or has changed, and the way out."""
+
+
+def replay(run: Path, group: str) -> ReplayReport:
+    """Rebuild a group of a run from its seeds and policy digest, and compare it with the log.
+
+    Bits are promised on the same device, with the same threads and versions, for the same batch shape.
+
+    Args:
+        run: the run's folder.
+        group: ``UPDATE/TASK_ID``, as ``12/pocket-train-00003``; with ``#2`` behind it the second group of that task,
+            where an update holds several.
+
+    Returns:
+        What was compared: as much as ``output.experience`` logged.
+
+    Raises:
+        ReplayError: there is no such run or group, or its task or editor is not what it was.
+        rc_grpo.data.policies.PolicyNotKeptError: the weights are not there.
+        rc_grpo.data.policies.PolicyAlteredError: they are not what they were.
+        rc_grpo.data.DataError: the run's training data cannot be read.
+    """
+    if not (run / "config.yaml").is_file():
+        raise ReplayError(f"no run at {run}: there is no config.yaml in it (a run's folder is runs/NAME)")
+    config = load(run / "config.yaml")
+    logged = _find_group(run, config, group)
+    policy = logged.candidates.policy
+    weights = PolicyStore(run / "policies").load(policy.number, policy.digest)
+    task = _find_task(config, logged)
+    torch.set_num_threads(config.rollout.threads)
+    editor = load_rollout_editor(config.editor, config.rollout, config.seed)
+    try:
+        editor.adopt(policy, np.frombuffer(weights, dtype=np.uint8), worker=WHO)
+    except VersionMismatchError as error:
+        raise ReplayError(f"editor.model {config.editor.model!r} is not what {run} trained: {error}") from error
+    prepared = prepare(editor, task, config.rollout)
+    rolled_out = roll_out(
+        editor, task.task_id, prepared, logged.candidates.seeds, policy, config.rollout, worker=WHO
+    ).to_arrow()
+    # Through Arrow as on the way to the log: sums over an array of another memory layout differ in their last bits.
+    replayed = CandidateGroup.from_arrow(rolled_out)
+    return ReplayReport(
+        group=group,
+        task=task,
+        logged=logged,
+        replayed=replayed,
+        comparisons=tuple(_comparisons(logged, replayed, prepared.conditions)),
+        surroundings=tuple(_surroundings(run, config, editor.device)),
+    )
+
+
+def _find_group(run: Path, config: RunConfig, name: str) -> LoggedGroup:
+    update, _, task_id = name.partition("/")
+    if not (update.isdecimal() and task_id):
+        raise ReplayError(f"a group is named UPDATE/TASK_ID, such as 12/pocket-train-00003, not {name!r}")
+    path = RunFolder(run).experience_file(int(update))
+    if not path.is_file():
+        if config.output.experience == "none":
+            raise ReplayError(
+                f"{run} logged no group of update {int(update)}, as output.experience was `none`; `scores` names the "
+                "seeds, `images` and `states` give more to compare with"
+            )
+        there = list(RunFolder(run).experience())
+        updates = f"there are {there[0]}..{there[-1]}" if there else "there is none of any update"
+        raise ReplayError(f"{run} has no experience of update {int(update)}; {updates}")
+    groups = read_groups(path, need="scores", task_id=task_id)
+    if not groups and "#" in task_id:
+        task_id, _, ordinal = task_id.rpartition("#")
+        groups = read_groups(path, need="scores", task_id=task_id)
+        groups = groups[int(ordinal) - 1 : int(ordinal)] if ordinal.isdecimal() and int(ordinal) > 0 else []
+    if not groups:
+        ids = ", ".join(read_experience(path).column("task_id").unique().to_pylist())
+        raise ReplayError(f"update {int(update)} of {run} has no group {name!r}; its tasks are: {ids}")
+    if len(groups) > 1:
+        raise ReplayError(
+            f"update {int(update)} of {run} has {len(groups)} groups of {task_id}; name one as {name}#1 .. "
+            f"{name}#{len(groups)}"
+        )
+    return groups[0]
+
+
+def _find_task(config: RunConfig, logged: LoggedGroup) -> EditTask:
+    task = load_tasks(config.data.train).find(logged.task_id)
+    where = config.data.train.path or config.data.train.format
+    if task is None:
+        raise ReplayError(f"task {logged.task_id!r} is no longer in the training data ({where}); bring the data back")
+    if task.instruction != logged.instruction:
+        raise ReplayError(
+            f"task {logged.task_id!r} has changed in the training data ({where}): it was {logged.instruction!r} and is "
+            f"{task.instruction!r}; bring the data back"
+        )
+    return task
+
+
+def _comparisons(logged: LoggedGroup, replayed: CandidateGroup, conditions: Conditions) -> Iterator[Comparison]:
+    """Yield what both have, each thing after those that it is computed from."""
+    was = logged.candidates
+    yield compare("token mask", was.token_mask, replayed.token_mask, by_candidate=False)
+    yield compare("sigmas", was.sigmas, replayed.sigmas, by_candidate=False)
+    if logged.conditions is not None:
+        for name, array in _arrays(logged.conditions).items():
+            again = _arrays(conditions).get(name, np.empty(0))
+            yield compare(f"conditions: {name}", array, again, by_candidate=False)
+    for name in ("states", "acd", "images", "background_drift"):
+        before, now = getattr(was, name), getattr(replayed, name)
+        if name == "images" and logged.level == "scores":
+            continue
+        if before is not None and now is not None:
+            yield compare(name.replace("_", " "), before, now, step_axis=1 if name == "states" else None)
+    yield compare("acd reward", logged.scores.acd_reward, replayed.acd_reward)
+
+
+def _arrays(conditions: Conditions) -> dict[str, NDArray[Any]]:
+    size = np.array([conditions.height, conditions.width])
+    return {"size": size, "text_valid": conditions.text_valid, **conditions.arrays}
+
+
+def _surroundings(run: Path, config: RunConfig, device: torch.device) -> Iterator[Surrounding]:
+    """Yield what bits depend on: device and threads of a rollout; machine, commit and versions of the run's driver.
+
+    A run that was resumed has a record of every start. Which one a group is of is not in the log: all are named.
+    """
+    asked = config.editor.device
+    yield Surrounding("device", asked, str(device), differs=asked not in ("auto", device.type))
+    threads = str(config.rollout.threads), str(torch.get_num_threads())
+    yield Surrounding("threads", *threads, differs=threads[0] != threads[1])
+    path = run / "environment.json"
+    record = json.loads(path.read_text()) if path.is_file() else None
+    starts = [] if record is None else [_flat(start) for start in (*record.get("earlier_starts", []), record)]
+    now = _flat(provenance())
+    for name in dict.fromkeys(name for start in (now, *starts) for name in start):
+        before = dict.fromkeys(start.get(name, "none") for start in starts)
+        today = now.get(name, "none")
+        yield Surrounding(name, " or ".join(before) or "unknown", today, differs=set(before) != {today})
+
+
+def _flat(record: dict[str, Any]) -> dict[str, str]:
+    """Return machine, commit and each package's version by name."""
+    return {name: str(record[name]) for name in ("machine", "commit")} | dict(record["versions"])

@@ -1,0 +1,273 @@
+"""How long an update will take on so many GPUs, and how to split them: ``rc-grpo plan``.
+
+Arithmetic on measured rates (`speeds.yaml`): the method's operations over what a GPU of that type was seen to do with
+them. Nothing is loaded and no cluster is asked.
+"""
+
+from dataclasses import dataclass
+from importlib import resources
+from typing import Literal
+
+import yaml
+from pydantic import PositiveFloat
+
+from rc_grpo.config import EditorConfig, RunConfig
+from rc_grpo.config.base import Strict
+from rc_grpo.config.run import Activations
+from rc_grpo.editor import full_size
+from rc_grpo.editor.kontext import Dimensions, dimensions
+
+GIB = 2**30
+ENCODERS_GIB = 9.3
+"""T5-XXL, CLIP and VAE of FLUX.1 in bfloat16."""
+ROLLOUT_MIB_PER_TOKEN = 0.25
+"""An upper bound: the widest that a block holds of a token at a time, with room for the kernels' workspace."""
+SMALLEST_WIDTH = 1024
+"""Below it a model does not fill a GPU, and rates measured on FLUX.1 say nothing about it."""
+BYTES_PER_LORA_PARAMETER = 16
+"""float32 weight, gradient and AdamW's two moments."""
+
+
+class UpdateSpeed(Strict):
+    """The learner under one activation policy."""
+
+    tflop_s: PositiveFloat
+    mib_per_token: PositiveFloat
+
+
+class GpuSpeeds(Strict):
+    """What one GPU of a type does."""
+
+    memory_gib: PositiveFloat
+    source: str
+    rollout: dict[Literal["bfloat16", "fp8"], PositiveFloat]
+    update: dict[Activations, UpdateSpeed]
+    judge_images_s: PositiveFloat
+
+
+class CapacityError(ValueError):
+    """The plan that is asked for cannot be made."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One pool of the plan.
+
+    Attributes:
+        name: as in the configuration.
+        gpus: it gets.
+        seconds: it works on one update's groups.
+        memory_gib: that one GPU of it needs, as far as is known.
+        setting: what to write into the configuration.
+    """
+
+    name: str
+    gpus: int
+    seconds: float
+    memory_gib: float | None
+    setting: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A split of GPUs into pools.
+
+    Attributes:
+        pools: in the order of the data's way.
+        seconds: expected for an update.
+        candidates_s: candidates a second over all pools.
+        overlapped: pools work at the same time (``loop.max_staleness`` above 0).
+        memory_gib: of one GPU.
+        source: of the rates.
+        warnings: what will not fit or is not known.
+    """
+
+    pools: tuple[Pool, ...]
+    seconds: float
+    candidates_s: float
+    overlapped: bool
+    memory_gib: float
+    source: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def overrides(self) -> list[str]:
+        """What to pass by ``--set``."""
+        return [pool.setting for pool in self.pools]
+
+
+def speeds() -> dict[str, GpuSpeeds]:
+    """Return the measured rates by GPU type."""
+    text = resources.files("deploy.planning").joinpath("speeds.yaml").read_text()
+    return {name: GpuSpeeds.model_validate(entry) for name, entry in yaml.safe_load(text).items()}
+
+
+def make_plan(config: RunConfig, gpus: int, gpu_type: str) -> Plan:
+    """Split ``gpus`` so that an update takes least time.
+
+    Args:
+        config: of the run; pools that ask for no GPU stay as they are and take none.
+        gpus: of the whole cluster.
+        gpu_type: a key of `speeds`.
+
+    Raises:
+        CapacityError: there is no such type, or there are fewer GPUs than pools that need one.
+    """
+    known = speeds()
+    if gpu_type not in known:
+        raise CapacityError(f"no figures for --gpu-type {gpu_type!r}; there are some for {', '.join(known)}")
+    speed = known[gpu_type]
+    work = _Work(config, speed)
+    judges = [name for name, judge in config.reward.judges.items() if judge.resources.num_gpus > 0]
+    stages = {"rollout": work.rollout_gpu_s, **dict.fromkeys(judges, work.judge_gpu_s), "learner": work.update_gpu_s}
+    if gpus < len(stages):
+        raise CapacityError(f"--gpus {gpus} is too few: {', '.join(stages)} need one each")
+    overlapped = config.loop.max_staleness > 0
+    share = _split(stages, gpus, config.loop.groups_per_update, overlapped)
+    seconds = {name: demand / share[name] for name, demand in stages.items()}
+    update = _update_seconds(seconds, overlapped)
+    memory = {"rollout": work.rollout_gib, "learner": work.learner_gib}
+    settings = {"rollout": "rollout.workers", "learner": "learner.ranks"}
+    pools = tuple(
+        Pool(
+            name,
+            share[name],
+            seconds[name],
+            memory.get(name),
+            f"{settings.get(name, f'reward.judges.{name}.workers')}={share[name]}",
+        )
+        for name in stages
+    )
+    candidates = config.loop.groups_per_update * config.rollout.group_size
+    warnings = [*work.warnings]
+    warnings += [
+        f"{pool.name} needs {pool.memory_gib:.0f} GiB of the GPU's {speed.memory_gib:.0f}: "
+        + ("set learner.anchors_per_pass lower" if pool.name == "learner" else "set rollout.offload_encoders=true")
+        for pool in pools
+        if pool.memory_gib is not None and pool.memory_gib > speed.memory_gib
+    ]
+    return Plan(pools, update, candidates / update, overlapped, speed.memory_gib, speed.source, tuple(warnings))
+
+
+class _Work:
+    """What one update asks of each stage, in seconds of one GPU."""
+
+    def __init__(self, config: RunConfig, speed: GpuSpeeds) -> None:
+        self.warnings: list[str] = []
+        size = _dimensions(config.editor)
+        if size.width < SMALLEST_WIDTH:
+            self.warnings.append(f"the rates are FLUX.1's; {config.editor.model!r} is too small to reach them")
+        tokens = sequence_length(config.editor, size)
+        groups, rollout, objective, learner = (
+            config.loop.groups_per_update,
+            config.rollout,
+            config.objective,
+            config.learner,
+        )
+        evaluations = _evaluations(config)
+        forward = sum(forward_tflop(size, tokens))
+        rate = self._rollout_rate(config, speed)
+        self.rollout_gpu_s = groups * rollout.group_size * evaluations * forward / rate
+        self.judge_gpu_s = groups * rollout.group_size / speed.judge_images_s
+
+        update = self._update_speed(config, speed)
+        learned = groups * objective.anchors * learner.steps_per_rollout
+        self.update_gpu_s = groups * learning_tflop(config, size) / update.tflop_s
+        swept = learned if config.loop.max_staleness > 0 or learner.steps_per_rollout > 1 else 0
+        swept += groups * objective.anchors if objective.old_path == "recompute" else 0
+        self.update_gpu_s += swept * evaluations * forward / rate
+
+        weights = size.parameters * (1 if rollout.fp8 else 2) / GIB
+        lora = size.lora_parameters(config.editor.lora) * BYTES_PER_LORA_PARAMETER / GIB
+        encoders = 0.0 if rollout.offload_encoders else ENCODERS_GIB
+        self.rollout_gib = weights * 1.25 + encoders + rollout.group_size * tokens * ROLLOUT_MIB_PER_TOKEN / 1024
+        at_once = learner.anchors_per_pass or objective.anchors
+        self.learner_gib = size.parameters * 2 / GIB + lora + at_once * tokens * update.mib_per_token / 1024
+
+    def _rollout_rate(self, config: RunConfig, speed: GpuSpeeds) -> float:
+        wanted: Literal["fp8", "bfloat16"] = "fp8" if config.rollout.fp8 else "bfloat16"
+        if wanted not in speed.rollout:
+            self.warnings.append(f"rollouts in {wanted} were not measured on this GPU; bfloat16's rate is taken")
+        if not config.editor.compile:
+            self.warnings.append("the rates are those of compiled blocks, and editor.compile is off")
+        return speed.rollout.get(wanted, speed.rollout["bfloat16"])
+
+    def _update_speed(self, config: RunConfig, speed: GpuSpeeds) -> UpdateSpeed:
+        wanted = config.learner.activations
+        if wanted not in speed.update:
+            self.warnings.append(f"learner.activations `{wanted}` was not measured on this GPU; `store` is taken")
+        return speed.update.get(wanted, speed.update["store"])
+
+
+def _dimensions(editor: EditorConfig) -> Dimensions:
+    """Return a model's sizes; FLUX.1's are known without asking the hub, where its files need a licence."""
+    known = editor.model in full_size.HUB_IDS
+    return dimensions(editor.model_copy(update={"model": full_size.NAME}) if known else editor)
+
+
+def sequence_length(editor: EditorConfig, size: Dimensions) -> int:
+    """Return the tokens of an edit: text, target and reference."""
+    return editor.text_tokens + 2 * (editor.resolution // size.token) ** 2
+
+
+def _evaluations(config: RunConfig) -> int:
+    """Return the forward passes of a rollout."""
+    return config.rollout.steps * (2 if config.rollout.solver == "heun" else 1)
+
+
+def learning_tflop(config: RunConfig, size: Dimensions) -> float:
+    """Return the TFLOP that learning from one group takes by the method.
+
+    Its anchors go through their trained steps, forward and backward. Whatever is computed again is time, not work.
+    """
+    objective = config.objective
+    trained = _evaluations(config) if objective.trained_steps is None else objective.trained_steps
+    steps = objective.anchors * trained * config.learner.steps_per_rollout
+    return steps * anchor_step_tflop(*forward_tflop(size, sequence_length(config.editor, size)))
+
+
+def forward_tflop(size: Dimensions, tokens: int) -> tuple[float, float]:
+    """Return the TFLOP of one forward pass of one image: of its projections, of its attention."""
+    projections = 2 * 12 * size.width**2 * size.layers * tokens
+    return projections / 1e12, 4 * tokens**2 * size.width * size.layers / 1e12
+
+
+def anchor_step_tflop(projections: float, attention: float) -> float:
+    """Return the TFLOP of one step forward and backward, from those of its forward pass.
+
+    Frozen projections pass on one gradient, that of their inputs; attention's backward pass is two and a half times its
+    forward.
+    """
+    return 2 * projections + 3.5 * attention
+
+
+def _split(stages: dict[str, float], gpus: int, groups: int, overlapped: bool) -> dict[str, int]:
+    """Return the split with the shortest update."""
+    if overlapped:
+        return _balanced(stages, gpus, groups)
+    others = {name: demand for name, demand in stages.items() if name != "learner"}
+    splits = [
+        _balanced(others, gpus - ranks, groups) | {"learner": ranks} for ranks in range(1, gpus - len(others) + 1)
+    ]
+
+    def seconds(share: dict[str, int]) -> float:
+        return _update_seconds({name: demand / share[name] for name, demand in stages.items()}, overlapped)
+
+    return min(splits, key=seconds)
+
+
+def _balanced(stages: dict[str, float], gpus: int, groups: int) -> dict[str, int]:
+    """Give every stage a GPU, then each further one to the slowest: no other split has a faster slowest stage."""
+    share = dict.fromkeys(stages, 1)
+    for _ in range(gpus - len(stages)):
+        # A whole group goes to one worker: more workers than groups would idle.
+        useful = [name for name in stages if share[name] < groups] or list(stages)
+        share[max(useful, key=lambda name: stages[name] / share[name])] += 1
+    return share
+
+
+def _update_seconds(seconds: dict[str, float], overlapped: bool) -> float:
+    if overlapped:
+        return max(seconds.values())
+    # A group is judged while the next is rolled out; the learner begins when all are there.
+    return max(value for name, value in seconds.items() if name != "learner") + seconds["learner"]
