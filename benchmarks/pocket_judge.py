@@ -27,7 +27,7 @@ from benchmarks.results import Figure
 from benchmarks.served_judge import judge_on, pocket_judge_config, serving
 from deploy.configs import load_config
 from rc_grpo.config import RunConfig, SamplingConfig
-from rc_grpo.editor.kontext import load_editor
+from rc_grpo.editor.loading import load_editor
 from rc_grpo.images import Pixels, decode_gray, decode_rgb
 from rc_grpo.messages import EditTask, PolicyVersion, RolloutSeeds
 from rc_grpo.pocket.world import PocketWorld

@@ -23,12 +23,15 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from deploy.batches.ledger import Ledger
 from learner.schedule import learning_rate_factor
-from learner.update import GroupUpdate, Statistics
+from learner.statistics import Statistics
+from learner.update import GroupUpdate
 from learner.work import GroupWork, RunShape, batch_advantages, draw_anchors, draw_steps
 from rc_grpo.config import RunConfig, load
 from rc_grpo.data import load_tasks
 from rc_grpo.editor import lora
-from rc_grpo.editor.kontext import KontextEditor, load_denoiser, load_rollout_editor, resolve_device
+from rc_grpo.editor.editor import Editor
+from rc_grpo.editor.files import resolve_device
+from rc_grpo.editor.loading import load_denoiser, load_rollout_editor
 from rc_grpo.evaluation.background import background_metrics
 from rc_grpo.images import Pixels
 from rc_grpo.messages import CandidateGroup, EditTask, PolicyVersion, RolloutSeeds
@@ -55,7 +58,7 @@ class HeldOut:
         self._device = resolve_device(config.editor)
         self._of_base: list[Pixels] = []
 
-    def measure(self, editor: KontextEditor) -> dict[str, list[float]]:
+    def measure(self, editor: Editor) -> dict[str, list[float]]:
         """Return reward, the judge's parts, background metrics and the distance from the first policy's edits, by task.
 
         The distance is the RMS difference of the pixels, in 0..1.
@@ -76,7 +79,7 @@ class HeldOut:
         self._of_base = self._of_base or images
         return found
 
-    def _edit(self, editor: KontextEditor, task: EditTask) -> CandidateGroup:
+    def _edit(self, editor: Editor, task: EditTask) -> CandidateGroup:
         seeds = RolloutSeeds(derive(self._config.seed, "heldout", task.task_id))
         prepared, steps = prepare(editor, task, self._config.rollout), self._config.evaluation.steps
         return roll_out(
@@ -91,7 +94,7 @@ def run(config: RunConfig, log: Any, every: int, deadline: float) -> dict[str, t
     trained = load_denoiser(config.editor, config.seed)
     tasks, held_out = load_tasks(config.data.train), list(load_tasks(config.data.heldout, purpose="evaluate"))  # type: ignore[arg-type]
     evaluation = HeldOut(judge, held_out[: config.evaluation.tasks], config)
-    parameters = list(lora.parameters(trained.transformer).values())
+    parameters = list(trained.policy.weights().values())
     optimiser = torch.optim.AdamW(
         parameters, config.learner.learning_rate, config.learner.betas, weight_decay=config.learner.weight_decay
     )
@@ -129,7 +132,7 @@ def run(config: RunConfig, log: Any, every: int, deadline: float) -> dict[str, t
             optimiser.step()
             schedule.step()
             version += 1
-            actor.policy.load(lora.state(trained.transformer))
+            actor.policy.load(lora.copied(trained.policy.weights()))
         optimiser.zero_grad()
         rewards = np.stack([scores.task_reward for *_, scores in batch])
         log(
@@ -149,7 +152,7 @@ def run(config: RunConfig, log: Any, every: int, deadline: float) -> dict[str, t
             log({"update": update + 1, "heldout": evaluation.measure(actor)})
         if last:
             break
-    return lora.state(trained.transformer)
+    return lora.copied(trained.policy.weights())
 
 
 def _point(arguments: tuple[int, list[str], str, str, int, float]) -> str:

@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from learner.errors import LearnerLostError
 from learner.rank import LearnerActor
-from learner.update import merge
+from learner.statistics import merge
 from learner.work import GroupWork, RunShape, batch_advantages, draw_anchors, draw_steps, spread
 from rc_grpo.config import EditorConfig, LearnerConfig, ObjectiveConfig, actor_options
 from rc_grpo.messages import PolicyVersion, ScoredGroup

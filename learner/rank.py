@@ -12,16 +12,17 @@ import numpy as np
 import ray
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from learner import activations, distributed
 from learner.checkpoint import load_engine, save_engine
-from learner.update import GroupUpdate, Statistics
+from learner.statistics import Figures, Statistics
+from learner.update import GroupUpdate
 from learner.work import GroupWork, RunShape
 from rc_grpo.config import EditorConfig, LearnerConfig, ObjectiveConfig
 from rc_grpo.editor import export, lora
 from rc_grpo.editor.distance import DistanceFromBase
-from rc_grpo.editor.kontext import load_denoiser
+from rc_grpo.editor.loading import load_denoiser
 from rc_grpo.messages import CandidateGroup, PolicyVersion
 from rc_grpo.process import prepare_process
 
@@ -52,12 +53,12 @@ class LearnerRank:
         self._run = run
         self._denoiser = load_denoiser(editor, run.seed)
         if config.start_from is not None:
-            lora.load(self._denoiser.transformer, export.read_lora(editor.lora, config.start_from))
+            self._denoiser.policy.load(export.read_lora(editor.lora, config.start_from))
         if editor.dtype == "bfloat16":
             # The LoRA's float32 products at tensor-core rate, with more digits still than what they are added to.
             torch.backends.cuda.matmul.allow_tf32 = True
-        activations.arrange(self._denoiser.transformer, config.activations, compiled=editor.compile)
-        self._distance = DistanceFromBase(self._denoiser.transformer, editor.lora)
+        activations.arrange(self._denoiser.body, config.activations, compiled=editor.compile)
+        self._distance = DistanceFromBase(self._denoiser.policy, editor.lora)
         self._past: dict[int, dict[str, Tensor]] = {}
         self._updates = 0
         self._ema: dict[str, Tensor] | None = None
@@ -78,13 +79,13 @@ class LearnerRank:
         device = self._denoiser.device
         distributed.join(self.rank, world_size, address, device, self._config.call_deadline_s)
         self._world_size = world_size
-        trained = list(lora.parameters(self._denoiser.transformer).values())
-        self._engine = distributed.make_engine(self._denoiser.transformer, trained, self._config, self._run.updates)
-        self._denoiser.forward = self._engine
+        model, trained = self._denoiser.transformer, self._trained()
+        self._engine = distributed.make_engine(model, trained, self._config, self._run.updates)
+        self._denoiser.through(self._engine)
         if self._config.ema_decay is not None:
             self._ema = self._weights()
 
-    def update(self, work: list[GroupWork], groups: int) -> dict[str, float]:
+    def update(self, work: list[GroupWork], groups: int) -> Figures:
         """Take ``steps_per_rollout`` optimiser steps on this rank's groups; all ranks together.
 
         Args:
@@ -92,10 +93,10 @@ class LearnerRank:
             groups: number of groups of the whole batch, over all ranks.
 
         Returns:
-            Statistics by name; those of the first step apart from those of later ones.
+            Statistics; those of the first step apart from those of later ones.
         """
         started = time.perf_counter()
-        metrics: dict[str, float] = {}
+        figures = Figures()
         seconds: dict[str, float] = defaultdict(float)
         old_paths: list[Tensor | None] = [None] * len(work)
         for step in range(self._config.steps_per_rollout):
@@ -106,14 +107,19 @@ class LearnerRank:
                 self._engine.step()
                 self._average()
             prefix = "first_step" if step == 0 else "later_steps"
-            metrics |= {f"{prefix}/{name}": value for name, value in statistics.result().items()}
+            figures |= statistics.result().under(prefix)
         self._updates += 1
-        metrics["grad_norm"] = float(self._engine.get_global_grad_norm() or 0.0)
         with self._gathered():
-            metrics["distance_from_base"] = self._distance(lora.parameters(self._denoiser.transformer))
-        metrics["learning_rate"] = float(self._engine.get_lr()[0])
-        metrics["seconds"] = time.perf_counter() - started
-        return metrics | {f"seconds_{part}": value for part, value in seconds.items()}
+            distance = self._distance(self._denoiser.policy.weights())
+        return figures | Figures(
+            means={
+                "grad_norm": float(self._engine.get_global_grad_norm() or 0.0),
+                "distance_from_base": distance,
+                "learning_rate": float(self._engine.get_lr()[0]),
+                "seconds": time.perf_counter() - started,
+                **{f"seconds_{part}": value for part, value in seconds.items()},
+            }
+        )
 
     def publish(self) -> tuple[PolicyVersion | None, NDArray[np.uint8] | None]:
         """Return the current version and its safetensors bytes from rank 0, nothing from the others; all together."""
@@ -197,16 +203,20 @@ class LearnerRank:
             raise ValueError(
                 f"version {policy} is no longer kept (kept: {sorted(self._past)}), its path cannot be recomputed"
             )
-        now = lora.state(self._denoiser.transformer)
-        lora.load(self._denoiser.transformer, self._past[policy.number])
+        held = self._denoiser.policy
+        now = lora.copied(held.weights())
+        held.load(self._past[policy.number])
         try:
             return update.anchor_path()
         finally:
-            lora.load(self._denoiser.transformer, now)
+            held.load(now)
 
     def _weights(self) -> dict[str, Tensor]:
         with self._gathered():
-            return lora.state(self._denoiser.transformer)
+            return lora.copied(self._denoiser.policy.weights())
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [weight for weight in self._denoiser.policy.weights().values() if isinstance(weight, nn.Parameter)]
 
     def _average(self) -> None:
         if self._ema is None or self._config.ema_decay is None:
@@ -222,7 +232,7 @@ class LearnerRank:
             return
         import deepspeed
 
-        with deepspeed.zero.GatheredParameters(list(lora.parameters(self._denoiser.transformer).values())):
+        with deepspeed.zero.GatheredParameters(self._trained()):
             yield
 
 

@@ -1,40 +1,19 @@
 """The update on one rank: a group's share of the objective's gradient, by surrogate ratios and the discrete adjoint."""
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from learner.statistics import Statistics
 from learner.work import GroupWork
 from rc_grpo.algorithm import adjoint, metric, objective, solver, surrogate
+from rc_grpo.algorithm.solver import Velocity
 from rc_grpo.config import ObjectiveConfig, Solver
-from rc_grpo.editor.denoiser import KontextDenoiser
-from rc_grpo.editor.protocol import Velocity
+from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.messages import CandidateGroup, Conditions
-
-
-class Statistics:
-    """Maxima and means over steps and groups, kept on the device until asked for."""
-
-    def __init__(self) -> None:
-        self._maxima: dict[str, list[Tensor]] = defaultdict(list)
-        self._means: dict[str, list[Tensor]] = defaultdict(list)
-
-    def maximum(self, name: str, value: Tensor) -> None:
-        """Add a value of which the maximum is reported."""
-        self._maxima[name].append(value.detach().float())
-
-    def mean(self, name: str, value: Tensor) -> None:
-        """Add a value of which the mean is reported."""
-        self._means[name].append(value.detach().float())
-
-    def result(self) -> dict[str, float]:
-        """Return every statistic by name."""
-        maxima = {name: float(torch.stack(values).max()) for name, values in self._maxima.items()}
-        return maxima | {name: float(torch.stack(values).mean()) for name, values in self._means.items()}
 
 
 class GroupUpdate:
@@ -52,7 +31,7 @@ class GroupUpdate:
 
     def __init__(
         self,
-        denoiser: KontextDenoiser,
+        denoiser: Denoiser,
         group: CandidateGroup,
         conditions: Conditions,
         work: GroupWork,
@@ -86,13 +65,14 @@ class GroupUpdate:
 
         ``chain``: integrated from their noise. ``step``: each trained state is one step from the stored one before it.
         """
-        if self._config.anchor_path == "chain":
-            return solver.integrate(self._velocity, self.stored[0], self._sigmas, self._method)
-        path = self.stored.clone()
-        memories = solver.memories(self.stored, self._sigmas, self._method)
-        for n in self._steps:
-            path[n + 1], _ = solver.step(self._velocity, self.stored[n], self._sigmas, n, memories[n], self._method)
-        return path
+        with self._velocity.held():
+            if self._config.anchor_path == "chain":
+                return solver.integrate(self._velocity, self.stored[0], self._sigmas, self._method)
+            path = self.stored.clone()
+            memories = solver.memories(self.stored, self._sigmas, self._method)
+            for n in self._steps:
+                path[n + 1], _ = solver.step(self._velocity, self.stored[n], self._sigmas, n, memories[n], self._method)
+            return path
 
     def backward(
         self,
@@ -159,7 +139,7 @@ class GroupUpdate:
 class _ReferencePenalty:
     """A velocity that also collects its mean squared distance to the base model's, a sum over anchors, if penalised."""
 
-    def __init__(self, velocity: Velocity, denoiser: KontextDenoiser, weight: float) -> None:
+    def __init__(self, velocity: Velocity, denoiser: Denoiser, weight: float) -> None:
         self._velocity = velocity
         self._denoiser = denoiser
         self._weight = weight
@@ -177,13 +157,3 @@ class _ReferencePenalty:
         """Return what was collected since the last call."""
         collected, self._collected = self._collected, []
         return torch.stack(collected).sum() if collected else 0.0
-
-
-def merge(results: list[Mapping[str, float]]) -> dict[str, float]:
-    """Merge the statistics of several ranks: maxima of what is a maximum, means of the rest."""
-    names = sorted({name for result in results for name in result})
-    merged = {}
-    for name in names:
-        values = [result[name] for result in results if name in result]
-        merged[name] = max(values) if "max_" in name else sum(values) / len(values)
-    return merged

@@ -117,14 +117,17 @@ class Conditions:
     Attributes:
         height: height of the edited image in pixels, after the editor's resize.
         width: width in pixels.
-        arrays: the editor's own float32 arrays by name, without a batch axis.
-        text_valid: ``[L]`` bool, True at the prompt's real text tokens (not padding).
+        arrays: the editor's own arrays by name, of any dtype, without a batch axis.
+        text_valid: ``[L]`` bool, True at the instruction's own tokens: not at padding, nor at a chat template's, nor at
+            those that stand for an image.
+        sources: ``(height, width)`` of each source image in pixels, where it is not the edited image's.
     """
 
     height: int
     width: int
-    arrays: Mapping[str, NDArray[np.float32]]
+    arrays: Mapping[str, NDArray[Any]]
     text_valid: NDArray[np.bool_]
+    sources: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -120,7 +120,9 @@ def roll_out(
     text = torch.from_numpy(np.array(conditions.text_valid))
     counted = text if config.acd.text_tokens == "valid" else torch.ones_like(text)
     with editor.recording(config.acd.layers, mask, counted) if record else nullcontext() as recorder:
-        states = solver.integrate(editor.velocity(conditions), noise, sigmas, config.solver)
+        velocity = editor.velocity(conditions)
+        with velocity.held():
+            states = solver.integrate(velocity, noise, sigmas, config.solver)
     integrated = finished(editor.device)
     images = editor.decode(states[-1], conditions)
     decoded = finished(editor.device)

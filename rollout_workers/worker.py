@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rc_grpo.config import EditorConfig, RolloutConfig
 from rc_grpo.editor import lora
-from rc_grpo.editor.kontext import load_rollout_editor
+from rc_grpo.editor.loading import load_rollout_editor
 from rc_grpo.messages import (
     Conditions,
     EditTask,
@@ -26,7 +26,7 @@ from rc_grpo.process import prepare_process
 from rollout_workers.rollout import PreparedTask, diversity, finished, prepare, roll_out
 
 CACHE_BYTES = 2**30
-"""Of prepared tasks a worker keeps: some 100 tasks of FLUX.1 Kontext at 512 pixels, ten thousand pocket tasks."""
+"""Of prepared tasks a worker keeps: some 100 tasks of the paper's editor at 512 pixels, ten thousand pocket tasks."""
 
 
 class RolloutWorker:

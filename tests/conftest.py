@@ -10,7 +10,8 @@ import torch
 from diffusers import FluxTransformer2DModel
 
 from rc_grpo.config import EditorConfig, LoraSettings
-from rc_grpo.editor.denoiser import KontextDenoiser, PolicyMaker
+from rc_grpo.editor.denoiser import Denoiser, PolicyMaker
+from rc_grpo.editor.families.flux_kontext.transformer import KontextBody
 from rc_grpo.editor.policy import AdapterPolicy
 from rc_grpo.messages import Conditions
 from rc_grpo.seeds import normal
@@ -25,7 +26,7 @@ def tiny_denoiser(
     seed: int = 0,
     policy: PolicyMaker = AdapterPolicy,
     dtype: torch.dtype = torch.float32,
-) -> KontextDenoiser:
+) -> Denoiser:
     """A FLUX.1 Kontext of two double and two single blocks with random weights."""
     torch.manual_seed(0)
     transformer = FluxTransformer2DModel(
@@ -39,7 +40,7 @@ def tiny_denoiser(
         axes_dims_rope=(4, 6, 6),
         guidance_embeds=True,
     )
-    return KontextDenoiser(transformer.to(dtype), config, token=16, seed=seed, policy=policy)
+    return Denoiser(KontextBody(transformer.to(dtype), config, token=16), config, seed, policy)
 
 
 def tiny_conditions(height: int = 48, width: int = 64, text_tokens: int = 6) -> Conditions:
@@ -58,7 +59,7 @@ def tiny_conditions(height: int = 48, width: int = 64, text_tokens: int = 6) -> 
 
 
 @pytest.fixture
-def denoiser() -> KontextDenoiser:
+def denoiser() -> Denoiser:
     return tiny_denoiser()
 
 

@@ -16,7 +16,7 @@ from benchmarks.sequential import JUDGE, POLICY
 from deploy.configs import load_config
 from rc_grpo.config import RunConfig
 from rc_grpo.data import load_tasks
-from rc_grpo.editor.kontext import load_rollout_editor
+from rc_grpo.editor.loading import load_rollout_editor
 from rc_grpo.messages import CandidateGroup, GroupScores, RolloutSeeds
 from reward_service.ground_truth import GroundTruthJudge
 from reward_service.judge import SUCCESS

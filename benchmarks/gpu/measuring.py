@@ -12,16 +12,21 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from deploy.planning import capacity
+from rc_grpo.algorithm.solver import Velocity
 from rc_grpo.config import EditorConfig
-from rc_grpo.editor import full_size
-from rc_grpo.editor.kontext import dimensions
-from rc_grpo.editor.protocol import Velocity
+from rc_grpo.editor import compiling
+from rc_grpo.editor.denoiser import Denoiser, PolicyMaker
+from rc_grpo.editor.families.flux_kontext import full_size
+from rc_grpo.editor.families.flux_kontext.transformer import KontextBody
+from rc_grpo.editor.files import FULL_SIZE
+from rc_grpo.editor.loading import load_architecture
+from rc_grpo.editor.merged import MergedPolicy
+from rc_grpo.editor.policy import AdapterPolicy
 from rc_grpo.messages import Conditions
 from rc_grpo.seeds import normal
 
 DEVICE = torch.device("cuda")
-EDITOR = EditorConfig(model=full_size.NAME, device="cuda", compile=True)
+EDITOR = EditorConfig(model=FULL_SIZE, device="cuda", compile=True)
 TEXT_TOKENS = 512
 MIB = 2**20
 console = Console(width=140)
@@ -67,14 +72,28 @@ def matmul_ceiling() -> float:
 
 def forward_tflop(side: int, batch: int) -> tuple[float, float]:
     """Return the TFLOP of one forward pass at ``side`` pixels: of its projections, of its attention."""
-    tokens = TEXT_TOKENS + 2 * (side // full_size.TOKEN) ** 2
-    projections, attention = capacity.forward_tflop(dimensions(EDITOR), tokens)
+    size = load_architecture(EDITOR)
+    projections, attention = size.forward_tflop(size.tokens(EDITOR.model_copy(update={"resolution": side})))
     return batch * projections, batch * attention
 
 
-def stock_transformer() -> FluxTransformer2DModel:
-    """Build the transformer as diffusers runs it."""
-    return full_size.build_transformer(DEVICE, torch.bfloat16)
+def stock_transformer(**changes: Any) -> FluxTransformer2DModel:
+    """Build the transformer as diffusers runs it; ``changes`` are to its architecture."""
+    return full_size.build_transformer(DEVICE, torch.bfloat16, **changes)
+
+
+def denoiser_of(transformer: FluxTransformer2DModel, policy: PolicyMaker = AdapterPolicy) -> Denoiser:
+    """Return the policy around a transformer."""
+    return Denoiser(KontextBody(transformer, EDITOR, full_size.TOKEN), EDITOR, 0, policy)
+
+
+def rollout_denoiser_of(transformer: FluxTransformer2DModel, *, fp8: bool) -> Denoiser:
+    """Return the policy as a rollout worker holds it, its blocks compiled."""
+    body = KontextBody(transformer, EDITOR, full_size.TOKEN)
+    body.arrange(fp8=fp8)
+    denoiser = Denoiser(body, EDITOR, 0, MergedPolicy)
+    compiling.compile_blocks(body.blocks)
+    return denoiser
 
 
 def random_conditions(side: int) -> Conditions:

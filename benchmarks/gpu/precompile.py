@@ -14,22 +14,24 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.measuring import DEVICE, EDITOR, one_forward, random_conditions, random_states
+from benchmarks.gpu.measuring import (
+    denoiser_of,
+    one_forward,
+    random_conditions,
+    random_states,
+    rollout_denoiser_of,
+    stock_transformer,
+)
 from benchmarks.gpu.rollout import recorded
 from benchmarks.gpu.update import chain
 from learner import activations
 from rc_grpo.config.run import Activations
-from rc_grpo.editor import compiling, full_size, rollout_blocks
-from rc_grpo.editor.denoiser import KontextDenoiser
-from rc_grpo.editor.merged import MergedPolicy
 
 
 def rollout_graphs(in_fp8: bool, side: int, batch: int) -> None:
     """Compile a rollout's blocks, with and without recording."""
-    transformer = full_size.build_transformer(DEVICE, torch.bfloat16, num_layers=1, num_single_layers=1)
-    rollout_blocks.arrange(transformer, in_fp8=in_fp8)
-    denoiser = KontextDenoiser(transformer, EDITOR, full_size.TOKEN, 0, MergedPolicy)
-    compiling.compile_blocks(transformer)
+    transformer = stock_transformer(num_layers=1, num_single_layers=1)
+    denoiser = rollout_denoiser_of(transformer, fp8=in_fp8)
     call = one_forward(denoiser.velocity(random_conditions(side)), random_states(side, batch))
     for record in (True, False):
         with recorded(denoiser, side, record, layers=(1,)):
@@ -39,9 +41,8 @@ def rollout_graphs(in_fp8: bool, side: int, batch: int) -> None:
 def update_graphs(kind: Activations, side: int, batch: int) -> None:
     """Compile the learner's blocks, forward and backward."""
     torch.backends.cuda.matmul.allow_tf32 = True
-    transformer = full_size.build_transformer(DEVICE, torch.bfloat16, num_layers=1, num_single_layers=1)
-    denoiser = KontextDenoiser(transformer, EDITOR, full_size.TOKEN, 0)
-    activations.arrange(transformer, kind, compiled=True)
+    denoiser = denoiser_of(stock_transformer(num_layers=1, num_single_layers=1))
+    activations.arrange(denoiser.body, kind, compiled=True)
     chain(denoiser, side, batch, 1, Tensor.backward)()
 
 

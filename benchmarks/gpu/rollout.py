@@ -15,8 +15,8 @@ from torchmetrics.functional.regression import spearman_corrcoef
 
 from benchmarks.gpu.measuring import (
     DEVICE,
-    EDITOR,
     MIB,
+    denoiser_of,
     forward_tflop,
     free,
     matmul_ceiling,
@@ -25,6 +25,7 @@ from benchmarks.gpu.measuring import (
     peak_memory,
     random_conditions,
     random_states,
+    rollout_denoiser_of,
     show,
     square_mask,
     stock_transformer,
@@ -33,8 +34,7 @@ from benchmarks.results import Figure, write
 from rc_grpo.algorithm import metric, solver
 from rc_grpo.algorithm.perturbation import candidate_noise
 from rc_grpo.config import AcdConfig, RolloutConfig
-from rc_grpo.editor import compiling, full_size, rollout_blocks
-from rc_grpo.editor.denoiser import KontextDenoiser
+from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.editor.merged import MergedPolicy
 from rc_grpo.seeds import normal
 
@@ -112,21 +112,18 @@ def main() -> None:
     )
 
 
-def _denoiser(*, eager: bool = False, in_fp8: bool = False) -> KontextDenoiser:
+def _denoiser(*, eager: bool = False, in_fp8: bool = False) -> Denoiser:
     """The policy as a rollout worker holds it, or the model as diffusers runs it."""
     transformer = stock_transformer()
     if not eager:
-        rollout_blocks.arrange(transformer, in_fp8=in_fp8)
-    denoiser = KontextDenoiser(transformer, EDITOR, full_size.TOKEN, 0, MergedPolicy)
-    if eager:
-        transformer.set_attn_processor(FluxAttnProcessor())
-    else:
-        compiling.compile_blocks(transformer)
+        return rollout_denoiser_of(transformer, fp8=in_fp8)
+    denoiser = denoiser_of(transformer, MergedPolicy)
+    transformer.set_attn_processor(FluxAttnProcessor())
     return denoiser
 
 
 def recorded(
-    denoiser: KontextDenoiser, side: int, record: bool, layers: tuple[int, ...] = LAYERS
+    denoiser: Denoiser, side: int, record: bool, layers: tuple[int, ...] = LAYERS
 ) -> AbstractContextManager[Any]:
     """Record attention inside the context, or do not."""
     text = torch.from_numpy(random_conditions(side).text_valid)
@@ -136,7 +133,7 @@ def recorded(
 def _measure(
     measured: dict[str, dict[str, float]],
     name: str,
-    denoiser: KontextDenoiser,
+    denoiser: Denoiser,
     side: int,
     batch: int,
     *,
@@ -171,7 +168,7 @@ def _stock(measured: dict[str, dict[str, float]]) -> Tensor:
 
 
 @torch.no_grad()
-def _rollout(denoiser: KontextDenoiser, *, record: bool) -> tuple[Tensor, Tensor]:
+def _rollout(denoiser: Denoiser, *, record: bool) -> tuple[Tensor, Tensor]:
     """Return a group's states ``[T+1, G, N, C]``, and its densities."""
     conditions, mask = random_conditions(512), square_mask(512)
     shape = denoiser.latent_shape(conditions)

@@ -11,13 +11,13 @@ from typing import Any, get_args
 
 import torch
 from diffusers.models.transformers.transformer_flux import FluxAttnProcessor
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.gpu.measuring import (
     DEVICE,
-    EDITOR,
     MIB,
+    denoiser_of,
     forward_tflop,
     free,
     matmul_ceiling,
@@ -34,8 +34,7 @@ from learner import activations, distributed
 from rc_grpo.algorithm import adjoint, solver
 from rc_grpo.config import LearnerConfig
 from rc_grpo.config.run import Activations
-from rc_grpo.editor import full_size, lora
-from rc_grpo.editor.denoiser import KontextDenoiser
+from rc_grpo.editor.denoiser import Denoiser
 
 SIDE = 1024
 STEPS = 8
@@ -48,7 +47,7 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = True
     ceiling = matmul_ceiling()
     transformer = stock_transformer()
-    denoiser = KontextDenoiser(transformer, EDITOR, full_size.TOKEN, 0)
+    denoiser = denoiser_of(transformer)
     torch.manual_seed(0)
     denoiser.policy.load({name: tensor + 0.01 * torch.randn_like(tensor) for name, tensor in _weights(denoiser)})
     measured: dict[str, dict[str, float]] = {}
@@ -63,24 +62,24 @@ def main() -> None:
     free()
 
     distributed.join(0, 1, distributed.rendezvous(), DEVICE, 600.0)
-    trained = list(lora.parameters(transformer).values())
+    trained = [parameter for parameter in denoiser.policy.weights().values() if isinstance(parameter, nn.Parameter)]
     engine = distributed.make_engine(transformer, trained, LearnerConfig(), 1)
-    denoiser.forward = engine
+    denoiser.through(engine)
 
     chains = {}
     for kind in get_args(Activations):
         transformer.disable_gradient_checkpointing()
-        activations.arrange(transformer, kind, compiled=True)
+        activations.arrange(denoiser.body, kind, compiled=True)
         _measure(measured, f"compiled, {kind}", chain(denoiser, SIDE, 1, 1, engine.backward), SIDE, 1)
         denoiser.forward = transformer
         gradients[kind] = _gradient(denoiser)
-        denoiser.forward = engine
+        denoiser.through(engine)
         for steps in (2, STEPS) if kind == "store" else ():
             call = chain(denoiser, SIDE, 1, steps, engine.backward)
             chains[steps] = {"ms": milliseconds(call, 2, 0), "peak_mib": peak_memory(call) / MIB}
             print(f"chain of {steps}: {chains[steps]}", flush=True)
     transformer.disable_gradient_checkpointing()
-    activations.arrange(transformer, "store", compiled=True)
+    activations.arrange(denoiser.body, "store", compiled=True)
     side, batch = SMALL
     _measure(measured, "compiled, store", chain(denoiser, side, batch, 1, engine.backward), side, batch)
 
@@ -120,12 +119,12 @@ def main() -> None:
     )
 
 
-def _weights(denoiser: KontextDenoiser) -> list[tuple[str, Tensor]]:
+def _weights(denoiser: Denoiser) -> list[tuple[str, Tensor]]:
     return list(denoiser.policy.weights().items())
 
 
 def chain(
-    denoiser: KontextDenoiser, side: int, batch: int, steps: int, backprop: Callable[[Tensor], Any]
+    denoiser: Denoiser, side: int, batch: int, steps: int, backprop: Callable[[Tensor], Any]
 ) -> Callable[[], Tensor]:
     """Return a call for the gradient of the last ``steps`` steps of a rollout, as the learner takes it on policy."""
     conditions = random_conditions(side)
@@ -138,9 +137,9 @@ def chain(
     return lambda: adjoint.backward(field, states, sigmas, pulls, backprop=backprop)
 
 
-def _gradient(denoiser: KontextDenoiser) -> Tensor:
+def _gradient(denoiser: Denoiser) -> Tensor:
     """Return the LoRA's gradient of one anchor-step by plain autograd, flat and float32."""
-    parameters = list(lora.parameters(denoiser.transformer).values())
+    parameters = list(denoiser.policy.weights().values())
     for parameter in parameters:
         parameter.grad = None
     chain(denoiser, SIDE, 1, 1, Tensor.backward)()

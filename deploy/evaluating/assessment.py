@@ -22,7 +22,7 @@ from rc_grpo.data import load_tasks
 from rc_grpo.durable import write_whole
 from rc_grpo.editor import lora
 from rc_grpo.editor.export import read_lora
-from rc_grpo.editor.kontext import load_denoiser
+from rc_grpo.editor.loading import load_denoiser
 from rc_grpo.evaluation.background import background_metrics
 from rc_grpo.evaluation.gains import HeldOut, PairedGain
 from rc_grpo.images import Pixels
@@ -76,7 +76,7 @@ def run_assessment(
         raise ValueError("evaluation needs data.heldout and evaluation.tasks > 0")
     check_editor(config)
     check_judges(config)
-    policies = {"base": lora.state(load_denoiser(config.editor, config.seed).transformer)}
+    policies = {"base": lora.copied(load_denoiser(config.editor, config.seed).policy.weights())}
     if folder is not None:
         policies[folder.parent.name if folder.name == "lora" else folder.name] = read_lora(config.editor.lora, folder)
     tasks = load_tasks(config.data.heldout, purpose="evaluate")[: config.evaluation.tasks]

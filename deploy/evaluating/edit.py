@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-import numpy as np
-import torch
 from PIL import Image
 
 from deploy.records.contact_sheet import Row, contact_sheet
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.export import WEIGHTS_NAME
 from rc_grpo.editor.geometry import editing_size, resize_image
-from rc_grpo.editor.kontext import load_pipeline
+from rc_grpo.editor.loading import load_architecture, load_pipeline
+from rc_grpo.editor.registry import find
 from rc_grpo.images import decode_rgb
 
 
@@ -37,32 +36,14 @@ def edit_image(
         raise ValueError(f"no image at {image}")
     if lora is not None and not (lora / WEIGHTS_NAME).is_file():
         raise ValueError(f"no {WEIGHTS_NAME} in {lora}; a run leaves one in runs/NAME/lora")
-    pipeline = load_pipeline(config)
-    pipeline.set_progress_bar_config(disable=True)
+    family, pipeline = find(config), load_pipeline(config)
     pixels = decode_rgb(image.read_bytes())
-    height, width = editing_size(pixels.shape[0], pixels.shape[1], config.resolution, pipeline.vae_scale_factor * 2)
-    source = resize_image(pixels, height, width)
-
-    def run() -> Image.Image:
-        result = pipeline(
-            image=Image.fromarray(source),
-            prompt=instruction,
-            height=height,
-            width=width,
-            guidance_scale=config.guidance,
-            num_inference_steps=steps,
-            max_sequence_length=config.text_tokens,
-            generator=torch.Generator().manual_seed(seed),
-            _auto_resize=False,
-            max_area=height * width,
-        )
-        edited: Image.Image = result.images[0]
-        return edited
-
-    edited = run()
-    cells = [(source, "source"), (np.asarray(edited), "base model")]
+    token = load_architecture(config).token
+    source = resize_image(pixels, *editing_size(*pixels.shape[:2], config.resolution, token))
+    base = edited = family.edit(pipeline, config, source, instruction, steps=steps, seed=seed)
+    cells = [(source, "source"), (base, "base model")]
     if lora is not None:
         pipeline.load_lora_weights(lora)
-        edited = run()
-        cells.append((np.asarray(edited), lora.name))
-    return edited, contact_sheet([Row(instruction, tuple(cells))])
+        edited = family.edit(pipeline, config, source, instruction, steps=steps, seed=seed)
+        cells.append((edited, lora.name))
+    return Image.fromarray(edited), contact_sheet([Row(instruction, tuple(cells))])

@@ -3,7 +3,7 @@
 from deploy.tracking.trackers import check_trackers
 from rc_grpo.config import RunConfig
 from rc_grpo.editor.export import check_lora
-from rc_grpo.editor.kontext import check_model
+from rc_grpo.editor.loading import check_model
 from reward_service.factory import check_judge
 
 

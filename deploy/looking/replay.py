@@ -20,7 +20,7 @@ from rc_grpo.data import load_tasks
 from rc_grpo.data.experience import read_experience
 from rc_grpo.data.logged import LoggedGroup, read_groups
 from rc_grpo.data.policies import PolicyStore
-from rc_grpo.editor.kontext import load_rollout_editor
+from rc_grpo.editor.loading import load_rollout_editor
 from rc_grpo.messages import CandidateGroup, Conditions, EditTask, VersionMismatchError
 from rollout_workers.rollout import prepare, roll_out
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from deploy.planning.capacity import learning_tflop
 from deploy.watching.snapshot import Snapshot
 from rc_grpo.config import RunConfig
-from rc_grpo.editor.kontext import ModelNotFoundError, dimensions
+from rc_grpo.editor.files import ModelNotFoundError
 from rc_grpo.messages import ScoredGroup
 from rc_grpo.waiting import Wait
 
@@ -17,7 +17,7 @@ def group_flop(config: RunConfig) -> float | None:
     None where the editor's configuration files are not on this machine: only learner and rollout workers need them.
     """
     try:
-        return learning_tflop(config, dimensions(config.editor)) * 1e12
+        return learning_tflop(config) * 1e12
     except ModelNotFoundError:
         return None
 

@@ -14,16 +14,16 @@ from pydantic import PositiveFloat
 from rc_grpo.config import EditorConfig, RunConfig
 from rc_grpo.config.base import Strict
 from rc_grpo.config.run import Activations
-from rc_grpo.editor import full_size
-from rc_grpo.editor.kontext import Dimensions, dimensions
+from rc_grpo.editor import lora
+from rc_grpo.editor.family import Architecture, Tokens
+from rc_grpo.editor.files import FULL_SIZE
+from rc_grpo.editor.registry import find
 
 GIB = 2**30
-ENCODERS_GIB = 9.3
-"""T5-XXL, CLIP and VAE of FLUX.1 in bfloat16."""
 ROLLOUT_MIB_PER_TOKEN = 0.25
 """An upper bound: the widest that a block holds of a token at a time, with room for the kernels' workspace."""
 SMALLEST_WIDTH = 1024
-"""Below it a model does not fill a GPU, and rates measured on FLUX.1 say nothing about it."""
+"""Below it a model does not fill a GPU, and rates measured on 12 billion parameters say nothing about it."""
 BYTES_PER_LORA_PARAMETER = 16
 """float32 weight, gradient and AdamW's two moments."""
 
@@ -117,9 +117,9 @@ def make_plan(config: RunConfig, gpus: int, gpu_type: str) -> Plan:
     if gpu_type not in known:
         raise CapacityError(f"no figures for --gpu-type {gpu_type!r}; there are some for {', '.join(known)}")
     speed = known[gpu_type]
-    work = _Work(config, speed)
+    work = _work(config, speed)
     judges = [name for name, judge in config.reward.judges.items() if judge.resources.num_gpus > 0]
-    stages = {"rollout": work.rollout_gpu_s, **dict.fromkeys(judges, work.judge_gpu_s), "learner": work.update_gpu_s}
+    stages = {"rollout": work.rollout_s, **dict.fromkeys(judges, work.judge_s), "learner": work.update_s}
     if gpus < len(stages):
         raise CapacityError(f"--gpus {gpus} is too few: {', '.join(stages)} need one each")
     overlapped = config.loop.max_staleness > 0
@@ -149,87 +149,111 @@ def make_plan(config: RunConfig, gpus: int, gpu_type: str) -> Plan:
     return Plan(pools, update, candidates / update, overlapped, speed.memory_gib, speed.source, tuple(warnings))
 
 
+@dataclass(frozen=True)
 class _Work:
-    """What one update asks of each stage, in seconds of one GPU."""
+    """What one update asks of each stage, in seconds of one GPU, and what one GPU of it has to hold.
 
-    def __init__(self, config: RunConfig, speed: GpuSpeeds) -> None:
-        self.warnings: list[str] = []
-        size = _dimensions(config.editor)
-        if size.width < SMALLEST_WIDTH:
-            self.warnings.append(f"the rates are FLUX.1's; {config.editor.model!r} is too small to reach them")
-        tokens = sequence_length(config.editor, size)
-        groups, rollout, objective, learner = (
-            config.loop.groups_per_update,
-            config.rollout,
-            config.objective,
-            config.learner,
-        )
-        evaluations = _evaluations(config)
-        forward = sum(forward_tflop(size, tokens))
-        rate = self._rollout_rate(config, speed)
-        self.rollout_gpu_s = groups * rollout.group_size * evaluations * forward / rate
-        self.judge_gpu_s = groups * rollout.group_size / speed.judge_images_s
+    Attributes:
+        rollout_s: of the rollouts.
+        judge_s: of a judge.
+        update_s: of the learner.
+        rollout_gib: of a rollout worker.
+        learner_gib: of a rank.
+        warnings: what was not measured as it is asked for.
+    """
 
-        update = self._update_speed(config, speed)
-        learned = groups * objective.anchors * learner.steps_per_rollout
-        self.update_gpu_s = groups * learning_tflop(config, size) / update.tflop_s
-        swept = learned if config.loop.max_staleness > 0 or learner.steps_per_rollout > 1 else 0
-        swept += groups * objective.anchors if objective.old_path == "recompute" else 0
-        self.update_gpu_s += swept * evaluations * forward / rate
-
-        weights = size.parameters * (1 if rollout.fp8 else 2) / GIB
-        lora = size.lora_parameters(config.editor.lora) * BYTES_PER_LORA_PARAMETER / GIB
-        encoders = 0.0 if rollout.offload_encoders else ENCODERS_GIB
-        self.rollout_gib = weights * 1.25 + encoders + rollout.group_size * tokens * ROLLOUT_MIB_PER_TOKEN / 1024
-        at_once = learner.anchors_per_pass or objective.anchors
-        self.learner_gib = size.parameters * 2 / GIB + lora + at_once * tokens * update.mib_per_token / 1024
-
-    def _rollout_rate(self, config: RunConfig, speed: GpuSpeeds) -> float:
-        wanted: Literal["fp8", "bfloat16"] = "fp8" if config.rollout.fp8 else "bfloat16"
-        if wanted not in speed.rollout:
-            self.warnings.append(f"rollouts in {wanted} were not measured on this GPU; bfloat16's rate is taken")
-        if not config.editor.compile:
-            self.warnings.append("the rates are those of compiled blocks, and editor.compile is off")
-        return speed.rollout.get(wanted, speed.rollout["bfloat16"])
-
-    def _update_speed(self, config: RunConfig, speed: GpuSpeeds) -> UpdateSpeed:
-        wanted = config.learner.activations
-        if wanted not in speed.update:
-            self.warnings.append(f"learner.activations `{wanted}` was not measured on this GPU; `store` is taken")
-        return speed.update.get(wanted, speed.update["store"])
+    rollout_s: float
+    judge_s: float
+    update_s: float
+    rollout_gib: float
+    learner_gib: float
+    warnings: tuple[str, ...]
 
 
-def _dimensions(editor: EditorConfig) -> Dimensions:
-    """Return a model's sizes; FLUX.1's are known without asking the hub, where its files need a licence."""
-    known = editor.model in full_size.HUB_IDS
-    return dimensions(editor.model_copy(update={"model": full_size.NAME}) if known else editor)
+def _work(config: RunConfig, speed: GpuSpeeds) -> _Work:
+    size, passes = _architecture(config.editor), _passes(config)
+    rate, of_rollouts = _rollout_rate(config, speed)
+    update, of_updates = _update_speed(config, speed)
+    small = (
+        ()
+        if size.width >= SMALLEST_WIDTH
+        else (f"the rates are those of 12 billion parameters; {config.editor.model!r} is too small to reach them",)
+    )
+    tokens = size.tokens(config.editor)
+    groups, objective, learner = config.loop.groups_per_update, config.objective, config.learner
+    path_s = passes * sum(size.forward_tflop(tokens)) / rate
+    anchors = groups * objective.anchors
+    swept = anchors * learner.steps_per_rollout if config.loop.max_staleness > 0 or learner.steps_per_rollout > 1 else 0
+    swept += anchors if objective.old_path == "recompute" else 0
+    return _Work(
+        rollout_s=groups * config.rollout.group_size * path_s,
+        judge_s=groups * config.rollout.group_size / speed.judge_images_s,
+        update_s=groups * learning_tflop(config) / update.tflop_s + swept * path_s,
+        rollout_gib=_rollout_gib(config, size, tokens),
+        learner_gib=_learner_gib(config, size, tokens, update),
+        warnings=(*small, *of_rollouts, *of_updates),
+    )
 
 
-def sequence_length(editor: EditorConfig, size: Dimensions) -> int:
-    """Return the tokens of an edit: text, target and reference."""
-    return editor.text_tokens + 2 * (editor.resolution // size.token) ** 2
+def _rollout_gib(config: RunConfig, size: Architecture, tokens: Tokens) -> float:
+    weights = size.parameters * (1 if config.rollout.fp8 else 2) / GIB
+    encoders = 0.0 if config.rollout.offload_encoders else size.encoders_gib
+    return weights * 1.25 + encoders + config.rollout.group_size * tokens.total * ROLLOUT_MIB_PER_TOKEN / 1024
 
 
-def _evaluations(config: RunConfig) -> int:
-    """Return the forward passes of a rollout."""
-    return config.rollout.steps * (2 if config.rollout.solver == "heun" else 1)
+def _learner_gib(config: RunConfig, size: Architecture, tokens: Tokens, update: UpdateSpeed) -> float:
+    settings, learner = config.editor.lora, config.learner
+    shapes = lora.adapted(size.projections, settings.targets)
+    trained = lora.count_parameters(shapes, settings.rank) * BYTES_PER_LORA_PARAMETER / GIB
+    at_once = learner.anchors_per_pass or config.objective.anchors
+    return size.parameters * 2 / GIB + trained + at_once * tokens.total * update.mib_per_token / 1024
 
 
-def learning_tflop(config: RunConfig, size: Dimensions) -> float:
+def _rollout_rate(config: RunConfig, speed: GpuSpeeds) -> tuple[float, list[str]]:
+    wanted: Literal["fp8", "bfloat16"] = "fp8" if config.rollout.fp8 else "bfloat16"
+    warnings = []
+    if wanted not in speed.rollout:
+        warnings.append(f"rollouts in {wanted} were not measured on this GPU; bfloat16's rate is taken")
+    if not config.editor.compile:
+        warnings.append("the rates are those of compiled blocks, and editor.compile is off")
+    return speed.rollout.get(wanted, speed.rollout["bfloat16"]), warnings
+
+
+def _update_speed(config: RunConfig, speed: GpuSpeeds) -> tuple[UpdateSpeed, list[str]]:
+    wanted = config.learner.activations
+    warnings = []
+    if wanted not in speed.update:
+        warnings.append(f"learner.activations `{wanted}` was not measured on this GPU; `store` is taken")
+    return speed.update.get(wanted, speed.update["store"]), warnings
+
+
+def _architecture(editor: EditorConfig) -> Architecture:
+    """Return a model's sizes; a published one's are known without the hub, where its files may need a licence."""
+    family = find(editor)
+    if editor.model in family.hub_ids:
+        editor = editor.model_copy(update={"model": FULL_SIZE})
+    return family.architecture(editor)
+
+
+def _passes(config: RunConfig) -> int:
+    """Return the forward passes of a path through every step; classifier-free guidance takes two an evaluation."""
+    guided = find(config.editor).guidance == "cfg" and config.editor.guidance != 1.0
+    evaluations = config.rollout.steps * (2 if config.rollout.solver == "heun" else 1)
+    return evaluations * (2 if guided else 1)
+
+
+def learning_tflop(config: RunConfig) -> float:
     """Return the TFLOP that learning from one group takes by the method.
 
     Its anchors go through their trained steps, forward and backward. Whatever is computed again is time, not work.
+
+    Raises:
+        rc_grpo.editor.files.ModelNotFoundError: the editor's configuration files are not on this machine.
     """
-    objective = config.objective
-    trained = _evaluations(config) if objective.trained_steps is None else objective.trained_steps
-    steps = objective.anchors * trained * config.learner.steps_per_rollout
-    return steps * anchor_step_tflop(*forward_tflop(size, sequence_length(config.editor, size)))
-
-
-def forward_tflop(size: Dimensions, tokens: int) -> tuple[float, float]:
-    """Return the TFLOP of one forward pass of one image: of its projections, of its attention."""
-    projections = 2 * 12 * size.width**2 * size.layers * tokens
-    return projections / 1e12, 4 * tokens**2 * size.width * size.layers / 1e12
+    size, objective = _architecture(config.editor), config.objective
+    share = 1.0 if objective.trained_steps is None else objective.trained_steps / config.rollout.steps
+    steps = objective.anchors * share * _passes(config) * config.learner.steps_per_rollout
+    return steps * anchor_step_tflop(*size.forward_tflop(size.tokens(config.editor)))
 
 
 def anchor_step_tflop(projections: float, attention: float) -> float:

@@ -11,7 +11,6 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from deploy.records.reading import RunRecord, read_runs
-from deploy.report import paper
 from deploy.report.arms import Arm, arms_of, differences
 from deploy.report.charts import PHASES, REST, curve_chart, distribution_chart, phase_chart, phases_of
 from deploy.report.curves import CONFIDENCE, SMOOTHED_ABOVE, curve_of
@@ -22,7 +21,7 @@ from deploy.report.measures import sections, title
 from deploy.report.summary import summaries
 from deploy.report.svg import Chart, variable
 from rc_grpo.durable import write_whole
-from rc_grpo.evaluation import alarm
+from rc_grpo.evaluation import alarm, paper
 from rc_grpo.evaluation.scores import METRICS
 from rc_grpo.evaluation.table import cell
 

@@ -4,8 +4,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from deploy.study.results import PAPER_SHARES, PAPER_SOURCE, PAPER_TRIALS, Results
+from deploy.study.results import Results
 from rc_grpo.evaluation.intervals import LEVEL, Interval
+from rc_grpo.evaluation.paper import STUDY
 
 NOT_SURE = "not sure"
 
@@ -34,8 +35,8 @@ def print_results(results: Results, console: Console) -> None:
     if chosen:
         places = ", ".join(f"{number}: {count / chosen:.0%}" for number, count in enumerate(results.places, 1))
         console.print(f"Chosen by place on the page, whatever the model: {places}.", highlight=False)
-    published = ", ".join(f"{model} {share:.1%}" for model, share in PAPER_SHARES.items())
-    said = f"For comparison, {PAPER_SOURCE} ({PAPER_TRIALS} trials): {published}."
+    published = ", ".join(f"{model} {share:.1%}" for model, share in STUDY.shares.items())
+    said = f"For comparison, {STUDY.source} ({STUDY.trials} trials): {published}."
     for line in (f"Intervals: {results.method}.", *results.notes, said):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 

@@ -10,11 +10,7 @@ from typing import Any
 from deploy.study.manifest import VOTES, Manifest
 from deploy.study.votes import Vote, Votes
 from rc_grpo.evaluation.intervals import FEW, LEVEL, Interval, share_interval, sign_test
-
-PAPER_SOURCE = "the paper, Fig. 4"
-PAPER_TRIALS = 500
-PAPER_SHARES = {"RC-GRPO-Editing": 0.340, "FLUX.1-Kontext-dev": 0.242}
-"""The published study. Its pictures, people and models were others: for orientation only."""
+from rc_grpo.evaluation.paper import STUDY
 
 
 @dataclass(frozen=True)
@@ -99,8 +95,7 @@ class Results:
 
     def as_json(self) -> dict[str, Any]:
         """Return everything, and the paper's numbers beside it."""
-        paper = {"source": PAPER_SOURCE, "trials": PAPER_TRIALS, "shares": PAPER_SHARES}
-        return {**asdict(self), "level": LEVEL, "intervals": self.method, "paper": paper}
+        return {**asdict(self), "level": LEVEL, "intervals": self.method, "paper": asdict(STUDY)}
 
     @property
     def method(self) -> str:

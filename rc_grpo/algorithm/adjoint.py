@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from rc_grpo.algorithm import solver
-from rc_grpo.algorithm.solver import Method, Velocity
+from rc_grpo.algorithm.method import Method
+from rc_grpo.algorithm.solver import Velocity
 
 Backprop = Callable[[Tensor], object]
 """Runs backward from a scalar, which it may first multiply by a constant, as training engines do."""

@@ -10,23 +10,22 @@ Sigmas are float64 and enter as Python numbers; states keep the dtype they came 
 import itertools
 import math
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
+from rc_grpo.algorithm.method import Method
+
 Velocity = Callable[[Tensor, float], Tensor]
 """v(x, sigma): the network with all else bound. Returns the shape of x, in any floating dtype."""
-
-Method = Literal["euler", "heun", "dpmpp_2m"]
-"""``euler`` costs one evaluation a step and is first order, ``heun`` two and second, ``dpmpp_2m`` one and second."""
 
 _KONTEXT_TOKENS = (256, 4096)
 _KONTEXT_SHIFTS = (0.5, 1.15)
 
 
 def kontext_sigmas(steps: int, target_tokens: int) -> Tensor:
-    """Return FLUX.1 Kontext's noise levels: evenly spaced, then shifted towards noise the more tokens there are.
+    """Return the noise levels of the paper's editor: evenly spaced, then shifted to noise the more tokens there are.
 
     ::
 

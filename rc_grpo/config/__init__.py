@@ -1,6 +1,6 @@
 """The configuration of a run: one frozen pydantic tree in which an unknown key is an error.
 
-Each component is handed its own branch and nothing else. Defaults are those of FLUX.1-Kontext-dev; where the paper is
+Each component is handed its own branch and nothing else. Defaults are those of the paper's editor; where the paper is
 silent, the docstring of the equation's function says that the value is our reading.
 """
 
@@ -17,7 +17,7 @@ from rc_grpo.config.reward import (
     ServerConfig,
 )
 from rc_grpo.config.run import (
-    KONTEXT_LORA_TARGETS,
+    ATTENTION_TARGETS,
     AcdConfig,
     ClusterConfig,
     DataConfig,
@@ -36,7 +36,7 @@ from rc_grpo.config.run import (
 )
 
 __all__ = [
-    "KONTEXT_LORA_TARGETS",
+    "ATTENTION_TARGETS",
     "AcdConfig",
     "AnyJudgeConfig",
     "AutoscaleConfig",

@@ -5,10 +5,11 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from rc_grpo.algorithm.method import Method
 from rc_grpo.config.base import Fraction, PoolConfig, Resources, Strict
 from rc_grpo.config.reward import RewardConfig
 
-KONTEXT_LORA_TARGETS = (
+ATTENTION_TARGETS = (
     "attn.to_q",
     "attn.to_k",
     "attn.to_v",
@@ -18,18 +19,20 @@ KONTEXT_LORA_TARGETS = (
     "attn.add_v_proj",
     "attn.to_add_out",
 )
-Solver = Literal["euler", "heun", "dpmpp_2m"]
+Solver = Method
 Tracker = Literal["wandb", "mlflow"]
 Activations = Literal["store", "selective", "recompute"]
 
 
 class LoraSettings(Strict):
-    """The trained weights: LoRA on the transformer's attention projections."""
+    """The trained weights: LoRA on projections of the transformer."""
 
     rank: PositiveInt = Field(32, description="of each pair of matrices")
     alpha: PositiveFloat = Field(64.0, description="the product is scaled by alpha / rank")
     targets: tuple[str, ...] = Field(
-        KONTEXT_LORA_TARGETS, description="modules that get a LoRA, by the end of their names; the count is checked"
+        ATTENTION_TARGETS,
+        description="projections that get a LoRA, by the end of their names, each of which must match; the default is "
+        "the attention of diffusers' double-stream blocks",
     )
 
 
@@ -37,9 +40,12 @@ class EditorConfig(Strict):
     """Which editor, and how it is run."""
 
     model: str = Field(
-        "black-forest-labs/FLUX.1-Kontext-dev",
+        "",
         description="a diffusers folder, a hub id, `pocket` for the editor that comes with the package, or `full-size` "
-        "for FLUX.1 Kontext's architecture with random weights, to measure on",
+        "for a family's published architecture with random weights, to measure on; there is no default to run with",
+    )
+    family: str = Field(
+        "auto", description="which family the model is of; auto goes by its name, then by the pipeline it is for"
     )
     revision: str | None = Field(None, description="hub revision; name one, so that a run can be repeated")
     dtype: Literal["float32", "bfloat16"] = Field(
@@ -47,9 +53,12 @@ class EditorConfig(Strict):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is cuda where there is one")
     resolution: PositiveInt = Field(512, description="side in pixels of the square whose area an image is resized to")
-    guidance: PositiveFloat = Field(2.5, description="embedded guidance; no classifier-free guidance is run")
+    guidance: PositiveFloat = Field(
+        2.5,
+        description="as the family guides: embedded in the model, or classifier-free by a second pass (1: none)",
+    )
     text_tokens: PositiveInt = Field(
-        512, description="T5 slots; padding is attended, so the length is part of the policy"
+        512, description="text slots; where padding is attended, the length is part of the policy"
     )
     compile: bool = Field(
         False, description="compile the transformer's blocks, in rollouts and in the learner: worth its minute on a GPU"
@@ -71,7 +80,7 @@ class AcdConfig(Strict):
 
     enabled: bool = Field(True, description="record it while rolling out; needed if objective.acd_weight is above 0")
     layers: tuple[int, ...] = Field(
-        tuple(range(28, 38)), description="joint-attention layers counted over double then single blocks"
+        tuple(range(28, 38)), description="joint-attention layers, counted over the blocks as the model runs them"
     )
     text_tokens: Literal["valid", "all"] = Field(
         "valid", description="the prompt's own tokens, or padding as well (our reading)"
@@ -95,7 +104,8 @@ class RolloutConfig(PoolConfig):
         False, description="multiply in float8: faster, less exact; needs objective.old_path `recompute` and a GPU"
     )
     offload_encoders: bool = Field(
-        False, description="keep text encoders in host memory while they have nothing to do (FLUX.1: 9 GiB)"
+        False,
+        description="keep text encoders in host memory while they have nothing to do (9 GiB of the paper's editor)",
     )
 
 

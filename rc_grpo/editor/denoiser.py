@@ -1,115 +1,92 @@
-"""The FLUX.1 Kontext policy: a velocity field over packed latents with LoRA weights that can prove themselves.
+"""The policy: a velocity field over latents with LoRA weights that can prove themselves, of whatever family.
 
-The learner runs this half of an editor alone; text encoders and VAE live in `rc_grpo.editor.codec`.
+The learner runs this half of an editor alone; text encoders and VAE live in the family's codec.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
-from diffusers import FluxKontextPipeline, FluxTransformer2DModel
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from rc_grpo.algorithm.solver import kontext_sigmas
 from rc_grpo.config import EditorConfig, LoraSettings
-from rc_grpo.editor import attention, lora
-from rc_grpo.editor.attention import AttentionRecorder
+from rc_grpo.editor import lora
+from rc_grpo.editor.family import Body, Forward
+from rc_grpo.editor.guidance import GuidedVelocity
 from rc_grpo.editor.policy import AdapterPolicy, Policy
-from rc_grpo.editor.protocol import Velocity
+from rc_grpo.editor.recording import AttentionRecorder, Layout, recording
 from rc_grpo.messages import Conditions, PolicyVersion, VersionMismatchError, VersionProof
 from rc_grpo.seeds import derive, normal
 
-PolicyMaker = Callable[[FluxTransformer2DModel, LoraSettings, int], Policy]
-"""From a transformer, the LoRA's settings and a seed to the policy in it."""
-
-TOKENS_PER_SIDE_OF_CANARY = 4
+PolicyMaker = Callable[[nn.Module, Mapping[str, tuple[int, int]], LoraSettings, int], Policy]
+"""From a transformer, the projections that get a LoRA, its settings and a seed to the policy in it."""
 
 
-class KontextDenoiser:
-    """FLUX.1 Kontext's transformer with a LoRA policy.
+class Denoiser:
+    """A transformer with a LoRA policy.
 
     Args:
-        transformer: the model, on its device and in its dtype, without adapters.
-        config: the editor's configuration.
-        token: side of a token in pixels (16 for FLUX.1).
+        body: the model, on its device and in its dtype, without adapters.
+        editor: its configuration.
         seed: of the LoRA's first weights.
         policy: how the model holds the LoRA: as adapters that train, or merged.
+
+    Raises:
+        ValueError: a target of ``editor.lora.targets`` matches none of the model's projections.
     """
 
-    def __init__(
-        self,
-        transformer: FluxTransformer2DModel,
-        config: EditorConfig,
-        token: int,
-        seed: int,
-        policy: PolicyMaker = AdapterPolicy,
-    ) -> None:
-        self.transformer = transformer.eval()
-        self.config = config
-        self.token = token
-        self.policy = policy(transformer, config.lora, seed)
-        attention.install(transformer)
-        self.forward: Callable[..., Any] = transformer
-        """What `velocity` calls; the learner puts its DeepSpeed engine here."""
+    def __init__(self, body: Body, editor: EditorConfig, seed: int, policy: PolicyMaker = AdapterPolicy) -> None:
+        self.body = body
+        self.config = editor
+        self.transformer = body.transformer.eval()
+        self.device = next(body.transformer.parameters()).device
+        self.token = body.architecture.token
+        adapted = lora.adapted(body.architecture.projections, editor.lora.targets)
+        self.policy = policy(body.transformer, adapted, editor.lora, seed)
+        for block in body.blocks:
+            block.attn.set_processor(body.processor(block, None))
+        self._forward: Forward = body.transformer
+        self._recorder: AttentionRecorder | None = None
         self._canary_of_base: Tensor | None = None
 
-    @property
-    def device(self) -> torch.device:
-        """Where the transformer is."""
-        return torch.device(self.transformer.device)
+    def through(self, engine: Forward) -> None:
+        """Call the model by way of a training engine from now on."""
+        self._forward = engine
 
     def latent_shape(self, conditions: Conditions) -> tuple[int, int]:
-        """Return ``(N, C)`` of the target's packed latents."""
-        rows, columns = conditions.height // self.token, conditions.width // self.token
-        return rows * columns, int(self.transformer.config.in_channels)
+        """Return ``(N, C)`` of the target's latents."""
+        return self.body.latent_shape(conditions)
 
     def sigmas(self, steps: int, conditions: Conditions) -> Tensor:
-        """Return Kontext's schedule ``[T+1]`` float64 for this image size."""
-        return kontext_sigmas(steps, self.latent_shape(conditions)[0])
+        """Return the family's schedule ``[T+1]`` float64 for this image size and so many steps."""
+        return self.body.sigmas(steps, conditions)
 
-    def velocity(self, conditions: Conditions) -> Velocity:
-        """Bind conditions on the device and return ``v(x [B,N,C], sigma) -> [B,N,C]`` in the dtype of x (float32).
+    def velocity(self, conditions: Conditions) -> GuidedVelocity:
+        """Bind conditions on the device and return ``v(x [B,N,C], sigma) -> [B,N,C]`` in the dtype of x (float32)."""
+        guided = self.body.guidance == "cfg" and self.config.guidance != 1.0
+        return GuidedVelocity(
+            self.body,
+            self.body.bind(conditions, "prompt"),
+            self.body.bind(conditions, "negative") if guided else None,
+            self.config.guidance,
+            lambda: self._forward,
+            self._expect,
+            self._collect,
+        )
 
-        The timestep passes through the model's dtype exactly as in diffusers' pipeline, so that a trained LoRA meets
-        the inputs it was trained on.
-        """
-        dtype, device = self.transformer.dtype, self.device
-        bound = {name: torch.tensor(array, dtype=dtype, device=device) for name, array in conditions.arrays.items()}
-        rows, columns = conditions.height // self.token, conditions.width // self.token
-        target_ids = FluxKontextPipeline._prepare_latent_image_ids(1, rows, columns, device, dtype)
-        reference_ids = target_ids.clone()
-        reference_ids[..., 0] = 1
-        image_ids = torch.cat([target_ids, reference_ids])
-        text_ids = torch.zeros(len(bound["prompt"]), 3, device=device, dtype=dtype)
-        has_guidance = bool(self.transformer.config.guidance_embeds)
-
-        def field(x: Tensor, sigma: float) -> Tensor:
-            batch = x.shape[0]
-            reference = bound["reference"].expand(batch, -1, -1)
-            timestep = torch.full((batch,), sigma * 1000, dtype=torch.float32, device=device).to(dtype) / 1000
-            guidance = torch.full((batch,), self.config.guidance, device=device) if has_guidance else None
-            output = self.forward(
-                hidden_states=torch.cat([x.to(dtype), reference], dim=1),
-                timestep=timestep,
-                guidance=guidance,
-                pooled_projections=bound["pooled"].expand(batch, -1),
-                encoder_hidden_states=bound["prompt"].expand(batch, -1, -1),
-                txt_ids=text_ids,
-                img_ids=image_ids,
-                return_dict=False,
-            )[0]
-            return output[:, : x.shape[1]].to(x.dtype)  # type: ignore[no-any-return]
-
-        return field
-
+    @contextmanager
     def recording(
         self, layers: tuple[int, ...], token_mask: Tensor, text_counted: Tensor
-    ) -> AbstractContextManager[AttentionRecorder]:
-        """Record the attention concentration of every velocity call inside the context."""
-        return attention.recording(self.transformer, layers, token_mask, text_counted)
+    ) -> Iterator[AttentionRecorder]:
+        """Record the attention concentration of every velocity call inside the context; see `recording`."""
+        mask = token_mask.to(self.device)
+        with recording(self.body.blocks, self.body.processor, layers, mask, text_counted) as self._recorder:
+            try:
+                yield self._recorder
+            finally:
+                self._recorder = None
 
     def adopt(self, version: PolicyVersion, weights: NDArray[np.uint8], *, worker: str) -> VersionProof:
         """Replace the LoRA weights by ``version`` and prove it: modules counted, digest retaken, canary moved.
@@ -132,7 +109,7 @@ class KontextDenoiser:
     @torch.no_grad()
     def canary_shift(self) -> float:
         """Return the largest absolute change that the LoRA makes to the velocity of a small fixed input."""
-        conditions = self._canary_conditions()
+        conditions = self.body.canary()
         field = self.velocity(conditions)
         x = normal(derive("canary", "x"), 1, *self.latent_shape(conditions)).to(self.device)
         # Compiled blocks would be compiled once more for the canary's shape.
@@ -142,20 +119,13 @@ class KontextDenoiser:
                     self._canary_of_base = field(x, 0.5)
             return float((field(x, 0.5) - self._canary_of_base).abs().max())
 
-    def _canary_conditions(self) -> Conditions:
-        config = self.transformer.config
-        side = TOKENS_PER_SIDE_OF_CANARY
-        shapes = {
-            "prompt": (8, config.joint_attention_dim),
-            "pooled": (config.pooled_projection_dim,),
-            "reference": (side * side, config.in_channels),
-        }
-        return Conditions(
-            height=side * self.token,
-            width=side * self.token,
-            arrays={name: normal(derive("canary", name), *shape).numpy() for name, shape in shapes.items()},
-            text_valid=np.ones(8, dtype=np.bool_),
-        )
+    def _expect(self, layout: Layout) -> None:
+        if self._recorder is not None:
+            self._recorder.expect(layout)
+
+    def _collect(self, sigma: float) -> None:
+        if self._recorder is not None:
+            self._recorder.collect(sigma)
 
 
 def check(version: PolicyVersion, proof: VersionProof, *, expected_modules: int) -> None:

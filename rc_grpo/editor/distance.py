@@ -4,27 +4,23 @@ import math
 from collections.abc import Mapping
 
 import torch
-from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
 from rc_grpo.config import LoraSettings
-from rc_grpo.editor import lora
+from rc_grpo.editor.policy import Policy
 
 
 class DistanceFromBase:
     """The Frobenius norm of ``scale * B A`` over all adapted projections together, relative to that of their weights.
 
     Args:
-        transformer: with the LoRA's layers in it and its base weights whole.
-        settings: scale and targets.
+        policy: whose base weights are whole.
+        settings: rank and scale.
     """
 
-    def __init__(self, transformer: FluxTransformer2DModel, settings: LoraSettings) -> None:
+    def __init__(self, policy: Policy, settings: LoraSettings) -> None:
         self._scale = settings.alpha / settings.rank
-        squares = [
-            torch.as_tensor(module.weight).detach().float().square().sum()
-            for module in lora.targets(transformer, settings.targets).values()
-        ]
+        squares = [weight.float().square().sum() for weight in policy.base().values()]
         self._base = math.sqrt(float(torch.stack(squares).double().sum()))
 
     @torch.no_grad()

@@ -3,20 +3,21 @@
 import json
 from pathlib import Path
 
-from diffusers import FluxKontextPipeline
+from diffusers.loaders.lora_base import LoraBaseMixin
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rc_grpo.config import EditorConfig, LoraSettings
-from rc_grpo.editor.denoiser import KontextDenoiser
-from rc_grpo.editor.kontext import dimensions
-from rc_grpo.editor.lora import count_modules, diffusers_state
+from rc_grpo.editor.denoiser import Denoiser
+from rc_grpo.editor.loading import load_architecture
+from rc_grpo.editor.lora import adapted, count_modules, diffusers_state
 
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
+_PREFIX = "transformer."
 
 
-def save_lora(denoiser: KontextDenoiser, weights: dict[str, Tensor], folder: Path) -> Path:
-    """Write LoRA weights so that ``FluxKontextPipeline.load_lora_weights(folder)`` applies them, lora_alpha included.
+def save_lora(denoiser: Denoiser, weights: dict[str, Tensor], folder: Path) -> Path:
+    """Write LoRA weights so that the stock pipeline's ``load_lora_weights(folder)`` applies them, lora_alpha included.
 
     Args:
         denoiser: whose architecture the weights are for.
@@ -28,8 +29,14 @@ def save_lora(denoiser: KontextDenoiser, weights: dict[str, Tensor], folder: Pat
     """
     layers, metadata = diffusers_state(denoiser.transformer, weights)
     folder.mkdir(parents=True, exist_ok=True)
-    FluxKontextPipeline.save_lora_weights(
-        folder, transformer_lora_layers=layers, transformer_lora_adapter_metadata=metadata, weight_name=WEIGHTS_NAME
+    LoraBaseMixin.write_lora_layers(
+        {_PREFIX + name: tensor for name, tensor in layers.items()},
+        str(folder),
+        is_main_process=True,
+        weight_name=WEIGHTS_NAME,
+        save_function=None,
+        safe_serialization=True,
+        lora_adapter_metadata={_PREFIX + name: value for name, value in metadata.items()},
     )
     return folder / WEIGHTS_NAME
 
@@ -40,7 +47,8 @@ def check_lora(editor: EditorConfig, folder: Path) -> None:
     Raises:
         ValueError: it does not.
     """
-    found, expected = count_modules(read_lora(editor.lora, folder)), dimensions(editor).lora_modules(editor.lora)
+    expected = len(adapted(load_architecture(editor).projections, editor.lora.targets))
+    found = count_modules(read_lora(editor.lora, folder))
     if found != expected:
         raise ValueError(
             f"the LoRA in {folder} is for {found} modules, and {editor.model} has {expected} that editor.lora.targets "
@@ -64,14 +72,14 @@ def read_lora(settings: LoraSettings, folder: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
-            weights = {name.removeprefix("transformer."): file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+            weights = {name.removeprefix(_PREFIX): file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is no whole safetensors file: {error}") from error
-    made_with = metadata.get("transformer.r"), metadata.get("transformer.lora_alpha")
+    made_with = metadata.get(f"{_PREFIX}r"), metadata.get(f"{_PREFIX}lora_alpha")
     if None in made_with:
         raise ValueError(
             f"{path} does not say its rank and alpha; save it with transformer_lora_adapter_metadata, as "
-            "FluxKontextPipeline.save_lora_weights takes it"
+            "a pipeline's save_lora_weights takes it"
         )
     if made_with != (settings.rank, settings.alpha):
         raise ValueError(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-FLOAT8 = torch.float8_e4m3fn
+from rc_grpo.editor.rounding import FLOAT8
 
 
 @torch.library.custom_op("rc_grpo::gelu_linear", mutates_args=())

@@ -1,8 +1,8 @@
-"""The trained weights: LoRA on a FLUX transformer, their canonical form, and the proof that they arrived.
+"""The trained weights: LoRA on a transformer, their canonical form, and the proof that they arrived.
 
-A sync that binds nothing must be impossible, so nothing here matches names by suffix or ignores a leftover: the number
-of wrapped modules is computed from the architecture and asserted, a version's keys must equal the model's, and the
-digest is taken again from the weights that are in the model afterwards.
+A sync that binds nothing must be impossible, so nothing here ignores a leftover: the modules that were wrapped must be
+those that the architecture has for the targets, a version's keys must equal the model's, and the digest is taken again
+from the weights that are in the model afterwards.
 """
 
 import hashlib
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-from diffusers import FluxTransformer2DModel
 from numpy.typing import NDArray
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
@@ -29,72 +28,90 @@ from rc_grpo.seeds import derive
 ADAPTER = "policy"
 """Name of the adapter inside the transformer."""
 
-SINGLE_BLOCK_PROJECTIONS = {"attn.to_q", "attn.to_k", "attn.to_v"}
+Shapes = Mapping[str, tuple[int, int]]
+"""Projections by full name, ``(out, in)``."""
 
 
-def expected_modules(transformer: FluxTransformer2DModel, targets: tuple[str, ...]) -> int:
-    """Return how many modules of a transformer ``targets`` must match."""
-    return modules_of(transformer.config.num_layers, transformer.config.num_single_layers, targets)
+def adapted(projections: Shapes, targets: tuple[str, ...]) -> dict[str, tuple[int, int]]:
+    """Return the projections that get a LoRA: those whose names end in a target, as PEFT matches them.
 
-
-def modules_of(double: int, single: int, targets: tuple[str, ...]) -> int:
-    """Return how many modules of so many blocks get a LoRA: each target in a double block, q, k and v in a single one.
-
-    FLUX.1 with the eight default targets: 19 * 8 + 38 * 3 = 266.
-    """
-    in_single = sum(target in SINGLE_BLOCK_PROJECTIONS for target in targets)
-    return double * len(targets) + single * in_single
-
-
-def attach(transformer: FluxTransformer2DModel, settings: LoraSettings, seed: int) -> int:
-    """Freeze the transformer and wrap its projections with a float32 LoRA whose product is zero.
-
-    Returns:
-        The number of wrapped modules.
+    Args:
+        projections: of the model, see `rc_grpo.editor.family.Architecture`.
+        targets: ends of names.
 
     Raises:
-        ValueError: another number of modules than the architecture has was wrapped.
+        ValueError: a target matches none.
+    """
+    for target in targets:
+        if not any(_matches(name, (target,)) for name in projections):
+            ends = sorted({name.split(".", 2)[-1] for name in projections})
+            raise ValueError(
+                f"editor.lora.targets names {target!r}, which is none of this editor's projections; it has "
+                + ", ".join(ends)
+            )
+    return {name: shape for name, shape in projections.items() if _matches(name, targets)}
+
+
+def count_parameters(shapes: Shapes, rank: int) -> int:
+    """Return the number of weights of a LoRA on projections of these shapes."""
+    return sum(rank * (out + width) for out, width in shapes.values())
+
+
+def attach(transformer: Any, expected: Shapes, settings: LoraSettings, seed: int) -> dict[str, nn.Module]:
+    """Freeze the transformer and wrap its projections with a float32 LoRA whose product is zero.
+
+    Args:
+        transformer: of diffusers, which knows adapters.
+        expected: the projections that are to be wrapped, see `adapted`.
+        settings: rank, scale and targets.
+        seed: of the first weights.
+
+    Returns:
+        The wrapped modules by their full names.
+
+    Raises:
+        ValueError: others were wrapped.
     """
     transformer.requires_grad_(False)
     transformer.add_adapter(
         LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=list(settings.targets)),
         adapter_name=ADAPTER,
     )
-    wrapped = sum(isinstance(module, LoraLayer) for module in transformer.modules())
-    expected = expected_modules(transformer, settings.targets)
-    if wrapped != expected:
-        raise ValueError(
-            f"LoRA wrapped {wrapped} modules where this transformer has {expected} for {list(settings.targets)}; "
-            "check editor.lora.targets against the names of its attention projections"
-        )
+    wrapped = {name: module for name, module in transformer.named_modules() if isinstance(module, LoraLayer)}
+    _check_names(wrapped, expected, settings.targets)
     own = parameters(transformer)
     for parameter in own.values():
         parameter.data = parameter.data.float()
-    for name in targets(transformer, settings.targets):
+    for name in wrapped:
         pair = {key: own[key] for key in (f"{name}.lora_A.weight", f"{name}.lora_B.weight")}
-        first, second = pair.values()
-        copy_into(pair, initial(name, (second.shape[0], first.shape[1]), settings.rank, seed))
+        copy_into(pair, initial(name, expected[name], settings.rank, seed))
     return wrapped
 
 
-def targets(transformer: FluxTransformer2DModel, names: tuple[str, ...]) -> dict[str, nn.Module]:
-    """Return the projections that ``names`` match as PEFT matches them, by their full name.
+def targets(transformer: nn.Module, expected: Shapes) -> dict[str, nn.Module]:
+    """Return the projections of a model that is not wrapped, by their full names.
 
     Raises:
-        ValueError: another number than the architecture has.
+        ValueError: one is not there.
     """
-    found = {
-        name: module
-        for name, module in transformer.named_modules()
-        if any(name == target or name.endswith(f".{target}") for target in names)
-    }
-    expected = expected_modules(transformer, names)
-    if len(found) != expected:
-        raise ValueError(
-            f"{len(found)} modules match {list(names)} where this transformer has {expected} of them; "
-            "check editor.lora.targets against the names of its attention projections"
-        )
+    modules = dict(transformer.named_modules())
+    found = {name: modules[name] for name in expected if name in modules}
+    _check_names(found, expected, ())
     return found
+
+
+def _matches(name: str, targets: tuple[str, ...]) -> bool:
+    return any(name == target or name.endswith(f".{target}") for target in targets)
+
+
+def _check_names(found: Mapping[str, object], expected: Shapes, targets: tuple[str, ...]) -> None:
+    if found.keys() != expected.keys():
+        missing, foreign = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+        raise ValueError(
+            f"LoRA would be on {len(found)} modules where this transformer has {len(expected)} for {list(targets)}: "
+            f"{len(missing)} missing (first: {missing[:2]}), {len(foreign)} too many (first: {foreign[:2]}); "
+            "check editor.lora.targets against the names of its projections"
+        )
 
 
 def initial(name: str, shape: tuple[int, int], rank: int, seed: int) -> dict[str, Tensor]:
@@ -250,10 +267,8 @@ def disabled(transformer: nn.Module) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def diffusers_state(
-    transformer: FluxTransformer2DModel, weights: Mapping[str, Tensor]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return ``(state dict, adapter metadata)`` as ``FluxKontextPipeline.save_lora_weights`` takes them."""
+def diffusers_state(transformer: Any, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return ``(state dict, adapter metadata)`` as a pipeline's ``save_lora_weights`` takes them for a transformer."""
     named = {name.replace(".weight", f".{ADAPTER}.weight"): tensor for name, tensor in weights.items()}
     layers = get_peft_model_state_dict(transformer, state_dict=named, adapter_name=ADAPTER)
     return dict(layers), dict(transformer.peft_config[ADAPTER].to_dict())

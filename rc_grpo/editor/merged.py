@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from typing import Protocol, cast
 
 import torch
-from diffusers import FluxTransformer2DModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from rc_grpo.config import LoraSettings
 from rc_grpo.editor import lora
@@ -31,16 +30,17 @@ class MergedPolicy:
 
     Args:
         transformer: is frozen; its projections are ``nn.Linear`` or `rc_grpo.editor.fp8.Fp8Linear`.
-        settings: rank, scale and targets.
+        expected: the projections that get a LoRA, see `rc_grpo.editor.lora.adapted`.
+        settings: rank and scale.
         seed: of the first weights, which are those of `rc_grpo.editor.lora.attach`.
 
     Raises:
-        ValueError: another number of projections than the architecture has fits the targets.
+        ValueError: the transformer lacks one of them.
     """
 
-    def __init__(self, transformer: FluxTransformer2DModel, settings: LoraSettings, seed: int) -> None:
+    def __init__(self, transformer: nn.Module, expected: lora.Shapes, settings: LoraSettings, seed: int) -> None:
         transformer.requires_grad_(False)
-        self._projections = cast(dict[str, Projection], lora.targets(transformer, settings.targets))
+        self._projections = cast(dict[str, Projection], lora.targets(transformer, expected))
         self._scale = settings.alpha / settings.rank
         self._pristine = {name: module.weight.detach().clone() for name, module in self._projections.items()}
         first: dict[str, Tensor] = {}
@@ -67,6 +67,10 @@ class MergedPolicy:
     def digest(self) -> str:
         """Return the digest that was taken of the weights before they were merged."""
         return self._digest
+
+    def base(self) -> Mapping[str, Tensor]:
+        """Return the pristine weights, in the precision that they are stored in."""
+        return self._pristine
 
     @contextmanager
     def disabled(self) -> Iterator[None]:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from diffusers import FluxTransformer2DModel
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from rc_grpo.config import LoraSettings
 from rc_grpo.editor import lora
@@ -33,6 +33,10 @@ class Policy(Protocol):
         """Return the digest of the weights that are in the model."""
         ...
 
+    def base(self) -> Mapping[str, Tensor]:
+        """Return the base model's weights ``[out, in]`` of the adapted projections by full name, without the LoRA."""
+        ...
+
     def disabled(self) -> AbstractContextManager[None]:
         """Run the base model inside the context."""
         ...
@@ -43,13 +47,15 @@ class AdapterPolicy:
 
     Args:
         transformer: gets the layers, and is frozen otherwise.
+        expected: the projections that are to get one, see `rc_grpo.editor.lora.adapted`.
         settings: rank, scale and targets.
         seed: of the first weights.
     """
 
-    def __init__(self, transformer: FluxTransformer2DModel, settings: LoraSettings, seed: int) -> None:
+    def __init__(self, transformer: nn.Module, expected: lora.Shapes, settings: LoraSettings, seed: int) -> None:
         self._transformer = transformer
-        self.modules = lora.attach(transformer, settings, seed)
+        self._wrapped = lora.attach(transformer, expected, settings, seed)
+        self.modules = len(self._wrapped)
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return the trained parameters."""
@@ -62,6 +68,10 @@ class AdapterPolicy:
     def digest(self) -> str:
         """Return the digest of the parameters."""
         return lora.digest(self.weights())
+
+    def base(self) -> Mapping[str, Tensor]:
+        """Return the weights that the layers are around."""
+        return {name: torch.as_tensor(module.weight).detach() for name, module in self._wrapped.items()}
 
     def disabled(self) -> AbstractContextManager[None]:
         """Switch the layers off inside the context."""

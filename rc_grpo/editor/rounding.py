@@ -5,6 +5,9 @@ import math
 import torch
 from torch import Tensor
 
+FLOAT8 = torch.float8_e4m3fn
+"""The narrow format of rollouts: 3 bits behind the first one, at most 448."""
+
 
 def round_stochastically(x: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
     """Round to one of the two neighbours in ``dtype``, to the upper one as often as ``x`` is close to it.

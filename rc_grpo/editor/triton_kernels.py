@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from rc_grpo.editor.kernels import FLOAT8
+from rc_grpo.editor.rounding import FLOAT8
 
 LARGEST = tl.constexpr(448.0)
 TINY = tl.constexpr(1.1754943508222875e-38)

@@ -58,9 +58,11 @@ class HeldOut:
     def from_json(cls, text: str) -> "HeldOut":
         """Read what `as_json` gave."""
         record = json.loads(text)
-        arrays = {name: np.array(record[name], dtype=np.float64) for name in _ARRAYS}
-        named = {name: {key: np.array(values) for key, values in record[name].items()} for name in _BY_NAME}
-        return cls(PolicyVersion(**record["version"]), **arrays, **named)
+        reward, drift = (np.array(record[name], dtype=np.float64) for name in _ARRAYS)
+        subscores, rewards = (
+            {key: np.array(values, dtype=np.float64) for key, values in record[name].items()} for name in _BY_NAME
+        )
+        return cls(PolicyVersion(**record["version"]), reward, drift, subscores, rewards)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from diffusers import FluxKontextPipeline
 from torch import Tensor
 from torch.nn import functional
 
+from rc_grpo.editor.families.flux_kontext.transformer import position_ids, predict
 from rc_grpo.pocket import MAX_SEQUENCE_LENGTH
 from rc_grpo.pocket.architecture import GUIDANCE, trainable
 from rc_grpo.pocket.clock import Clock
@@ -68,12 +69,9 @@ def pack(latents: Tensor) -> Tensor:
     return packed
 
 
-def position_ids(device: torch.device) -> Tensor:
-    """Return Kontext's ids ``[128, 3]`` of [target | reference]; the reference's first coordinate is 1."""
-    ids = FluxKontextPipeline._prepare_latent_image_ids(1, _GRID, _GRID, device, torch.float32)
-    reference = ids.clone()
-    reference[..., 0] = 1
-    return torch.cat([ids, reference])
+def pocket_ids(device: torch.device) -> Tensor:
+    """Return Kontext's position ids ``[128, 3]`` of [target | reference]."""
+    return position_ids(_GRID, _GRID, device, torch.float32)
 
 
 def shifted(uniform: Tensor) -> Tensor:
@@ -91,17 +89,9 @@ class Editor(torch.nn.Module):
 
     def forward(self, noisy: Tensor, reference: Tensor, sigma: Tensor, clip: Tensor, t5: Tensor, ids: Tensor) -> Tensor:
         """Return the velocity ``[B, 64, 64]`` at noisy targets ``[B, 64, 64]`` and sigmas ``[B]``."""
-        velocity: Tensor = self.transformer(
-            hidden_states=torch.cat([noisy, reference], dim=1),
-            timestep=sigma,
-            guidance=torch.full_like(sigma, GUIDANCE),
-            pooled_projections=self.clip(clip).pooler_output,
-            encoder_hidden_states=self.t5(t5).last_hidden_state,
-            txt_ids=torch.zeros(t5.shape[1], 3, device=noisy.device),
-            img_ids=ids,
-            return_dict=False,
-        )[0]
-        return velocity[:, : noisy.shape[1]]
+        pooled, prompt = self.clip(clip).pooler_output, self.t5(t5).last_hidden_state
+        guidance = torch.full_like(sigma, GUIDANCE)
+        return predict(self.transformer, noisy, reference, sigma, prompt, pooled, guidance, ids)
 
 
 def train_flow(
@@ -125,7 +115,7 @@ def train_flow(
     optimizer = torch.optim.AdamW(editor.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=1e-2, fused=fused)
     if compiled:
         pipeline.transformer.compile_repeated_blocks()
-    ids = position_ids(device)
+    ids = pocket_ids(device)
     # The budget of a compiled run starts when it trains: the first step is the compiler's.
     clock, step, running = Clock(math.inf), 0, torch.zeros((), device=device)
     while clock.progress < 1:

@@ -6,25 +6,22 @@ questions about them. The training is cut by wall-clock, so that a laptop can ru
 
 import argparse
 import copy
-import json
 import logging
 import math
-import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import FluxKontextPipeline
 from torch import Tensor
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-from rc_grpo.pocket import MODEL_PATH as EDITOR_PATH
+from rc_grpo.pocket.batches import PocketBatches
 from rc_grpo.pocket.clock import Clock
 from rc_grpo.pocket.pairs import Scenes, generate
 from rc_grpo.pocket.photographs import Split
+from rc_grpo.pocket.script import begin, finish, training_parser
 from reward_service.contract import QUESTIONS, Question
 from reward_service.pocket_judge import PROMPTS_PATH
 from reward_service.pocket_judge.architecture import build_model, save
@@ -34,7 +31,7 @@ from reward_service.pocket_judge.evaluate import agreement, judge
 from reward_service.pocket_judge.learning import Lesson, Losses, Pupil
 from reward_service.pocket_judge.material import pick, stamps
 from reward_service.pocket_judge.network import Network
-from reward_service.pocket_judge.rollouts import EDITS, BatchEditor, Rollouts
+from reward_service.pocket_judge.rollouts import EDITS, Rollouts, roll_out
 from reward_service.pocket_judge.sequences import Form
 from reward_service.pocket_judge.tokenizer import build_tokenizer
 from reward_service.prompts import Prompts
@@ -45,6 +42,7 @@ WORLD_SEED = 2
 """The world the judge is trained on; the editor's is 1, reinforcement learning's is 0."""
 
 _EMA = 0.999
+_KEPT = ("minutes", "scenes", "batch", "rate", "seed", "compile", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -60,12 +58,7 @@ class Studio:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, save under ``OUT/model``, score on held-out photographs, and write ``OUT/scores.json``."""
     options = _options(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(relativeCreated)8.0f ms %(message)s")
-    device = torch.device(options.device)
-    torch.set_float32_matmul_precision("high")
-    # See rc_grpo.pocket.train: cuDNN's attention gave NaN there.
-    torch.backends.cuda.enable_cudnn_sdp(False)
-    options.out.mkdir(parents=True, exist_ok=True)
+    device = begin(options)
     prompts = Prompts.load(PROMPTS_PATH)
     studio = _studio("train", options.scenes, options, device)
     heldout = _studio("heldout", options.eval_tasks, options, device)
@@ -81,9 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     LOGGER.info("saved after %d steps", steps)
 
     report = score(options.out / "model", prompts, heldout, options.eval_batch)
-    report["training"] = _training(options, steps, time.strftime("%Y-%m-%d"))
-    (options.out / "scores.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    LOGGER.info("%s", json.dumps(report, indent=2))
+    finish(options, report, _KEPT, steps=steps)
 
 
 def train(model: Any, tokenizer: Any, prompts: Prompts, studio: Studio, options: argparse.Namespace) -> int:
@@ -157,8 +148,7 @@ def _studio(split: Split, size: int, options: argparse.Namespace, device: torch.
     generator = torch.Generator(device).manual_seed(options.seed)
     scenes = generate(split, size, options.workers, device, WORLD_SEED)
     LOGGER.info("%d %s scenes composed", size, split)
-    pipeline = FluxKontextPipeline.from_pretrained(EDITOR_PATH)
-    rollouts = BatchEditor(pipeline, device).roll_out(scenes, options.edit_batch, generator)
+    rollouts = roll_out(PocketBatches.load(device), scenes, options.edit_batch, generator)
     LOGGER.info("and edited")
     return Studio(scenes, rollouts, stamps(device), generator)
 
@@ -186,30 +176,13 @@ def _log(step: int, progress: float, losses: Losses) -> None:
     )
 
 
-def _training(options: argparse.Namespace, steps: int, date: str) -> dict[str, Any]:
-    kept = ("minutes", "scenes", "batch", "rate", "seed", "compile", "bfloat16")
-    name = torch.cuda.get_device_name() if options.device.startswith("cuda") else "cpu"
-    settings = {key: getattr(options, key) for key in kept}
-    return {**settings, "steps": steps, "device": name, "torch": torch.__version__, "date": date}
-
-
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--minutes", type=float, default=8.0, help="training time, without preparation and scoring")
-    parser.add_argument("--start", type=Path, help="go on from this judge's folder")
-    parser.add_argument("--scenes", type=int, default=24_000)
-    parser.add_argument("--batch", type=int, default=128, help=f"scenes a step, each with {CANDIDATES} edits")
-    parser.add_argument("--rate", type=float, default=1e-3)
+    counted = f"scenes a step, each with {CANDIDATES} edits"
+    parser = training_parser(__doc__, "judge", scenes=24_000, batch=128, batch_help=counted, rate=1e-3)
     parser.add_argument("--edit-batch", type=int, default=256, help="scenes the editor edits at once")
-    parser.add_argument("--workers", type=int, default=min(16, os.cpu_count() or 1), help="processes composing scenes")
     parser.add_argument("--eval-tasks", type=int, default=192, help="held-out tasks")
     parser.add_argument("--eval-batch", type=int, default=256, help="questions asked at once")
     parser.add_argument("--log-every", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--compile", action="store_true", help="compile the network")
-    parser.add_argument("--bfloat16", action="store_true", help="train under bfloat16 autocast")
     return parser.parse_args(arguments)
 
 

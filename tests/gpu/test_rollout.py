@@ -8,11 +8,10 @@ from torch._dynamo.utils import counters
 
 from rc_grpo.algorithm import solver
 from rc_grpo.algorithm.attention_density import mass_in_mask
-from rc_grpo.editor import compiling, full_size, kernels, rollout_blocks
-from rc_grpo.editor.denoiser import KontextDenoiser
+from rc_grpo.editor import compiling, kernels
 from rc_grpo.editor.fp8 import Fp8Linear
 from rc_grpo.editor.merged import MergedPolicy
-from tests.gpu.models import CONDITIONS, CUDA, EDITOR, MASK, TEXT, adopt, few_blocks, states, trained
+from tests.gpu.models import CONDITIONS, CUDA, MASK, TEXT, adopt, few_blocks, rollout_blocks_of, states, trained
 from tests.unit.editor.quantised import assert_quantised
 
 LAYERS = (0, 2)
@@ -23,19 +22,12 @@ def _fresh_graphs() -> None:
     torch._dynamo.reset()
 
 
-def rollout_blocks_of(in_fp8: bool) -> KontextDenoiser:
-    """As a rollout worker on a GPU has them."""
-    transformer = full_size.build_transformer(CUDA, torch.bfloat16, num_layers=1, num_single_layers=2)
-    rollout_blocks.arrange(transformer, in_fp8=in_fp8)
-    return KontextDenoiser(transformer, EDITOR, full_size.TOKEN, 0, MergedPolicy)
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_recorder_changes_no_bit_of_the_velocity_and_compiled_only_its_rounding(compiled: bool) -> None:
     denoiser = rollout_blocks_of(in_fp8=False)
     if compiled:
-        compiling.compile_blocks(denoiser.transformer)
+        compiling.compile_blocks(denoiser.body.blocks)
     field, x = denoiser.velocity(CONDITIONS), states()
     plain = field(x, 0.5)
     with denoiser.recording(LAYERS, MASK, TEXT) as recorder:
@@ -62,7 +54,7 @@ def test_the_fused_concentration_is_the_explicit_one() -> None:
 @pytest.mark.parametrize("in_fp8", [False, True])
 def test_going_from_a_to_b_to_a_restores_every_bit_and_compiles_nothing(in_fp8: bool) -> None:
     denoiser = rollout_blocks_of(in_fp8)
-    compiling.compile_blocks(denoiser.transformer)
+    compiling.compile_blocks(denoiser.body.blocks)
     field, x = denoiser.velocity(CONDITIONS), states()
     a, b = trained(denoiser, 1), trained(denoiser, 2)
     base = field(x, 0.5)
@@ -96,7 +88,7 @@ def test_merged_weights_are_the_adapters_policy() -> None:
 @torch.no_grad()
 def test_the_host_waits_for_nothing_inside_the_step_loop() -> None:
     denoiser = rollout_blocks_of(in_fp8=False)
-    compiling.compile_blocks(denoiser.transformer)
+    compiling.compile_blocks(denoiser.body.blocks)
     field, noise, sigmas = denoiser.velocity(CONDITIONS), states(), denoiser.sigmas(4, CONDITIONS)
     with denoiser.recording(LAYERS, MASK, TEXT) as recorder:
         solver.integrate(field, noise, sigmas)

@@ -11,9 +11,8 @@ from torch.nn.functional import cosine_similarity, scaled_dot_product_attention
 from learner import activations
 from rc_grpo.algorithm import adjoint, solver
 from rc_grpo.config.run import Activations
-from rc_grpo.editor import lora
-from rc_grpo.editor.attention import dense_gradient
-from rc_grpo.editor.denoiser import KontextDenoiser
+from rc_grpo.editor.denoiser import Denoiser
+from rc_grpo.editor.recording import dense_gradient
 from tests.gpu.models import CONDITIONS, CUDA, few_blocks, states, trained
 
 
@@ -22,15 +21,15 @@ def _fresh_graphs() -> None:
     torch._dynamo.reset()
 
 
-def lora_gradient(denoiser: KontextDenoiser) -> Tensor:
-    parameters = lora.parameters(denoiser.transformer).values()
+def lora_gradient(denoiser: Denoiser) -> Tensor:
+    parameters = denoiser.policy.weights().values()
     flat = torch.cat([parameter.grad.double().flatten() for parameter in parameters if parameter.grad is not None])
     for parameter in parameters:
         parameter.grad = None
     return flat
 
 
-def by_adjoint(denoiser: KontextDenoiser, steps: int = 3) -> tuple[Tensor, Tensor]:
+def by_adjoint(denoiser: Denoiser, steps: int = 3) -> tuple[Tensor, Tensor]:
     """The gradients of a random linear function of a chain's states: with respect to the LoRA, and to the noise."""
     field, sigmas = denoiser.velocity(CONDITIONS), denoiser.sigmas(steps, CONDITIONS)
     with torch.no_grad():
@@ -39,7 +38,7 @@ def by_adjoint(denoiser: KontextDenoiser, steps: int = 3) -> tuple[Tensor, Tenso
     return lora_gradient(denoiser), return_to_start
 
 
-def by_autograd(denoiser: KontextDenoiser, steps: int = 3) -> tuple[Tensor, Tensor]:
+def by_autograd(denoiser: Denoiser, steps: int = 3) -> tuple[Tensor, Tensor]:
     field, sigmas = denoiser.velocity(CONDITIONS), denoiser.sigmas(steps, CONDITIONS)
     noise = start(denoiser).requires_grad_()
     path = solver.integrate(field, noise, sigmas)
@@ -48,7 +47,7 @@ def by_autograd(denoiser: KontextDenoiser, steps: int = 3) -> tuple[Tensor, Tens
     return lora_gradient(denoiser), noise.grad
 
 
-def start(denoiser: KontextDenoiser) -> Tensor:
+def start(denoiser: Denoiser) -> Tensor:
     return states().to(torch.float64 if denoiser.transformer.dtype == torch.float64 else torch.float32)
 
 
@@ -78,7 +77,7 @@ def test_every_activation_policy_gives_one_gradient(kind: Activations, compiled:
     denoiser.policy.load(trained(denoiser))
     with sdpa_kernel([SDPBackend.MATH]):
         expected = by_adjoint(denoiser, 1)
-    activations.arrange(denoiser.transformer, kind, compiled=compiled)
+    activations.arrange(denoiser.body, kind, compiled=compiled)
     for got, truth in zip(by_adjoint(denoiser, 1), expected, strict=True):
         assert torch.isfinite(got).all()
         assert cosine_similarity(got.flatten().double(), truth.flatten().double(), dim=0) > 0.999

@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from rc_grpo.editor import lora
-from rc_grpo.editor.kontext import load_denoiser
+from rc_grpo.editor.loading import load_denoiser
 from rc_grpo.messages import CandidateGroup, PolicyVersion, RolloutSeeds
 from rc_grpo.pocket.world import PocketWorld
 from rc_grpo.pool import PoolError
@@ -25,7 +25,7 @@ SEEDS = RolloutSeeds.for_group(7, 0, TASK.task_id, 4)
 
 def test_a_killed_rollout_worker_is_replaced_and_its_group_is_the_same_bits(tmp_path: Path) -> None:
     config = short_config(tmp_path, "killed", "rollout.steps=12")
-    weights = lora.state(load_denoiser(config.editor, config.seed).transformer)
+    weights = lora.copied(load_denoiser(config.editor, config.seed).policy.weights())
     version = PolicyVersion(0, lora.digest(weights), lora.count_modules(weights), lora.is_identity(weights))
 
     async def scenario() -> None:
@@ -64,7 +64,7 @@ def test_a_killed_rollout_worker_is_replaced_and_its_group_is_the_same_bits(tmp_
 
 def test_a_worker_that_cannot_prove_its_version_gets_no_work(tmp_path: Path) -> None:
     config = short_config(tmp_path, "liar", "rollout.attempts=2")
-    weights = lora.state(load_denoiser(config.editor, config.seed).transformer)
+    weights = lora.copied(load_denoiser(config.editor, config.seed).policy.weights())
     lie = PolicyVersion(1, "0" * 64, lora.count_modules(weights), is_identity=True)
 
     async def scenario() -> None:

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from rc_grpo.config import load
-from rc_grpo.editor.kontext import KontextEditor, load_editor
+from rc_grpo.editor.editor import Editor
+from rc_grpo.editor.loading import load_editor
 from rc_grpo.messages import PolicyVersion, RolloutSeeds
 from rc_grpo.pocket.world import PocketWorld
 from rollout_workers.rollout import background_drift, initial_noise, prepare, roll_out
@@ -17,11 +18,11 @@ POLICY = PolicyVersion(0, "d", 1, is_identity=True)
 
 
 @pytest.fixture(scope="module")
-def editor() -> KontextEditor:
+def editor() -> Editor:
     return load_editor(CONFIG.editor, seed=0)
 
 
-def test_a_rollout_is_a_function_of_task_seeds_and_policy(editor: KontextEditor) -> None:
+def test_a_rollout_is_a_function_of_task_seeds_and_policy(editor: Editor) -> None:
     prepared = prepare(editor, TASK, CONFIG.rollout)
     first, second = (roll_out(editor, TASK.task_id, prepared, SEEDS, POLICY, CONFIG.rollout) for _ in range(2))
     assert first.states is not None
@@ -34,7 +35,7 @@ def test_a_rollout_is_a_function_of_task_seeds_and_policy(editor: KontextEditor)
     assert first.images.shape == (3, 128, 128, 3)
 
 
-def test_the_stored_trajectory_starts_at_the_seeds_noise(editor: KontextEditor) -> None:
+def test_the_stored_trajectory_starts_at_the_seeds_noise(editor: Editor) -> None:
     prepared = prepare(editor, TASK, CONFIG.rollout)
     group = roll_out(editor, TASK.task_id, prepared, SEEDS, POLICY, CONFIG.rollout)
     noise = initial_noise((64, 64), prepared.mask, SEEDS, CONFIG.rollout)
@@ -58,7 +59,7 @@ def test_the_background_starts_closer_than_the_edit_region_under_rdp_only() -> N
     assert background == pytest.approx(edit, rel=0.1)
 
 
-def test_an_evaluation_rollout_is_the_training_groups_reference(editor: KontextEditor) -> None:
+def test_an_evaluation_rollout_is_the_training_groups_reference(editor: Editor) -> None:
     prepared = prepare(editor, TASK, CONFIG.rollout)
     group = roll_out(editor, TASK.task_id, prepared, SEEDS, POLICY, CONFIG.rollout)
     alone = roll_out(
@@ -70,7 +71,7 @@ def test_an_evaluation_rollout_is_the_training_groups_reference(editor: KontextE
     assert np.abs(alone.images[0].astype(int) - group.images[0]).max() <= 1  # another batch size, another kernel
 
 
-def test_drift_is_what_changed_outside_the_mask(editor: KontextEditor) -> None:
+def test_drift_is_what_changed_outside_the_mask(editor: Editor) -> None:
     prepared = prepare(editor, TASK, CONFIG.rollout)
     inside = prepared.outside == 0
     changed = np.where(inside[..., None], 255 - prepared.source, prepared.source)

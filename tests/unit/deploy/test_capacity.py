@@ -13,8 +13,8 @@ from deploy.planning.capacity import CapacityError, make_plan, speeds
 from deploy.planning.capacity_report import print_plan
 from rc_grpo.config import RunConfig
 from rc_grpo.config.run import Activations
-from rc_grpo.editor import full_size
-from rc_grpo.editor.kontext import dimensions
+from rc_grpo.editor import lora
+from rc_grpo.editor.loading import load_architecture
 
 NAME = "flux_kontext_dev"
 
@@ -24,10 +24,12 @@ def config(*overrides: str) -> RunConfig:
 
 
 def test_flux_has_the_operations_that_were_counted_by_hand() -> None:
-    size = dimensions(config("editor.model=full-size").editor)
+    size = load_architecture(config("editor.model=full-size").editor)
     assert (size.layers, size.width, size.token) == (57, 3072, 16)
     assert size.parameters == pytest.approx(11.9e9, rel=0.03)
-    assert size.lora_parameters(config().editor.lora) == 52_297_728
+    settings = config().editor.lora
+    shapes = lora.adapted(size.projections, settings.targets)
+    assert (len(shapes), lora.count_parameters(shapes, settings.rank)) == (266, 52_297_728)
 
 
 @pytest.mark.parametrize("staleness", [0, 2])
@@ -114,6 +116,6 @@ def test_the_learners_memory_is_that_of_the_results(kind: str) -> None:
 
 def test_the_full_size_model_is_planned_like_the_one_on_the_hub() -> None:
     on_hub, here = (
-        make_plan(config(f"editor.model={model}"), 8, "H200") for model in (*full_size.HUB_IDS, "full-size")
+        make_plan(config(f"editor.model={model}"), 8, "H200") for model in (config().editor.model, "full-size")
     )
     assert on_hub == here

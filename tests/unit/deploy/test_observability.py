@@ -27,7 +27,7 @@ from deploy.stopping import Stop
 from deploy.watching.snapshot import Snapshot, take
 from learner.group import UpdateReport
 from rc_grpo.config import PoolConfig
-from rc_grpo.editor import full_size
+from rc_grpo.editor.files import FULL_SIZE
 from rc_grpo.pool import WorkerPool
 from rc_grpo.waiting import Waits
 from reward_service.server_metrics import SUMMARY
@@ -276,7 +276,7 @@ def test_a_worker_that_is_gone_has_no_version_any_more(live_figures: dict[str, f
 
 
 def test_the_operations_of_an_update_are_those_that_capacity_plans_with() -> None:
-    config = load_config("flux_kontext_dev", (f"editor.model={full_size.NAME}", "loop.max_staleness=0"))
+    config = load_config("flux_kontext_dev", (f"editor.model={FULL_SIZE}", "loop.max_staleness=0"))
     flop = group_flop(config)
     assert flop is not None
     assert config.objective.old_path != "recompute"

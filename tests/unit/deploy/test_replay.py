@@ -19,7 +19,7 @@ from rc_grpo.data import DataError
 from rc_grpo.data.experience import Level, ScoredCandidates, write_experience
 from rc_grpo.data.policies import PolicyAlteredError, PolicyNotKeptError, PolicyStore
 from rc_grpo.editor import lora
-from rc_grpo.editor.kontext import load_rollout_editor
+from rc_grpo.editor.loading import load_rollout_editor
 from rc_grpo.messages import CandidateGroup, GroupScores, PolicyVersion, RolloutSeeds
 from rc_grpo.pocket.world import PocketWorld
 from rollout_workers.rollout import prepare, roll_out

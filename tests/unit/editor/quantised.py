@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rc_grpo.editor import kernels
+from rc_grpo.editor.rounding import FLOAT8
 
 
 def assert_quantised(x: Tensor, gelu: bool) -> None:
@@ -15,4 +16,4 @@ def assert_quantised(x: Tensor, gelu: bool) -> None:
     # The format has 3 bits behind the first one, and below 2**-6 of its 448 a fixed spacing of 2**-9.
     bound = expected.abs() * (2**-4 + 2**-8) + largest * 2**-17
     assert ((quantised.float() * scale - expected).abs() <= bound).all()
-    assert quantised.float().abs().amax(dim=1)[largest[:, 0] > 0].eq(torch.finfo(kernels.FLOAT8).max).all()
+    assert quantised.float().abs().amax(dim=1)[largest[:, 0] > 0].eq(torch.finfo(FLOAT8).max).all()

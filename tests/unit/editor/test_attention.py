@@ -4,8 +4,8 @@ from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.models.transformers.transformer_flux import FluxAttnProcessor
 
 from rc_grpo.algorithm.solver import integrate
-from rc_grpo.editor.attention import dense_gradient
-from rc_grpo.editor.denoiser import KontextDenoiser
+from rc_grpo.editor.denoiser import Denoiser
+from rc_grpo.editor.recording import dense_gradient
 from rc_grpo.messages import Conditions
 from rc_grpo.seeds import normal
 
@@ -13,7 +13,7 @@ LAYERS = (0, 1, 2, 3)
 
 
 @pytest.fixture
-def start(denoiser: KontextDenoiser, conditions: Conditions) -> torch.Tensor:
+def start(denoiser: Denoiser, conditions: Conditions) -> torch.Tensor:
     return normal(5, 2, *denoiser.latent_shape(conditions))
 
 
@@ -26,7 +26,7 @@ def mask(start: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def test_a_recorder_changes_no_bit_of_the_states(
-    denoiser: KontextDenoiser, conditions: Conditions, start: torch.Tensor, mask: torch.Tensor
+    denoiser: Denoiser, conditions: Conditions, start: torch.Tensor, mask: torch.Tensor
 ) -> None:
     sigmas, field = denoiser.sigmas(3, conditions), denoiser.velocity(conditions)
     plain = integrate(field, start, sigmas)
@@ -39,7 +39,7 @@ def test_a_recorder_changes_no_bit_of_the_states(
 
 @torch.no_grad()
 def test_nothing_is_left_in_the_model_after_recording(
-    denoiser: KontextDenoiser, conditions: Conditions, start: torch.Tensor, mask: torch.Tensor
+    denoiser: Denoiser, conditions: Conditions, start: torch.Tensor, mask: torch.Tensor
 ) -> None:
     with denoiser.recording(LAYERS, mask, torch.from_numpy(conditions.text_valid)) as recorder:
         pass
@@ -52,7 +52,7 @@ def test_nothing_is_left_in_the_model_after_recording(
 @torch.no_grad()
 @pytest.mark.parametrize("valid_only", [True, False])
 def test_the_recorded_density_is_that_of_the_models_own_attention(
-    denoiser: KontextDenoiser, conditions: Conditions, start: torch.Tensor, mask: torch.Tensor, valid_only: bool
+    denoiser: Denoiser, conditions: Conditions, start: torch.Tensor, mask: torch.Tensor, valid_only: bool
 ) -> None:
     """Recomputed by hand from the queries and keys that the attention really used, rotary embedding included."""
     seen: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -83,7 +83,7 @@ def test_the_recorded_density_is_that_of_the_models_own_attention(
 
 @torch.no_grad()
 def test_a_full_mask_gives_one_everywhere(
-    denoiser: KontextDenoiser, conditions: Conditions, start: torch.Tensor, mask: torch.Tensor
+    denoiser: Denoiser, conditions: Conditions, start: torch.Tensor, mask: torch.Tensor
 ) -> None:
     with denoiser.recording(LAYERS, torch.ones_like(mask), torch.from_numpy(conditions.text_valid)) as recorder:
         denoiser.velocity(conditions)(start, 1.0)
@@ -92,7 +92,7 @@ def test_a_full_mask_gives_one_everywhere(
 
 @torch.no_grad()
 def test_the_processor_gives_the_bits_of_diffusers_own(
-    denoiser: KontextDenoiser, conditions: Conditions, start: torch.Tensor
+    denoiser: Denoiser, conditions: Conditions, start: torch.Tensor
 ) -> None:
     ours = denoiser.velocity(conditions)(start, 0.5)
     denoiser.transformer.set_attn_processor(FluxAttnProcessor())
@@ -111,7 +111,7 @@ def test_the_gradient_that_reaches_the_attention_kernel_is_dense() -> None:
 
 
 def test_recording_under_gradients_is_refused(
-    denoiser: KontextDenoiser, conditions: Conditions, start: torch.Tensor, mask: torch.Tensor
+    denoiser: Denoiser, conditions: Conditions, start: torch.Tensor, mask: torch.Tensor
 ) -> None:
     with (
         denoiser.recording(LAYERS, mask, torch.from_numpy(conditions.text_valid)),
@@ -120,7 +120,7 @@ def test_recording_under_gradients_is_refused(
         denoiser.velocity(conditions)(start, 1.0)
 
 
-def test_a_layer_that_does_not_exist_is_named(denoiser: KontextDenoiser, mask: torch.Tensor) -> None:
+def test_a_layer_that_does_not_exist_is_named(denoiser: Denoiser, mask: torch.Tensor) -> None:
     with (
         pytest.raises(ValueError, match=r"layer 4; this model has layers 0\.\.3"),
         denoiser.recording((4,), mask, torch.ones(3, dtype=torch.bool)),

@@ -1,17 +1,20 @@
 import torch
 
 from rc_grpo.config import AcdConfig, EditorConfig
-from rc_grpo.editor import full_size, lora
-from rc_grpo.editor.kontext import check_model
+from rc_grpo.editor import lora
+from rc_grpo.editor.families.flux_kontext import full_size
+from rc_grpo.editor.files import FULL_SIZE
+from rc_grpo.editor.loading import check_model, load_architecture
 
-EDITOR = EditorConfig(model=full_size.NAME)
+EDITOR = EditorConfig(model=FULL_SIZE)
 
 
 def test_the_architecture_is_that_of_flux_kontext() -> None:
     transformer = full_size.build_transformer(torch.device("meta"), torch.bfloat16)
     assert sum(parameter.numel() for parameter in transformer.parameters()) == 11_901_408_320
     assert {parameter.dtype for parameter in transformer.parameters()} == {torch.bfloat16}
-    assert len(lora.targets(transformer, EDITOR.lora.targets)) == 266
+    expected = lora.adapted(load_architecture(EDITOR).projections, EDITOR.lora.targets)
+    assert len(lora.targets(transformer, expected)) == 266
 
 
 def test_the_encoders_are_those_of_flux_kontext() -> None:

@@ -6,7 +6,7 @@ import torch
 
 from rc_grpo.config import LoraSettings
 from rc_grpo.editor import lora
-from rc_grpo.editor.denoiser import KontextDenoiser
+from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.editor.merged import MergedPolicy
 from rc_grpo.messages import Conditions, PolicyVersion, VersionMismatchError
 from rc_grpo.seeds import normal
@@ -16,29 +16,27 @@ Weights = dict[str, torch.Tensor]
 
 
 @pytest.fixture
-def merged() -> KontextDenoiser:
+def merged() -> Denoiser:
     return tiny_denoiser(policy=MergedPolicy)
 
 
 @pytest.fixture
-def trained(denoiser: KontextDenoiser) -> Weights:
+def trained(denoiser: Denoiser) -> Weights:
     torch.manual_seed(1)
     return {name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor in lora.state(denoiser.transformer).items()}
 
 
-def adopt(denoiser: KontextDenoiser, weights: Weights, number: int = 1) -> float:
+def adopt(denoiser: Denoiser, weights: Weights, number: int = 1) -> float:
     version = PolicyVersion(number, lora.digest(weights), lora.count_modules(weights), lora.is_identity(weights))
     data = np.frombuffer(lora.serialise(weights), dtype=np.uint8)
     return denoiser.adopt(version, data, worker="w").canary_shift
 
 
-def base_weights(denoiser: KontextDenoiser) -> Weights:
+def base_weights(denoiser: Denoiser) -> Weights:
     return {name: tensor.clone() for name, tensor in denoiser.transformer.state_dict().items()}
 
 
-def test_both_forms_of_the_policy_begin_with_the_same_weights(
-    denoiser: KontextDenoiser, merged: KontextDenoiser
-) -> None:
+def test_both_forms_of_the_policy_begin_with_the_same_weights(denoiser: Denoiser, merged: Denoiser) -> None:
     assert lora.digest(merged.policy.weights()) == lora.digest(denoiser.policy.weights())
     assert merged.policy.modules == denoiser.policy.modules == 22
     assert list(merged.policy.weights()) == list(denoiser.policy.weights())
@@ -46,7 +44,7 @@ def test_both_forms_of_the_policy_begin_with_the_same_weights(
 
 @torch.no_grad()
 def test_merged_and_adapters_are_one_velocity(
-    denoiser: KontextDenoiser, merged: KontextDenoiser, trained: Weights, conditions: Conditions
+    denoiser: Denoiser, merged: Denoiser, trained: Weights, conditions: Conditions
 ) -> None:
     x = normal(5, 2, *denoiser.latent_shape(conditions))
     base = merged.velocity(conditions)(x, 0.5)
@@ -73,7 +71,7 @@ def test_going_from_a_to_b_to_a_restores_every_bit_and_the_identity_is_the_base(
     assert all(torch.equal(tensor, pristine[name]) for name, tensor in base_weights(merged).items())
 
 
-def test_disabled_is_the_base_model_and_comes_back(merged: KontextDenoiser, trained: Weights) -> None:
+def test_disabled_is_the_base_model_and_comes_back(merged: Denoiser, trained: Weights) -> None:
     pristine = base_weights(merged)
     adopt(merged, trained)
     after = base_weights(merged)
@@ -82,7 +80,7 @@ def test_disabled_is_the_base_model_and_comes_back(merged: KontextDenoiser, trai
     assert all(torch.equal(tensor, after[name]) for name, tensor in base_weights(merged).items())
 
 
-def test_weights_stay_where_they_are_in_memory(merged: KontextDenoiser, trained: Weights) -> None:
+def test_weights_stay_where_they_are_in_memory(merged: Denoiser, trained: Weights) -> None:
     def places() -> list[int]:
         return [parameter.data_ptr() for parameter in merged.transformer.parameters()]
 
@@ -101,7 +99,7 @@ def test_an_update_smaller_than_the_grid_still_arrives(trained: Weights) -> None
     assert policy.arrived() == pytest.approx(1, abs=0.5)
 
 
-def test_weights_that_do_not_fit_are_refused_and_nothing_is_merged(merged: KontextDenoiser, trained: Weights) -> None:
+def test_weights_that_do_not_fit_are_refused_and_nothing_is_merged(merged: Denoiser, trained: Weights) -> None:
     pristine = base_weights(merged)
     name = next(iter(trained))
     with pytest.raises(VersionMismatchError, match="1 of 44 missing"):

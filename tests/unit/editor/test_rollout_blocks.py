@@ -6,21 +6,21 @@ from diffusers.models.embeddings import apply_rotary_emb
 from torch.nn import functional
 
 from rc_grpo.config import RolloutConfig
-from rc_grpo.editor import kernels, rollout_blocks
-from rc_grpo.editor.denoiser import KontextDenoiser
-from rc_grpo.editor.kontext import load_rollout_editor
+from rc_grpo.editor import kernels
+from rc_grpo.editor.denoiser import Denoiser
+from rc_grpo.editor.loading import load_rollout_editor
 from rc_grpo.messages import Conditions
 from rc_grpo.seeds import normal
 from tests.unit.editor.quantised import assert_quantised
-from tests.unit.editor.test_kontext import POCKET
+from tests.unit.editor.test_pocket_editor import POCKET
 
 
 @torch.no_grad()
-def test_rearranged_blocks_are_the_same_function(denoiser: KontextDenoiser, conditions: Conditions) -> None:
+def test_rearranged_blocks_are_the_same_function(denoiser: Denoiser, conditions: Conditions) -> None:
     x = normal(5, 2, *denoiser.latent_shape(conditions))
     before = denoiser.velocity(conditions)(x, 0.5)
     parameters = sum(parameter.numel() for parameter in denoiser.transformer.parameters())
-    rollout_blocks.arrange(denoiser.transformer, in_fp8=False)
+    denoiser.body.arrange(fp8=False)
     torch.testing.assert_close(denoiser.velocity(conditions)(x, 0.5), before, rtol=1e-5, atol=1e-5)
     assert sum(parameter.numel() for parameter in denoiser.transformer.parameters()) == parameters
 

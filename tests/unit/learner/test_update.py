@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from learner.update import GroupUpdate, Statistics, merge
+from learner.statistics import Figures, Statistics, merge
+from learner.update import GroupUpdate
 from learner.work import GroupWork, spread
 from rc_grpo.algorithm import solver
 from rc_grpo.algorithm.objective import on_policy_pull
 from rc_grpo.config import ObjectiveConfig
 from rc_grpo.editor import lora
-from rc_grpo.editor.denoiser import KontextDenoiser
+from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.messages import CandidateGroup, Conditions, PolicyVersion, RolloutSeeds
 from rc_grpo.seeds import normal
 
@@ -26,7 +27,7 @@ def work_for(advantages: np.ndarray = ADVANTAGES, steps: tuple[int, ...] = (0, 1
 
 
 @pytest.fixture
-def policy(denoiser: KontextDenoiser) -> KontextDenoiser:
+def policy(denoiser: Denoiser) -> Denoiser:
     torch.manual_seed(2)
     weights = lora.state(denoiser.transformer)
     lora.load(
@@ -35,9 +36,7 @@ def policy(denoiser: KontextDenoiser) -> KontextDenoiser:
     return denoiser
 
 
-def make_group(
-    policy: KontextDenoiser, conditions: Conditions, steps: int = 3, method: str = "euler"
-) -> CandidateGroup:
+def make_group(policy: Denoiser, conditions: Conditions, steps: int = 3, method: str = "euler") -> CandidateGroup:
     tokens, channels = policy.latent_shape(conditions)
     reference = normal(10, tokens, channels)
     noise = torch.stack([reference] + [0.9 * reference + 0.4 * normal(10 + i, tokens, channels) for i in (1, 2, 3)])
@@ -59,7 +58,7 @@ def make_group(
 
 
 def gradients(
-    policy: KontextDenoiser,
+    policy: Denoiser,
     group: CandidateGroup,
     conditions: Conditions,
     config: ObjectiveConfig,
@@ -75,12 +74,12 @@ def gradients(
     update = GroupUpdate(policy, group, conditions, work, config, method, anchors_per_pass)  # type: ignore[arg-type]
     statistics = Statistics()
     update.backward(update.stored, old(update.stored), scale, torch.Tensor.backward, statistics)
-    return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]), statistics.result()
+    return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]), merge([statistics.result()])
 
 
 @pytest.mark.parametrize("method", ["euler", "heun", "dpmpp_2m"])
 def test_on_policy_the_gradient_is_the_closed_form_pull_through_the_whole_chain(
-    policy: KontextDenoiser, conditions: Conditions, method: str
+    policy: Denoiser, conditions: Conditions, method: str
 ) -> None:
     group = make_group(policy, conditions, method=method)
     config = ObjectiveConfig()
@@ -98,7 +97,7 @@ def test_on_policy_the_gradient_is_the_closed_form_pull_through_the_whole_chain(
     assert (got - expected).norm() / expected.norm() < 2e-4
 
 
-def test_the_ratio_is_exactly_one_on_policy_in_both_regions(policy: KontextDenoiser, conditions: Conditions) -> None:
+def test_the_ratio_is_exactly_one_on_policy_in_both_regions(policy: Denoiser, conditions: Conditions) -> None:
     _, statistics = gradients(policy, make_group(policy, conditions), conditions, ObjectiveConfig(), work_for())
     assert statistics["max_abs_log_ratio"] == 0.0
     assert statistics["max_abs_log_ratio_edit"] == statistics["max_abs_log_ratio_background"] == 0.0
@@ -107,7 +106,7 @@ def test_the_ratio_is_exactly_one_on_policy_in_both_regions(policy: KontextDenoi
 
 
 def test_learner_and_rollout_agree_on_every_step_and_other_weights_are_seen_not_to(
-    policy: KontextDenoiser, conditions: Conditions
+    policy: Denoiser, conditions: Conditions
 ) -> None:
     group = make_group(policy, conditions)
     _, same = gradients(policy, group, conditions, ObjectiveConfig(), work_for())
@@ -119,21 +118,21 @@ def test_learner_and_rollout_agree_on_every_step_and_other_weights_are_seen_not_
     assert other["max_abs_log_ratio"] == 0.0  # stop-gradient: only the recomputation tells
 
 
-def test_step_and_chain_are_the_same_for_a_single_step(policy: KontextDenoiser, conditions: Conditions) -> None:
+def test_step_and_chain_are_the_same_for_a_single_step(policy: Denoiser, conditions: Conditions) -> None:
     group = make_group(policy, conditions, steps=1)
     chain, _ = gradients(policy, group, conditions, ObjectiveConfig(), work_for(steps=(0,)))
     step, _ = gradients(policy, group, conditions, ObjectiveConfig(anchor_path="step"), work_for(steps=(0,)))
     torch.testing.assert_close(chain, step, rtol=1e-5, atol=1e-9)
 
 
-def test_on_policy_paths_have_the_rolled_out_values(policy: KontextDenoiser, conditions: Conditions) -> None:
+def test_on_policy_paths_have_the_rolled_out_values(policy: Denoiser, conditions: Conditions) -> None:
     group = make_group(policy, conditions)
     for config in (ObjectiveConfig(), ObjectiveConfig(anchor_path="step")):
         update = GroupUpdate(policy, group, conditions, work_for(), config, "euler")
         torch.testing.assert_close(update.anchor_path(), update.stored, rtol=1e-4, atol=1e-5)
 
 
-def test_flipping_every_advantage_flips_the_gradient(policy: KontextDenoiser, conditions: Conditions) -> None:
+def test_flipping_every_advantage_flips_the_gradient(policy: Denoiser, conditions: Conditions) -> None:
     group = make_group(policy, conditions)
     plus, _ = gradients(policy, group, conditions, ObjectiveConfig(), work_for())
     minus, _ = gradients(policy, group, conditions, ObjectiveConfig(), work_for(-ADVANTAGES))
@@ -141,7 +140,7 @@ def test_flipping_every_advantage_flips_the_gradient(policy: KontextDenoiser, co
 
 
 def test_work_without_weight_adds_nothing_but_runs_as_many_backward_passes(
-    policy: KontextDenoiser, conditions: Conditions
+    policy: Denoiser, conditions: Conditions
 ) -> None:
     group = make_group(policy, conditions)
     calls: list[torch.Tensor] = []
@@ -157,7 +156,7 @@ def test_work_without_weight_adds_nothing_but_runs_as_many_backward_passes(
 
 
 def test_a_failed_candidate_is_out_of_the_loss_and_no_nan_reaches_the_gradient(
-    policy: KontextDenoiser, conditions: Conditions
+    policy: Denoiser, conditions: Conditions
 ) -> None:
     group = make_group(policy, conditions)
     got, _ = gradients(policy, group, conditions, ObjectiveConfig(), work_for(np.array([0.5, np.nan, 0.5, -1.0])))
@@ -166,7 +165,7 @@ def test_a_failed_candidate_is_out_of_the_loss_and_no_nan_reaches_the_gradient(
 
 
 def test_a_stale_group_is_measured_against_the_path_that_was_rolled_out(
-    policy: KontextDenoiser, conditions: Conditions
+    policy: Denoiser, conditions: Conditions
 ) -> None:
     group = make_group(policy, conditions)
     weights = lora.state(policy.transformer)
@@ -174,12 +173,12 @@ def test_a_stale_group_is_measured_against_the_path_that_was_rolled_out(
     update = GroupUpdate(policy, group, conditions, work_for(on_policy=False), ObjectiveConfig(clip=0.2), "euler")
     statistics = Statistics()
     update.backward(update.anchor_path(), update.stored, 1.0, torch.Tensor.backward, statistics)
-    result = statistics.result()
+    result = merge([statistics.result()])
     assert result["max_abs_log_ratio"] > 0
     assert result["recomputed_max_deviation"] < 1e-5
 
 
-def test_the_reference_penalty_pulls_towards_the_base_model(policy: KontextDenoiser, conditions: Conditions) -> None:
+def test_the_reference_penalty_pulls_towards_the_base_model(policy: Denoiser, conditions: Conditions) -> None:
     group = make_group(policy, conditions)
     config = ObjectiveConfig(reference_penalty=10.0)
     parameters = lora.parameters(policy.transformer)
@@ -202,7 +201,7 @@ def test_the_reference_penalty_pulls_towards_the_base_model(policy: KontextDenoi
 
 @pytest.mark.parametrize("path", ["chain", "step"])
 def test_anchors_through_the_model_one_by_one_or_together_give_one_gradient(
-    policy: KontextDenoiser, conditions: Conditions, path: str
+    policy: Denoiser, conditions: Conditions, path: str
 ) -> None:
     group = make_group(policy, conditions)
     config = ObjectiveConfig(anchor_path=path, reference_penalty=0.3)  # type: ignore[arg-type]
@@ -214,7 +213,7 @@ def test_anchors_through_the_model_one_by_one_or_together_give_one_gradient(
         assert statistics["recomputed_max_deviation"] < 1e-5
 
 
-def test_a_group_without_its_trajectory_is_refused(policy: KontextDenoiser, conditions: Conditions) -> None:
+def test_a_group_without_its_trajectory_is_refused(policy: Denoiser, conditions: Conditions) -> None:
     group = make_group(policy, conditions)
     bare = CandidateGroup(**{**vars(group), "states": None})
     with pytest.raises(ValueError, match="without its trajectory"):
@@ -231,4 +230,25 @@ def test_groups_are_dealt_whole_and_every_rank_gets_as_many(groups: int, ranks: 
 
 
 def test_statistics_of_ranks_merge_by_their_kind() -> None:
-    assert merge([{"max_a": 1.0, "b": 1.0}, {"max_a": 3.0, "b": 2.0}, {"c": 5.0}]) == {"max_a": 3.0, "b": 1.5, "c": 5.0}
+    ranks = [
+        Figures({"max_a": 1.0}, {"b": 1.0, "max_of_b": 4.0}),
+        Figures({"max_a": 3.0}, {"b": 2.0}),
+        Figures({}, {"c": 5.0}),
+    ]
+    assert merge(ranks) == {"max_a": 3.0, "b": 1.5, "max_of_b": 4.0, "c": 5.0}
+
+
+def test_a_mean_is_a_mean_whatever_its_name() -> None:
+    statistics = Statistics()
+    for value in (1.0, 3.0):
+        statistics.mean("max_in_its_name", torch.tensor(value))
+        statistics.maximum("peak", torch.tensor(value))
+    assert merge([statistics.result(), Figures({"peak": 7.0}, {"max_in_its_name": 4.0})]) == {
+        "max_in_its_name": 3.0,
+        "peak": 7.0,
+    }
+
+
+def test_figures_keep_their_kind_under_a_prefix_and_beside_others() -> None:
+    both = Figures({"a": 1.0}, {"b": 2.0}).under("first_step") | Figures({}, {"seconds": 3.0})
+    assert both == Figures({"first_step/a": 1.0}, {"first_step/b": 2.0, "seconds": 3.0})

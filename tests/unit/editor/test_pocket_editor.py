@@ -12,8 +12,10 @@ from PIL import Image
 from rc_grpo.algorithm.solver import integrate
 from rc_grpo.config import AcdConfig, EditorConfig, LoraSettings, load
 from rc_grpo.editor import lora
+from rc_grpo.editor.editor import Editor
 from rc_grpo.editor.export import check_lora, read_lora, save_lora
-from rc_grpo.editor.kontext import KontextEditor, ModelNotFoundError, check_model, load_denoiser, load_editor
+from rc_grpo.editor.files import ModelNotFoundError
+from rc_grpo.editor.loading import check_model, load_denoiser, load_editor
 from rc_grpo.images import decode_rgb
 from rc_grpo.pocket import MODEL_PATH
 from rc_grpo.pocket.world import PocketWorld
@@ -25,12 +27,12 @@ STEPS = 4
 
 
 @pytest.fixture(scope="module")
-def editor() -> KontextEditor:
+def editor() -> Editor:
     return load_editor(POCKET.editor, seed=0)
 
 
 @pytest.fixture(scope="module")
-def trained(editor: KontextEditor) -> dict[str, torch.Tensor]:
+def trained(editor: Editor) -> dict[str, torch.Tensor]:
     torch.manual_seed(3)
     weights = {
         name: tensor + 0.03 * torch.randn_like(tensor) for name, tensor in lora.state(editor.transformer).items()
@@ -61,7 +63,7 @@ def by_pipeline(noise: torch.Tensor, lora_folder: Path | None) -> np.ndarray:
 
 @torch.no_grad()
 def test_diffusers_makes_our_image_from_the_exported_lora(
-    editor: KontextEditor, trained: dict[str, torch.Tensor], tmp_path: Path
+    editor: Editor, trained: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     save_lora(editor, trained, tmp_path)
     conditions = editor.encode(TASK)
@@ -74,7 +76,7 @@ def test_diffusers_makes_our_image_from_the_exported_lora(
 
 
 def test_an_exported_lora_reads_back_bit_for_bit_and_under_its_own_settings_only(
-    editor: KontextEditor, trained: dict[str, torch.Tensor], tmp_path: Path
+    editor: Editor, trained: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     save_lora(editor, trained, tmp_path)
     assert lora.digest(read_lora(POCKET.editor.lora, tmp_path)) == lora.digest(trained)
@@ -85,7 +87,7 @@ def test_an_exported_lora_reads_back_bit_for_bit_and_under_its_own_settings_only
 
 
 def test_a_lora_to_begin_with_is_checked_without_the_model(
-    editor: KontextEditor, trained: dict[str, torch.Tensor], tmp_path: Path
+    editor: Editor, trained: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     path = save_lora(editor, trained, tmp_path)
     check_lora(POCKET.editor, tmp_path)
@@ -100,7 +102,7 @@ def test_a_lora_to_begin_with_is_checked_without_the_model(
         check_lora(POCKET.editor, tmp_path)
 
 
-def test_the_learners_half_has_the_same_weights_as_the_whole(editor: KontextEditor) -> None:
+def test_the_learners_half_has_the_same_weights_as_the_whole(editor: Editor) -> None:
     half = load_denoiser(POCKET.editor, seed=0)
     assert half.token == editor.token == 16
     conditions = editor.encode(TASK)
@@ -109,12 +111,12 @@ def test_the_learners_half_has_the_same_weights_as_the_whole(editor: KontextEdit
         assert torch.equal(half.velocity(conditions)(x, 0.5), editor.velocity(conditions)(x, 0.5))
 
 
-def test_text_that_does_not_fit_is_an_error_not_cut(editor: KontextEditor) -> None:
+def test_text_that_does_not_fit_is_an_error_not_cut(editor: Editor) -> None:
     with pytest.raises(ValueError, match=r"editor\.text_tokens is 24"):
         editor.encode_image(decode_rgb(TASK.source), "Add a cat. " * 20)
 
 
-def test_padding_is_told_from_the_prompts_own_tokens(editor: KontextEditor) -> None:
+def test_padding_is_told_from_the_prompts_own_tokens(editor: Editor) -> None:
     valid = editor.encode(TASK).text_valid
     assert valid.shape == (24,)
     assert 3 <= valid.sum() < 24
@@ -122,7 +124,7 @@ def test_padding_is_told_from_the_prompts_own_tokens(editor: KontextEditor) -> N
 
 
 @torch.no_grad()
-def test_decoding_what_was_encoded_gives_the_picture_back(editor: KontextEditor) -> None:
+def test_decoding_what_was_encoded_gives_the_picture_back(editor: Editor) -> None:
     conditions = editor.encode(TASK)
     image = editor.decode(torch.from_numpy(conditions.arrays["reference"])[None], conditions)[0]
     error = (image.astype(float) - decode_rgb(TASK.source)) / 255

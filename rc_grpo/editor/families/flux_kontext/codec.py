@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from diffusers import FluxKontextPipeline
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from rc_grpo.config import EditorConfig
@@ -67,18 +68,10 @@ class KontextCodec:
             text_valid=text_valid,
         )
 
-    @torch.no_grad()
     def decode(self, latents: Tensor, conditions: Conditions) -> NDArray[np.uint8]:
         """Decode packed latents ``[B, N, C]`` into images ``[B, H, W, 3]`` uint8."""
-        pipeline, vae = self._pipeline, self._pipeline.vae
-        unpacked = pipeline._unpack_latents(latents, conditions.height, conditions.width, pipeline.vae_scale_factor)
-        unpacked = (unpacked / vae.config.scaling_factor + vae.config.shift_factor).to(vae.device, vae.dtype)
-        at_once = max(1, PIXELS_AT_ONCE // (conditions.height * conditions.width))
-        parts = []
-        for part in unpacked.split(at_once):
-            decoded = vae.decode(part, return_dict=False)[0]
-            parts.append(((decoded.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8))
-        return np.asarray(torch.cat(parts).permute(0, 2, 3, 1).contiguous().cpu().numpy())
+        images = decode(self._pipeline, latents, conditions.height, conditions.width)
+        return np.asarray(images.permute(0, 2, 3, 1).contiguous().cpu().numpy())
 
     @contextmanager
     def _text_encoders_at_work(self) -> Iterator[None]:
@@ -103,3 +96,37 @@ class KontextCodec:
                 f"the instruction has {len(tokens)} tokens and editor.text_tokens is {slots}: {instruction[:60]!r}..."
             )
         return np.arange(slots) < len(tokens)
+
+
+@torch.no_grad()
+def decode(pipeline: FluxKontextPipeline, latents: Tensor, height: int, width: int) -> Tensor:
+    """Decode packed latents ``[B, N, C]`` into images ``[B, 3, height, width]`` uint8, on the VAE's device."""
+    vae = pipeline.vae
+    unpacked = pipeline._unpack_latents(latents, height, width, pipeline.vae_scale_factor)
+    unpacked = (unpacked / vae.config.scaling_factor + vae.config.shift_factor).to(vae.device, vae.dtype)
+    parts = []
+    for part in unpacked.split(max(1, PIXELS_AT_ONCE // (height * width))):
+        decoded = vae.decode(part, return_dict=False)[0]
+        parts.append(((decoded.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8))
+    return torch.cat(parts)
+
+
+def edit(
+    pipeline: FluxKontextPipeline, editor: EditorConfig, source: Pixels, instruction: str, *, steps: int, seed: int
+) -> Pixels:
+    """Edit an image with the stock pipeline, at its own size."""
+    height, width = source.shape[:2]
+    pipeline.set_progress_bar_config(disable=True)
+    result = pipeline(
+        image=Image.fromarray(source),
+        prompt=instruction,
+        height=height,
+        width=width,
+        guidance_scale=editor.guidance,
+        num_inference_steps=steps,
+        max_sequence_length=editor.text_tokens,
+        generator=torch.Generator().manual_seed(seed),
+        _auto_resize=False,
+        max_area=height * width,
+    )
+    return np.asarray(result.images[0])

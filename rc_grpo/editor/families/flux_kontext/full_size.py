@@ -1,7 +1,7 @@
 """FLUX.1 Kontext's architecture with random weights: what to measure on where the real weights are not at hand.
 
-A forward pass costs what it costs with the real ones, and building the model on a GPU takes a second. ``editor.model:
-full-size`` names it. Its edits are noise.
+A forward pass costs what it costs with the real ones, and building the model on a GPU takes a second. It is what
+``editor.model: full-size`` names. Its edits are noise.
 """
 
 from typing import Any
@@ -12,13 +12,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config,
 
 from rc_grpo.pocket import MODEL_PATH
 
-NAME = "full-size"
-HUB_IDS = ("black-forest-labs/FLUX.1-Kontext-dev",)
-"""Models of this architecture."""
 TOKEN = 16
 """Side of a token in pixels."""
 
-BLOCKS = {"double": 19, "single": 38}
+BLOCKS = {"num_layers": 19, "num_single_layers": 38}
 """Everything else of FLUX.1's transformer is diffusers' default, but for the guidance that it embeds."""
 
 _VAE = {
@@ -57,7 +54,7 @@ def build_transformer(device: torch.device, dtype: torch.dtype, **changes: Any) 
         dtype: of the weights.
         changes: to the architecture, such as ``num_layers``.
     """
-    default = {"guidance_embeds": True, "num_layers": BLOCKS["double"], "num_single_layers": BLOCKS["single"]}
+    default = {"guidance_embeds": True} | BLOCKS
     return _built(lambda: FluxTransformer2DModel(**default | changes), device, dtype)
 
 

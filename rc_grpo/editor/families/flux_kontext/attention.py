@@ -1,0 +1,87 @@
+"""The joint attention of FLUX's blocks, with what reinforcement learning needs of it.
+
+`JointAttention` takes the place of diffusers' attention processor in every block and computes the same bits. It adds
+the attention concentration where one is asked for, and a dense gradient for the attention kernel (see
+`rc_grpo.editor.recording.dense_gradient`): a single block concatenates attention's output with its MLP's.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.embeddings import apply_rotary_emb
+from diffusers.models.transformers.transformer_flux import FluxAttention
+from torch import Tensor, nn
+
+from rc_grpo.editor import kernels
+from rc_grpo.editor.fp8 import Fp8Linear, QuantisedRows, quantise
+from rc_grpo.editor.recording import Probe, dense_gradient
+
+
+class JointAttention:
+    """Attention processor of FLUX's double and single blocks; joint order ``[text | target | reference]``."""
+
+    _attention_backend = None
+    _parallel_config = None
+
+    def __init__(self, probe: Probe | None = None) -> None:
+        self.probe = probe
+        self.concentration: Tensor | None = None
+        """What the probe found at the last call."""
+
+    def __call__(
+        self,
+        attn: FluxAttention,
+        hidden_states: Tensor | QuantisedRows,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Attend; a double block's text comes apart from its image and goes back apart."""
+        image = _heads(attn, hidden_states, (attn.to_q, attn.to_k, attn.to_v))
+        if encoder_hidden_states is None:
+            query, key = (
+                _norm_and_rotate((x,), (norm,), image_rotary_emb)
+                for x, norm in zip(image, (attn.norm_q, attn.norm_k), strict=False)
+            )
+            value = image[2]
+        else:
+            text = _heads(attn, encoder_hidden_states, (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj))
+            norms = ((attn.norm_added_q, attn.norm_q), (attn.norm_added_k, attn.norm_k))
+            query, key = (
+                _norm_and_rotate(both, norm, image_rotary_emb) for *both, norm in zip(text, image, norms, strict=False)
+            )
+            value = torch.cat([text[2], image[2]], dim=1)
+        if self.probe is not None:
+            self.concentration = self.probe(query, key)
+        mixed = dispatch_attention_fn(
+            query,
+            key,
+            value,
+            attn_mask=attention_mask,
+            backend=self._attention_backend,
+            parallel_config=self._parallel_config,
+        )
+        mixed = dense_gradient(mixed.flatten(2, 3))
+        if encoder_hidden_states is None:
+            return mixed
+        length = encoder_hidden_states.shape[1]
+        return attn.to_out[0](mixed[:, length:].contiguous()), attn.to_add_out(mixed[:, :length].contiguous())
+
+
+def _heads(attn: FluxAttention, x: Tensor | QuantisedRows, projections: tuple[nn.Module, ...]) -> list[Tensor]:
+    """Project ``[B, S, width]`` to query, key and value ``[B, S, H, D]``."""
+    if isinstance(x, Tensor) and isinstance(projections[0], Fp8Linear):
+        x = quantise(x)
+    return [project(x).unflatten(-1, (-1, attn.head_dim)) for project in projections]
+
+
+def _norm_and_rotate(
+    streams: Sequence[Tensor], norms: Sequence[nn.RMSNorm], rotary: tuple[Tensor, Tensor] | None
+) -> Tensor:
+    x = streams[0]
+    if rotary is not None and x.is_cuda and x.dtype == torch.bfloat16 and not torch.is_grad_enabled():
+        eps = [norm.eps or torch.finfo(x.dtype).eps for norm in norms]
+        return kernels.norm_and_rotate(list(streams), [norm.weight for norm in norms], eps, *rotary)  # type: ignore[no-any-return]
+    normed = torch.cat([norm(stream) for norm, stream in zip(norms, streams, strict=True)], dim=1)
+    return apply_rotary_emb(normed, rotary, sequence_dim=1)  # type: ignore[no-any-return]

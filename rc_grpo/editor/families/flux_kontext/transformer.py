@@ -1,0 +1,181 @@
+"""FLUX.1 Kontext's transformer as a body: how a task is bound to it, its velocity, its schedule, its canary."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import FluxKontextPipeline, FluxTransformer2DModel
+from torch import Tensor
+
+from rc_grpo.algorithm.solver import kontext_sigmas
+from rc_grpo.config import EditorConfig
+from rc_grpo.editor import lora
+from rc_grpo.editor.families.flux_kontext import rollout_blocks
+from rc_grpo.editor.families.flux_kontext.architecture import of_config
+from rc_grpo.editor.families.flux_kontext.attention import JointAttention
+from rc_grpo.editor.family import Architecture, Forward, Guidance, Text
+from rc_grpo.editor.guidance import classifier_free
+from rc_grpo.editor.prefix import Prefix
+from rc_grpo.editor.recording import Layout, Probe
+from rc_grpo.messages import Conditions
+from rc_grpo.seeds import derive, normal
+
+TOKENS_PER_SIDE_OF_CANARY = 4
+
+
+class KontextBody:
+    """The transformer of a Kontext model; see `rc_grpo.editor.family.Body`.
+
+    Args:
+        transformer: on its device and in its dtype.
+        editor: its configuration.
+        token: side of a token in pixels (16 for FLUX.1).
+    """
+
+    def __init__(self, transformer: FluxTransformer2DModel, editor: EditorConfig, token: int) -> None:
+        self.transformer = transformer
+        self.blocks: Sequence[Any] = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+        self.architecture: Architecture = of_config(transformer.config, token)
+        self.guidance: Guidance = "embedded" if transformer.config.guidance_embeds else "none"
+        self.editor = editor
+
+    def latent_shape(self, conditions: Conditions) -> tuple[int, int]:
+        """Return ``(N, C)`` of the target's packed latents."""
+        rows, columns = self.grid(conditions)
+        return rows * columns, int(self.transformer.config.in_channels)
+
+    def sigmas(self, steps: int, conditions: Conditions) -> Tensor:
+        """Return Kontext's schedule ``[T+1]`` float64 for this image size."""
+        return kontext_sigmas(steps, self.latent_shape(conditions)[0])
+
+    def bind(self, conditions: Conditions, text: Text) -> "KontextBound":
+        """Put a task on the device.
+
+        Raises:
+            ValueError: the negative text is asked for, and this model is not guided by one.
+        """
+        if text == "negative":
+            raise ValueError("this model embeds its guidance: it is run once, with the prompt")
+        return KontextBound(self, conditions)
+
+    def combine(self, positive: Tensor, negative: Tensor, scale: float) -> Tensor:
+        """Combine two passes plainly, as the stock pipeline does under its ``true_cfg_scale``."""
+        return classifier_free(positive, negative, scale)
+
+    def processor(self, block: Any, probe: Probe | None) -> JointAttention:
+        """Return an attention processor, the same for both kinds of blocks."""
+        return JointAttention(probe)
+
+    def canary(self) -> Conditions:
+        """Return fixed random conditions of a few tokens."""
+        config, side = self.transformer.config, TOKENS_PER_SIDE_OF_CANARY
+        shapes = {
+            "prompt": (8, config.joint_attention_dim),
+            "pooled": (config.pooled_projection_dim,),
+            "reference": (side * side, config.in_channels),
+        }
+        return Conditions(
+            height=side * self.architecture.token,
+            width=side * self.architecture.token,
+            arrays={name: normal(derive("canary", name), *shape).numpy() for name, shape in shapes.items()},
+            text_valid=np.ones(8, dtype=np.bool_),
+        )
+
+    def arrange(self, *, fp8: bool) -> None:
+        """Rearrange the blocks for rollouts; see `rollout_blocks`.
+
+        Raises:
+            ValueError: float8 is asked for where there is none, or a LoRA is on what is rearranged.
+        """
+        adapted = lora.adapted(self.architecture.projections, self.editor.lora.targets)
+        if lost := sorted({name.split(".", 2)[2] for name in adapted if ".attn." not in name}):
+            raise ValueError(
+                f"editor.lora.targets names {', '.join(lost)}, which rollouts on a GPU rearrange; they merge LoRAs of "
+                "the attention's projections alone"
+            )
+        rollout_blocks.arrange(self.transformer, in_fp8=fp8)
+
+    def grid(self, conditions: Conditions) -> tuple[int, int]:
+        """Return the target's tokens as rows and columns."""
+        return conditions.height // self.architecture.token, conditions.width // self.architecture.token
+
+
+class KontextBound:
+    """One task on the device: joint order ``[text | target | reference]``."""
+
+    def __init__(self, body: KontextBody, conditions: Conditions) -> None:
+        transformer = body.transformer
+        dtype, device = transformer.dtype, transformer.device
+        arrays = {name: torch.tensor(array, dtype=dtype, device=device) for name, array in conditions.arrays.items()}
+        self._prompt, self._pooled, self._reference = (arrays[name] for name in ("prompt", "pooled", "reference"))
+        self._ids = position_ids(*body.grid(conditions), device, dtype)
+        self._guidance = body.editor.guidance if body.guidance == "embedded" else None
+        text, target = len(self._prompt), body.latent_shape(conditions)[0]
+        self.layout = Layout(torch.arange(text), slice(text, text + target))
+
+    def prefill(self, forward: Forward) -> None:
+        """Everything sees the target, so nothing can be computed ahead."""
+
+    def __call__(self, forward: Forward, x: Tensor, sigma: float, prefix: Prefix | None) -> Tensor:
+        """Return the velocity at states ``[B, N, C]``.
+
+        The timestep passes through the model's dtype exactly as in diffusers' pipeline, so that a trained LoRA meets
+        the inputs it was trained on.
+        """
+        batch, dtype, device = len(x), self._prompt.dtype, self._prompt.device
+        guidance = None if self._guidance is None else torch.full((batch,), self._guidance, device=device)
+        output = predict(
+            forward,
+            x.to(dtype),
+            self._reference.expand(batch, -1, -1),
+            torch.full((batch,), sigma * 1000, dtype=torch.float32, device=device).to(dtype) / 1000,
+            self._prompt.expand(batch, -1, -1),
+            self._pooled.expand(batch, -1),
+            guidance,
+            self._ids,
+        )
+        return output.to(x.dtype)
+
+
+def predict(
+    forward: Forward,
+    x: Tensor,
+    reference: Tensor,
+    sigma: Tensor,
+    prompt: Tensor,
+    pooled: Tensor,
+    guidance: Tensor | None,
+    ids: Tensor,
+) -> Tensor:
+    """Call the transformer and return the target's velocity ``[B, N, C]``, all in the model's dtype.
+
+    Args:
+        forward: the transformer, or the engine around it.
+        x: the target's packed latents ``[B, N, C]``.
+        reference: the source's ``[B, M, C]``.
+        sigma: noise levels ``[B]``.
+        prompt: T5's output ``[B, L, D]``.
+        pooled: CLIP's ``[B, P]``.
+        guidance: ``[B]`` float32; None for a model that embeds none.
+        ids: of target and reference, see `position_ids`.
+    """
+    output: Tensor = forward(
+        hidden_states=torch.cat([x, reference], dim=1),
+        timestep=sigma,
+        guidance=guidance,
+        pooled_projections=pooled,
+        encoder_hidden_states=prompt,
+        txt_ids=torch.zeros(prompt.shape[1], 3, device=ids.device, dtype=ids.dtype),
+        img_ids=ids,
+        return_dict=False,
+    )[0]
+    return output[:, : x.shape[1]]
+
+
+def position_ids(rows: int, columns: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return the ids ``[2N, 3]`` of a target of so many tokens and a reference of its size, whose first one is 1."""
+    target: Tensor = FluxKontextPipeline._prepare_latent_image_ids(1, rows, columns, device, dtype)
+    reference = target.clone()
+    reference[..., 0] = 1
+    return torch.cat([target, reference])

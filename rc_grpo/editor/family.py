@@ -1,0 +1,243 @@
+"""What a family of editors brings, so that everything else can name none: its architecture, its velocity, its codec.
+
+A family is a folder like `rc_grpo.editor.families.flux_kontext`, in this package or another one, and is found by the
+entry-point group ``rc_grpo.editor_families`` (see `rc_grpo.editor.registry`). docs/families.md writes one step by step.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rc_grpo.config import EditorConfig
+from rc_grpo.editor.prefix import Prefix
+from rc_grpo.editor.recording import Layout, Probe
+from rc_grpo.images import Pixels
+from rc_grpo.messages import Conditions, EditTask
+
+__all__ = [
+    "Architecture",
+    "Body",
+    "Bound",
+    "Codec",
+    "Family",
+    "Forward",
+    "Guidance",
+    "Layout",
+    "Probe",
+    "Text",
+    "Tokens",
+]
+
+Forward = Callable[..., Any]
+"""A transformer, or the training engine around it."""
+
+Guidance = Literal["embedded", "cfg", "none"]
+"""How ``editor.guidance`` acts: as an input of the model, by a second pass with the negative text, or not at all."""
+
+Text = Literal["prompt", "negative"]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Lengths of one pass's sequence.
+
+    Attributes:
+        text: slots of the text.
+        target: of the image that is made.
+        sources: of all source images together.
+        prefix: how many of text and sources a pass finds in a `Prefix`, once that is computed.
+    """
+
+    text: int
+    target: int
+    sources: int
+    prefix: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them, the prefix included."""
+        return self.text + self.target + self.sources
+
+
+@dataclass(frozen=True)
+class Architecture(ABC):
+    """A model's sizes, known from its configuration files alone.
+
+    Attributes:
+        layers: blocks, each with one joint attention.
+        width: of a stream.
+        token: side of a token in pixels.
+        parameters: of the transformer, about.
+        encoders_gib: of text encoders and VAE in bfloat16.
+        projections: linear layers of the blocks by full name, ``(out, in)``.
+    """
+
+    layers: int
+    width: int
+    token: int
+    parameters: int
+    encoders_gib: float
+    projections: Mapping[str, tuple[int, int]]
+
+    @abstractmethod
+    def tokens(self, editor: EditorConfig) -> Tokens:
+        """Return the lengths of an edit of a square image at ``editor.resolution``."""
+
+    @abstractmethod
+    def forward_tflop(self, tokens: Tokens) -> tuple[float, float]:
+        """Return the TFLOP of one pass of one image: of its projections, of its attention."""
+
+
+class Bound(Protocol):
+    """One text of one task, on the device, with all that the model wants beside it."""
+
+    layout: Layout
+
+    def prefill(self, forward: Forward) -> Prefix | None:
+        """Compute what does not depend on the target; None for a model in which everything does."""
+        ...
+
+    def __call__(self, forward: Forward, x: Tensor, sigma: float, prefix: Prefix | None) -> Tensor:
+        """Return the velocity, noise minus data, at states ``[B, N, C]``: their shape, float32 both ways.
+
+        Args:
+            forward: what to call the model by.
+            x: states at ``sigma``.
+            sigma: noise level, 1 to 0.
+            prefix: what `prefill` gave; None has everything computed in this pass.
+        """
+        ...
+
+
+class Body(Protocol):
+    """A transformer of the family, and how it is spoken to."""
+
+    transformer: nn.Module
+    blocks: Sequence[Any]
+    """In the order in which ``rollout.acd.layers`` counts; each has its joint attention in ``attn``."""
+    architecture: Architecture
+    guidance: Guidance
+
+    def latent_shape(self, conditions: Conditions) -> tuple[int, int]:
+        """Return ``(N, C)`` of the target's latents."""
+        ...
+
+    def sigmas(self, steps: int, conditions: Conditions) -> Tensor:
+        """Return the schedule ``[T+1]`` float64 on the CPU, from 1 down to 0, as the stock pipeline's for T steps."""
+        ...
+
+    def bind(self, conditions: Conditions, text: Text) -> Bound:
+        """Put a task on the device with one of its texts; ``negative`` is asked for under guidance `cfg` alone."""
+        ...
+
+    def combine(self, positive: Tensor, negative: Tensor, scale: float) -> Tensor:
+        """Return the guided velocity of two, rescaled where the stock pipeline rescales."""
+        ...
+
+    def processor(self, block: Any, probe: Probe | None) -> Any:
+        """Return an attention processor for a block that leaves what a probe finds in ``concentration``, ``[B]``."""
+        ...
+
+    def canary(self) -> Conditions:
+        """Return small fixed conditions, on which a LoRA's effect is measured; the same in every process."""
+        ...
+
+    def arrange(self, *, fp8: bool) -> None:
+        """Rearrange the blocks for rollouts on a GPU, and put projections into float8 if asked for.
+
+        Projections that get a LoRA keep their names and their memory.
+
+        Raises:
+            ValueError: float8 is asked for where there is none, or a target's projection would lose its name.
+        """
+        ...
+
+
+class Codec(Protocol):
+    """Images and words to conditions, latents to images. Runs once a task, and only where images are made."""
+
+    token: int
+
+    def encode(self, task: EditTask) -> Conditions:
+        """Encode a task's source image and instruction."""
+        ...
+
+    def encode_image(self, source: Pixels, instruction: str) -> Conditions:
+        """Encode an RGB image ``[h, w, 3]`` uint8 and an instruction.
+
+        Raises:
+            ValueError: the instruction does not fit; cutting it would change what is asked for.
+        """
+        ...
+
+    def decode(self, latents: Tensor, conditions: Conditions) -> NDArray[np.uint8]:
+        """Decode latents ``[B, N, C]`` into images ``[B, H, W, 3]`` uint8."""
+        ...
+
+
+class Family(Protocol):
+    """A family of editors."""
+
+    name: str
+    """In ``editor.family``."""
+    models: frozenset[str]
+    """Short names that ``editor.model`` may have for it."""
+    hub_ids: frozenset[str]
+    """Published models of the sizes that `full-size` has."""
+    pipeline: str
+    """Class of diffusers' pipeline, as a model's ``model_index.json`` names it."""
+    guidance: Guidance
+    """Of its models for training; a distilled one may have none (see `Body.guidance`)."""
+
+    def architecture(self, editor: EditorConfig) -> Architecture:
+        """Read a model's sizes from its configuration files.
+
+        Raises:
+            rc_grpo.editor.files.ModelNotFoundError: they are not there.
+        """
+        ...
+
+    def load_transformer(self, editor: EditorConfig, device: torch.device, dtype: torch.dtype) -> nn.Module:
+        """Load the transformer alone.
+
+        Raises:
+            rc_grpo.editor.files.ModelNotFoundError: it is not there.
+        """
+        ...
+
+    def load_pipeline(self, editor: EditorConfig, device: torch.device, dtype: torch.dtype, **components: Any) -> Any:
+        """Load diffusers' own pipeline; a component given as None is left out.
+
+        Raises:
+            rc_grpo.editor.files.ModelNotFoundError: it is not there.
+        """
+        ...
+
+    def body(self, transformer: nn.Module, editor: EditorConfig) -> Body:
+        """Wrap a transformer that `load_transformer` gave."""
+        ...
+
+    def codec(self, pipeline: Any, editor: EditorConfig, *, offload: bool) -> Codec:
+        """Wrap the encoders and the VAE of a pipeline; ``offload`` keeps text encoders in host memory between tasks."""
+        ...
+
+    def edit(
+        self, pipeline: Any, editor: EditorConfig, source: Pixels, instruction: str, *, steps: int, seed: int
+    ) -> Pixels:
+        """Edit an image with the stock pipeline, as anyone with diffusers would, at the size of ``source``.
+
+        Args:
+            pipeline: whole, with or without a LoRA loaded.
+            editor: its configuration.
+            source: ``[H, W, 3]`` uint8, at the size it is edited at.
+            instruction: what to do.
+            steps: of the sampler.
+            seed: of the noise.
+        """
+        ...

@@ -1,0 +1,85 @@
+"""Where an editor's files are, and what it is loaded onto: what every family asks before it loads."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import diffusers
+import torch
+import transformers
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+from rc_grpo.config import EditorConfig
+from rc_grpo.pocket import MODEL_PATH
+
+POCKET, FULL_SIZE = "pocket", "full-size"
+
+
+class ModelNotFoundError(ValueError):
+    """The editor named by the configuration cannot be loaded."""
+
+
+def model_source(editor: EditorConfig) -> str:
+    """Return the folder or hub id behind ``editor.model``.
+
+    Raises:
+        ModelNotFoundError: the configuration names none.
+    """
+    if not editor.model:
+        raise ModelNotFoundError(
+            f"editor.model is not set: name a diffusers folder, a hub id, {POCKET!r} or {FULL_SIZE!r}"
+        )
+    return str(MODEL_PATH) if editor.model == POCKET else editor.model
+
+
+def resolve_device(editor: EditorConfig) -> torch.device:
+    """Return the device that ``editor.device`` names; `auto` takes CUDA where there is one.
+
+    Raises:
+        ValueError: CUDA is asked for and not there.
+    """
+    if editor.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("editor.device is cuda, but this process sees no CUDA device; give its pool num_gpus > 0")
+    if editor.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(editor.device)
+
+
+def dtype(editor: EditorConfig) -> torch.dtype:
+    """Return the precision of the base model."""
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[editor.dtype]
+
+
+def pipeline_class(editor: EditorConfig) -> str:
+    """Return the class that a model's ``model_index.json`` names.
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+    """
+    with naming_the_model(editor):
+        source = Path(model_source(editor))
+        index = source / "model_index.json"
+        if not source.is_dir():
+            index = Path(hf_hub_download(editor.model, index.name, revision=editor.revision))
+        return str(json.loads(index.read_text())["_class_name"])
+
+
+@contextmanager
+def naming_the_model(editor: EditorConfig) -> Iterator[None]:
+    """Load files of an editor inside the context.
+
+    Raises:
+        ModelNotFoundError: they are not there, with the ways out.
+    """
+    # An actor's log is no place for progress bars that redraw themselves.
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        raise ModelNotFoundError(
+            f"editor.model {editor.model!r} cannot be loaded: it must be a diffusers folder, a hub id you may read "
+            f"(HF_TOKEN set, licence accepted), {POCKET!r}, or {FULL_SIZE!r}. {error}"
+        ) from error

@@ -1,0 +1,82 @@
+"""The velocity of a task: one pass of the model, or two that classifier-free guidance makes one of."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from rc_grpo.editor.family import Body, Bound, Forward
+from rc_grpo.editor.prefix import Prefix
+from rc_grpo.editor.recording import Layout
+
+
+def classifier_free(positive: Tensor, negative: Tensor, scale: float) -> Tensor:
+    """Return ``negative + scale * (positive - negative)``: plain classifier-free guidance."""
+    return negative + scale * (positive - negative)
+
+
+class GuidedVelocity:
+    """``v(x, sigma)`` of one task.
+
+    Under classifier-free guidance both passes are in it, one after the other: batched they would not have the bits of
+    the stock pipeline. Whoever differentiates it (the adjoint) goes back through both.
+
+    Args:
+        body: combines the two.
+        positive: of the prompt.
+        negative: of the negative text; None runs no guidance.
+        scale: of the guidance.
+        forward: returns what the model is called by at that moment.
+        before: called with the positive pass's layout before it.
+        after: called with the noise level after it: what is recorded is recorded of that pass alone.
+    """
+
+    def __init__(
+        self,
+        body: Body,
+        positive: Bound,
+        negative: Bound | None,
+        scale: float,
+        forward: Callable[[], Forward],
+        before: Callable[[Layout], object],
+        after: Callable[[float], object],
+    ) -> None:
+        self._body = body
+        self._positive = positive
+        self._negative = negative
+        self._scale = scale
+        self._forward = forward
+        self._before = before
+        self._after = after
+        self._held: tuple[Prefix | None, Prefix | None] = (None, None)
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        """Return the velocity at states ``[B, N, C]``, in their shape and dtype (float32)."""
+        forward = self._forward()
+        self._before(self._positive.layout)
+        positive = self._positive(forward, x, sigma, self._held[0])
+        self._after(sigma)
+        if self._negative is None:
+            return positive
+        negative = self._negative(forward, x, sigma, self._held[1])
+        return self._body.combine(positive, negative, self._scale)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Compute once, for all calls inside the context, what does not depend on the states or the noise level.
+
+        The weights must stay what they are inside.
+
+        Raises:
+            RuntimeError: gradients are on.
+        """
+        if torch.is_grad_enabled():
+            raise RuntimeError("a prefix is held without gradients only: none would reach the weights through it")
+        forward = self._forward()
+        of_negative = None if self._negative is None else self._negative.prefill(forward)
+        self._held = self._positive.prefill(forward), of_negative
+        try:
+            yield
+        finally:
+            self._held = None, None

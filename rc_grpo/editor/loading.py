@@ -1,0 +1,92 @@
+"""Loading an editor of whatever family: its halves, the whole of both, or diffusers' own pipeline."""
+
+from typing import Any
+
+import torch
+
+from rc_grpo.config import AcdConfig, EditorConfig, RolloutConfig
+from rc_grpo.editor import compiling, files
+from rc_grpo.editor.denoiser import Denoiser
+from rc_grpo.editor.editor import Editor
+from rc_grpo.editor.family import Architecture, Body
+from rc_grpo.editor.merged import MergedPolicy
+from rc_grpo.editor.registry import find
+
+
+def load_architecture(editor: EditorConfig) -> Architecture:
+    """Read a model's sizes from its configuration files alone.
+
+    Raises:
+        ModelNotFoundError: it is not there.
+    """
+    return find(editor).architecture(editor)
+
+
+def load_denoiser(editor: EditorConfig, seed: int) -> Denoiser:
+    """Load the transformer alone, with its LoRA attached: the learner's half.
+
+    Raises:
+        ModelNotFoundError: there is no such folder or hub id, or no access to it.
+    """
+    return Denoiser(_load_body(editor), editor, seed)
+
+
+def load_editor(editor: EditorConfig, seed: int) -> Editor:
+    """Load the whole editor, with its LoRA attached as adapters that can train.
+
+    Raises:
+        ModelNotFoundError: there is no such folder or hub id, or no access to it.
+    """
+    codec = find(editor).codec(load_pipeline(editor, transformer=None), editor, offload=False)
+    return Editor(_load_body(editor), codec, editor, seed)
+
+
+def load_rollout_editor(editor: EditorConfig, rollout: RolloutConfig, seed: int) -> Editor:
+    """Load the whole editor as a rollout wants it: LoRA merged into the weights, blocks compiled if so configured.
+
+    Args:
+        editor: which one.
+        rollout: whether projections multiply in float8, and text encoders wait in host memory.
+        seed: of the run.
+
+    Raises:
+        ModelNotFoundError: there is no such folder or hub id, or no access to it.
+        ValueError: float8 is asked for where there is none.
+    """
+    body = _load_body(editor)
+    if rollout.fp8 or (files.resolve_device(editor).type == "cuda" and files.dtype(editor) == torch.bfloat16):
+        body.arrange(fp8=rollout.fp8)
+    pipeline = load_pipeline(editor, transformer=None)
+    codec = find(editor).codec(pipeline, editor, offload=rollout.offload_encoders)
+    loaded = Editor(body, codec, editor, seed, MergedPolicy)
+    if editor.compile:
+        compiling.compile_blocks(body.blocks)
+    return loaded
+
+
+def load_pipeline(editor: EditorConfig, **components: Any) -> Any:
+    """Load diffusers' own pipeline on the editor's device; a component given as None is left out.
+
+    Raises:
+        ModelNotFoundError: there is no such folder or hub id, or no access to it.
+    """
+    return find(editor).load_pipeline(editor, files.resolve_device(editor), files.dtype(editor), **components)
+
+
+def check_model(editor: EditorConfig, acd: AcdConfig) -> None:
+    """Check from its configuration files alone that the model is there and has the layers that ACD names.
+
+    Raises:
+        ModelNotFoundError: it is not there.
+        ValueError: a layer is not.
+    """
+    layers = load_architecture(editor).layers
+    beyond = [layer for layer in acd.layers if not 0 <= layer < layers]
+    if acd.enabled and (beyond or not acd.layers):
+        raise ValueError(f"rollout.acd.layers names {beyond or 'no layer'}; {editor.model} has layers 0..{layers - 1}")
+
+
+def _load_body(editor: EditorConfig) -> Body:
+    family = find(editor)
+    transformer = family.load_transformer(editor, files.resolve_device(editor), files.dtype(editor))
+    return family.body(transformer, editor)

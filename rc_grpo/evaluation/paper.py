@@ -1,0 +1,44 @@
+"""The paper's numbers, to stand beside a run's: tables on CompBench, and a study of preference. The data are a file."""
+
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import yaml
+
+
+@dataclass(frozen=True)
+class Published:
+    """A row of the paper's tables; the fields after the method are those of `rc_grpo.evaluation.scores.METRICS`."""
+
+    method: str
+    lc_i: float
+    lc_t: float
+    psnr: float
+    ssim: float
+    lpips: float
+
+
+@dataclass(frozen=True)
+class PublishedStudy:
+    """The paper's study of preference. Its pictures, people and models were others: for orientation only.
+
+    Attributes:
+        source: where it stands.
+        trials: how many there were.
+        shares: model -> share of the trials in which its edit was chosen.
+    """
+
+    source: str
+    trials: int
+    shares: dict[str, float]
+
+
+_FILE: dict[str, Any] = yaml.safe_load(resources.files("rc_grpo.evaluation").joinpath("paper.yaml").read_text())
+
+SOURCE: str = _FILE["source"]
+ROWS: dict[str, tuple[Published, ...]] = {
+    compared: tuple(Published(*row) for row in rows) for compared, rows in _FILE["tables"].items()
+}
+"""What is compared -> rows."""
+STUDY = PublishedStudy(**_FILE["study"])

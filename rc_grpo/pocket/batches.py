@@ -1,0 +1,78 @@
+"""The pocket editor on many scenes at once, from token ids to images: for whoever needs thousands of its edits."""
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import FluxKontextPipeline
+from torch import Tensor
+
+from rc_grpo.algorithm.solver import integrate, kontext_sigmas
+from rc_grpo.editor.families.flux_kontext.codec import decode
+from rc_grpo.pocket import MAX_SEQUENCE_LENGTH, MODEL_PATH
+from rc_grpo.pocket.flow import Editor, pack, pocket_ids
+from rc_grpo.pocket.pairs import to_float
+from rc_grpo.pocket.vae import encode
+from rc_grpo.pocket.world import IMAGE_SIZE
+
+TOKENS, CHANNELS, TOKEN = 64, 64, 16
+"""Of an image of the pocket world in the editor's latents: tokens, channels of one, its side in pixels."""
+
+_IMAGES_AT_ONCE = 512
+
+
+class PocketBatches:
+    """Encodes, edits and decodes batches.
+
+    Args:
+        pipeline: of the pocket editor.
+        device: where it shall run.
+    """
+
+    def __init__(self, pipeline: FluxKontextPipeline, device: torch.device) -> None:
+        self._pipeline = pipeline.to(device)
+        self._editor = Editor(pipeline).eval()
+        self._ids = pocket_ids(device)
+
+    @classmethod
+    def load(cls, device: torch.device) -> "PocketBatches":
+        """Load the packaged editor."""
+        return cls(FluxKontextPipeline.from_pretrained(MODEL_PATH), device)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the packed latents ``[B, 64, 64]`` of images ``[B, 3, 128, 128]`` uint8."""
+        return pack(encode(self._pipeline.vae, to_float(images)))
+
+    @torch.no_grad()
+    def edit(self, source: Tensor, noise: Tensor, instructions: Sequence[str], steps: int) -> Tensor:
+        """Edit each source from several noises.
+
+        Args:
+            source: packed latents ``[B, 64, 64]``.
+            noise: ``[B, n, 64, 64]``.
+            instructions: B of them.
+            steps: of the solver.
+
+        Returns:
+            The edits' packed latents, in the shape of the noise.
+        """
+        count, device, pipeline = noise.shape[1], source.device, self._pipeline
+        clip = pipeline.tokenizer(list(instructions), padding="longest", return_tensors="pt").input_ids
+        t5 = pipeline.tokenizer_2(
+            list(instructions), padding="max_length", max_length=MAX_SEQUENCE_LENGTH, return_tensors="pt"
+        ).input_ids
+        reference, clip, t5 = (part.to(device).repeat_interleave(count, 0) for part in (source, clip, t5))
+
+        def velocity(x: Tensor, sigma: float) -> Tensor:
+            times = torch.full((len(x),), sigma, device=device)
+            field: Tensor = self._editor(x, reference, times, clip, t5, self._ids)
+            return field
+
+        states = integrate(velocity, noise.flatten(0, 1), kontext_sigmas(steps, TOKENS))
+        return states[-1].reshape(noise.shape)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return images ``[B, n, 3, 128, 128]`` uint8 of packed latents ``[B, n, 64, 64]``."""
+        parts = torch.split(latents.flatten(0, 1), _IMAGES_AT_ONCE)
+        images = torch.cat([decode(self._pipeline, part, IMAGE_SIZE, IMAGE_SIZE) for part in parts])
+        return images.reshape(*latents.shape[:2], *images.shape[1:])
