@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.provenance import provenance
+from deploy.records.provenance import provenance
 
 FOLDER = Path(__file__).parent / "results"
 

@@ -16,7 +16,6 @@ from rc_grpo.config import dump
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(study_app, name="study")
 console = Console()
-ANSWER_DEADLINE_S = 30.0
 
 ConfigArgument = Annotated[
     str, typer.Argument(help="a YAML file, or the name of a packaged config: pocket, flux_kontext_dev")
@@ -57,36 +56,18 @@ def train(
 ) -> None:
     """Run a post-training to its end, or go on with one that was stopped or killed."""
     with plain_errors():
-        from deploy.records.resuming import resumed_config
-        from deploy.train import run_training
+        from deploy.train import start
 
-        if (config is None) == (resume is None):
-            raise ValueError("name either a config or, with --resume, the folder of a run to go on with")
-        if resume is not None:
-            run_training(resumed_config(resume, tuple(set_ or ())), resume=True)
-        elif config is not None:
-            mode = ["loop.learn=false", "output.experience=states"] if rollout_only else []
-            mode += [] if train_only is None else [f"loop.feed={train_only.resolve()}"]
-            run_training(load_config(config, [*mode, *(set_ or ())]))
+        start(config, resume, tuple(set_ or ()), rollout_only=rollout_only, train_only=train_only)
 
 
 @app.command()
 def status(run: RunOption = None, address: AddressOption = None, root: RootOption = Path("runs")) -> None:
     """Say where a run is, what its pools do, and what it is waiting for."""
     with plain_errors():
-        import ray
+        from deploy.watching.asking import show_status
 
-        from deploy.watching.remote import NotRunningError, control_of, find_folder
-        from deploy.watching.status import draw_folder, draw_status
-
-        try:
-            with control_of(run, address, root) as control:
-                console.print(draw_status(ray.get(control.status.remote(), timeout=ANSWER_DEADLINE_S)))
-        except NotRunningError:
-            folder = find_folder(run, root)
-            if folder is None:
-                raise
-            console.print(draw_folder(folder), soft_wrap=True)
+        show_status(run, address, root, console)
 
 
 @app.command()
@@ -99,12 +80,9 @@ def scale(
 ) -> None:
     """Give a pool of a run another size while it trains; workers that leave finish what they have."""
     with plain_errors():
-        import ray
+        from deploy.watching.asking import order_scale
 
-        from deploy.watching.remote import control_of
-
-        with control_of(run, address, root) as control:
-            console.print(ray.get(control.scale.remote(pool, workers), timeout=ANSWER_DEADLINE_S), highlight=False)
+        order_scale(pool, workers, run, address, root, console)
 
 
 @app.command()
@@ -130,22 +108,10 @@ def evaluate(
 ) -> None:
     """Score held-out edits of the base model, and of a LoRA beside it; or make and measure CompBench's edits."""
     with plain_errors():
-        if compbench is not None:
-            from deploy.evaluating.compbench import run_compbench
-            from rc_grpo.evaluation.layout import write_benchmark
-            from rc_grpo.evaluation.measuring import MeasureSettings
-            from rc_grpo.pocket.world import PocketWorld
+        from deploy.evaluating.evaluate import BenchmarkRequest, run_evaluation
 
-            if pocket is not None and not (compbench / "tasks").exists():
-                write_benchmark(compbench, PocketWorld("heldout", pocket))
-            settings = MeasureSettings(clip=None if clip == "none" else clip)
-            run_compbench(
-                load_config(config, set_), compbench, lora, out, console, model=model, settings=settings, edit=edit
-            )
-            return
-        from deploy.evaluating.assessment import run_assessment
-
-        run_assessment(load_config(config, set_), lora, out, sheet, console)
+        asked = None if compbench is None else BenchmarkRequest(compbench, model, clip, edit, pocket)
+        run_evaluation(load_config(config, set_), lora, out, sheet, asked, console)
 
 
 @app.command()
@@ -163,13 +129,10 @@ def edit(
 ) -> None:
     """Edit one image with the base model and, if given, a LoRA; side by side."""
     with plain_errors():
-        from deploy.evaluating.edit import edit_image
+        from deploy.evaluating.edit import write_edit
 
-        edited, sheet = edit_image(load_config(config, set_).editor, image, instruction, lora, steps=steps, seed=seed)
-        sheet.save(out)
-        alone = out.with_stem(out.stem + "-edited")
-        edited.save(alone)
-        console.print(f"{out} (side by side), {alone} (the edit alone)")
+        editor = load_config(config, set_).editor
+        console.print(write_edit(editor, image, instruction, lora, out, steps=steps, seed=seed))
 
 
 @app.command("config")
@@ -203,12 +166,9 @@ def inspect(
 ) -> None:
     """Draw groups of a run as a contact sheet: source, mask, candidates by reward."""
     with plain_errors():
-        from deploy.looking.inspection import inspect_run
+        from deploy.looking.inspection import write_sheet
 
-        sheet, shown = inspect_run(run, update, groups)
-        path = out or run / f"inspect-{shown:05d}.png"
-        sheet.save(path)
-        console.print(f"update {shown} of {run}: {path}")
+        console.print(write_sheet(run, update, groups, out))
 
 
 @app.command()
@@ -232,14 +192,10 @@ def replay(
 ) -> None:
     """Rebuild a logged group from its seeds and policy, and say what differs from the log; exit 1 if anything does."""
     with plain_errors():
-        from deploy.looking.replay import replay as replay_group
+        from deploy.looking.replay import show_replay
 
-        report = replay_group(run, group)
-        report.render(console)
-        if sheet is not None:
-            report.sheet().save(sheet)
-            console.print(f"{sheet}: logged and replayed side by side")
-    raise typer.Exit(0 if report.identical else 1)
+        identical = show_replay(run, group, sheet, console)
+    raise typer.Exit(0 if identical else 1)
 
 
 @app.command("merge-judge")
@@ -266,15 +222,7 @@ def merge_judge_adapter(
             adapter_revision=adapter_revision,
             on_phase=lambda phase: console.print(f"[dim]{escape(phase)} ...[/dim]", highlight=False),
         )
-        parity = report.manifest.parity
-        console.print(f"{out}: {'already merged, left alone' if report.already_merged else 'merged'}", soft_wrap=True)
-        console.print(
-            f"max |delta logit| against base + adapter {parity.error:.3g}, what the adapter moves {parity.effect:.3g}; "
-            f"same first choice at {parity.top1_agreement:.1%} of {parity.positions} positions "
-            f"(base alone: {parity.top1_agreement_base:.1%})",
-            highlight=False,
-            soft_wrap=True,
-        )
+        console.print(report.in_words, highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

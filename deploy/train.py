@@ -1,6 +1,7 @@
 """Entry point of a training job: ``rc-grpo train CONFIG``, or ``python -m deploy.train --config CONFIG`` under Ray."""
 
 import asyncio
+from pathlib import Path
 from typing import Annotated
 
 import ray
@@ -12,7 +13,7 @@ from deploy.errors import plain_errors
 from deploy.evaluating.preflight import check_training
 from deploy.loop import train
 from deploy.records.folder import RunFolder
-from deploy.records.resuming import is_the_same_run
+from deploy.records.resuming import is_the_same_run, resumed_config
 from deploy.run import Run
 from deploy.stopping import RunStoppedError
 from deploy.watching.progress import Progress
@@ -45,6 +46,36 @@ def run_training(config: RunConfig, *, resume: bool = False) -> None:
             ) from error
         finally:
             ray.shutdown()
+
+
+def start(
+    config: str | None,
+    resume: Path | None,
+    overrides: tuple[str, ...],
+    *,
+    rollout_only: bool = False,
+    train_only: Path | None = None,
+) -> None:
+    """Begin a run, or go on with one.
+
+    Args:
+        config: file or name of the configuration of a run to begin.
+        resume: folder of a run to go on with, instead.
+        overrides: ``a.b=value``, after what the modes set.
+        rollout_only: learn nothing, fill the log with the untrained policy's groups.
+        train_only: folder of the run whose log is learned from, instead of rolling out.
+
+    Raises:
+        ValueError: not exactly one of config and folder is given.
+    """
+    if (config is None) == (resume is None):
+        raise ValueError("name either a config or, with --resume, the folder of a run to go on with")
+    if resume is not None:
+        run_training(resumed_config(resume, overrides), resume=True)
+    elif config is not None:
+        mode = ["loop.learn=false", "output.experience=states"] if rollout_only else []
+        mode += [] if train_only is None else [f"loop.feed={train_only.resolve()}"]
+        run_training(load_config(config, (*mode, *overrides)))
 
 
 def main(

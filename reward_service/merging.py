@@ -71,6 +71,17 @@ class MergeReport:
     already_merged: bool
     manifest: Manifest
 
+    @property
+    def in_words(self) -> str:
+        """What was done, and how well the merged model answers as base and adapter do."""
+        parity = self.manifest.parity
+        return (
+            f"{self.out}: {'already merged, left alone' if self.already_merged else 'merged'}\n"
+            f"max |delta logit| against base + adapter {parity.error:.3g}, what the adapter moves {parity.effect:.3g}; "
+            f"same first choice at {parity.top1_agreement:.1%} of {parity.positions} positions "
+            f"(base alone: {parity.top1_agreement_base:.1%})"
+        )
+
 
 @dataclass(frozen=True)
 class _Half:

@@ -13,6 +13,17 @@ from rc_grpo.editor.registry import find
 from rc_grpo.images import decode_rgb
 
 
+def write_edit(
+    config: EditorConfig, image: Path, instruction: str, lora: Path | None, out: Path, *, steps: int, seed: int
+) -> str:
+    """Write what `edit_image` makes: the sheet to ``out``, the edit beside it; return in words where they are."""
+    edited, sheet = edit_image(config, image, instruction, lora, steps=steps, seed=seed)
+    alone = out.with_stem(out.stem + "-edited")
+    sheet.save(out)
+    edited.save(alone)
+    return f"{out} (side by side), {alone} (the edit alone)"
+
+
 def edit_image(
     config: EditorConfig, image: Path, instruction: str, lora: Path | None, *, steps: int, seed: int
 ) -> tuple[Image.Image, Image.Image]:

@@ -13,6 +13,21 @@ from rc_grpo.data.logged import LoggedGroup, read_groups
 from rc_grpo.messages import EditTask
 
 
+def write_sheet(run: Path, update: int | None, groups: int, out: Path | None) -> str:
+    """Draw the groups of one update (see `widest_groups`), and return in words where the sheet is.
+
+    Args:
+        run: its folder.
+        update: 1-based; None takes the last one logged.
+        groups: at most so many.
+        out: the picture; None puts it into the run's folder.
+    """
+    sheet, shown = inspect_run(run, update, groups)
+    path = out or run / f"inspect-{shown:05d}.png"
+    sheet.save(path)
+    return f"update {shown} of {run}: {path}"
+
+
 def inspect_run(folder: Path, update: int | None, groups: int) -> tuple[Image.Image, int]:
     """Draw the groups of one update as a sheet; see `widest_groups`."""
     rows, shown = widest_groups(folder, update, groups)

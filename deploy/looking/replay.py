@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
 
 from deploy.looking.replay_report import Comparison, ReplayReport, Surrounding, compare
 from deploy.records.folder import RunFolder
@@ -77,6 +78,23 @@ def replay(run: Path, group: str) -> ReplayReport:
         comparisons=tuple(_comparisons(logged, replayed, prepared.conditions)),
         surroundings=tuple(_surroundings(run, config, editor.device)),
     )
+
+
+def show_replay(run: Path, group: str, sheet: Path | None, console: Console) -> bool:
+    """Replay a group, print what differs, and tell whether nothing does; see `replay`.
+
+    Args:
+        run: the run's folder.
+        group: which one.
+        sheet: picture of logged and replayed images side by side; None draws none.
+        console: to print on.
+    """
+    report = replay(run, group)
+    report.render(console)
+    if sheet is not None:
+        report.sheet().save(sheet)
+        console.print(f"{sheet}: logged and replayed side by side")
+    return report.identical
 
 
 def _find_group(run: Path, config: RunConfig, name: str) -> LoggedGroup:

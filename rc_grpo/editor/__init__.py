@@ -1,1 +1,1 @@
-"""The image editor as a policy: protocol, FLUX.1 Kontext on diffusers, LoRA versions, the attention recorder."""
+"""The image editor as a policy: what a family brings, LoRA versions that prove themselves, recorded attention."""

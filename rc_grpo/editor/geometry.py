@@ -40,7 +40,7 @@ def editing_size(height: int, width: int, resolution: int, multiple: int) -> tup
 
 
 def resize_image(image: Pixels, height: int, width: int) -> Pixels:
-    """Resize an RGB image ``[h, w, 3]`` uint8 as the Kontext pipeline does (Lanczos); a fitting one is returned."""
+    """Resize an RGB image ``[h, w, 3]`` uint8 as the stock pipelines do (Lanczos); a fitting one is returned."""
     if image.shape[:2] == (height, width):
         return image
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))

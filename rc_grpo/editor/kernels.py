@@ -1,4 +1,4 @@
-"""What sits between the matrix products of a FLUX block, fused: for rollouts, without gradients.
+"""What sits between the matrix products of a transformer block, fused: for rollouts, without gradients.
 
 Three operators that a compiled graph takes as they are. Each is a Triton or cuBLASLt kernel on a GPU and the plain
 expression elsewhere, which is also what it is tested against.

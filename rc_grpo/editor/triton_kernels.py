@@ -67,7 +67,7 @@ def _store_part(out, value, width, part, PART: tl.constexpr):
 def _quantise_rows(x, out, scales, width, GELU: tl.constexpr, PART: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     x, out = x + row * width, out + row * width
-    # In thirds: a FLUX model's widths are three times a power of two, and a block of Triton's is a power of two.
+    # In thirds: widths here are three times a power of two, and a block of Triton's is a power of two.
     a = _activated(x, width, 0, GELU, PART)
     b = _activated(x, width, 1, GELU, PART)
     c = _activated(x, width, 2, GELU, PART)

@@ -1,0 +1,63 @@
+"""``rc-grpo evaluate``: held-out edits scored by the run's judges, or CompBench's edits made and measured."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from deploy.evaluating.assessment import run_assessment
+from deploy.evaluating.compbench import run_compbench
+from rc_grpo.config import RunConfig
+from rc_grpo.evaluation.layout import write_benchmark
+from rc_grpo.evaluation.measuring import MeasureSettings
+from rc_grpo.pocket.world import PocketWorld
+
+NO_CLIP = "none"
+
+
+@dataclass(frozen=True)
+class BenchmarkRequest:
+    """CompBench is asked for.
+
+    Attributes:
+        folder: its own, or the hub's parquet.
+        model: name of the edits' folder; None for that of the LoRA's run, or of the editor.
+        clip: folder or hub id of a CLIP model, or `NO_CLIP`.
+        edit: make what edits are missing.
+        pocket: first write so many held-out pocket tasks there, unless there are some.
+    """
+
+    folder: Path
+    model: str | None
+    clip: str
+    edit: bool
+    pocket: int | None
+
+
+def run_evaluation(
+    config: RunConfig,
+    lora: Path | None,
+    out: Path | None,
+    sheet: Path | None,
+    benchmark: BenchmarkRequest | None,
+    console: Console,
+) -> None:
+    """Evaluate the base model and, if given, a LoRA beside it; or either of them on CompBench.
+
+    Args:
+        config: of the run whose data, judges and editor are used.
+        lora: folder of LoRA weights.
+        out: figures as JSON.
+        sheet: picture of some edits; of held-out tasks alone.
+        benchmark: CompBench instead.
+        console: to print on.
+    """
+    if benchmark is None:
+        run_assessment(config, lora, out, sheet, console)
+        return
+    if benchmark.pocket is not None and not (benchmark.folder / "tasks").exists():
+        write_benchmark(benchmark.folder, PocketWorld("heldout", benchmark.pocket))
+    settings = MeasureSettings(clip=None if benchmark.clip == NO_CLIP else benchmark.clip)
+    run_compbench(
+        config, benchmark.folder, lora, out, console, model=benchmark.model, settings=settings, edit=benchmark.edit
+    )

@@ -1,0 +1,43 @@
+"""``rc-grpo status`` and ``rc-grpo scale``: what a run that goes on somewhere is asked and told."""
+
+from pathlib import Path
+
+import ray
+from rich.console import Console
+
+from deploy.watching.remote import NotRunningError, control_of, find_folder
+from deploy.watching.status import draw_folder, draw_status
+
+ANSWER_DEADLINE_S = 30.0
+
+
+def show_status(run: str | None, address: str | None, root: Path, console: Console) -> None:
+    """Print where a run is; of one that nobody drives, what its folder says.
+
+    Args:
+        run: name or folder; None for the only one.
+        address: of its cluster; None for what its folder says.
+        root: folder of the runs' folders.
+        console: to print on.
+
+    Raises:
+        NotRunningError: there is neither such a run nor its folder.
+    """
+    try:
+        with control_of(run, address, root) as control:
+            console.print(draw_status(ray.get(control.status.remote(), timeout=ANSWER_DEADLINE_S)))
+    except NotRunningError:
+        folder = find_folder(run, root)
+        if folder is None:
+            raise
+        console.print(draw_folder(folder), soft_wrap=True)
+
+
+def order_scale(pool: str, workers: int, run: str | None, address: str | None, root: Path, console: Console) -> None:
+    """Have a pool of a run resized, and print the driver's answer; see `show_status` for the arguments.
+
+    Raises:
+        NotRunningError: nobody drives the run.
+    """
+    with control_of(run, address, root) as control:
+        console.print(ray.get(control.scale.remote(pool, workers), timeout=ANSWER_DEADLINE_S), highlight=False)
