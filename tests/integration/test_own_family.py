@@ -1,0 +1,91 @@
+"""A family of editors in a distribution of its own: found by its entry point, trained, exported, edited with."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DISTRIBUTION = Path(__file__).parents[1] / "sketch_family"
+PRODUCT = Path(__file__).parents[2]
+OVERRIDES = (
+    "editor.model=sketch-tiny",
+    "editor.guidance=3.0",
+    "editor.resolution=64",
+    "editor.lora={rank: 4, alpha: 8, targets: [attn.to_q, attn.to_v, attn.to_out]}",
+    "rollout.acd.layers=[0, 1]",
+    "rollout.group_size=4",
+    "rollout.steps=3",
+    "rollout.solver=heun",
+    "rollout.workers=1",
+    "objective.anchors=2",
+    "objective.min_std=0",
+    "learner.ranks=1",
+    "loop={updates: 2, groups_per_update: 2}",
+    "evaluation.tasks=0",
+    "data.train.limit=4",
+    "name=own-family",
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Install the distribution into a folder, and return an environment that sees it."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
+    source = folder / "source"
+    subprocess.run(["cp", "-r", str(DISTRIBUTION), str(source)], check=True)
+    subprocess.run([*command, "--target", str(folder / "installed"), str(source)], check=True, timeout=120)
+    path = os.pathsep.join(filter(None, (str(folder / "installed"), os.environ.get("PYTHONPATH"))))
+    return os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
+
+
+def rc_grpo(site: dict[str, str], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "deploy.cli", *arguments]
+    return subprocess.run(command, cwd=folder, env=site, capture_output=True, text=True, timeout=240)
+
+
+@pytest.fixture(scope="module")
+def trained(site: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("own")
+    options = [part for override in OVERRIDES for part in ("--set", override)]
+    done = rc_grpo(site, folder, "train", "pocket", *options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder / "runs" / "own-family"
+
+
+def test_a_family_that_another_package_brings_is_trained_and_exported(trained: Path) -> None:
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [line["update"] for line in lines] == [1, 2]
+    summary = json.loads((trained / "summary.json").read_text())
+    assert not summary["final_version"]["is_identity"]
+    assert summary["final_version"]["modules"] == 6
+    assert summary["exported_digest"] == summary["final_version"]["digest"]
+    for line in lines:
+        assert line["update/first_step/max_abs_log_ratio"] == 0.0
+        assert line["acd/mean"] > 0
+    assert lines[1]["policy/canary_shift"] > 0
+
+
+def test_its_lora_names_its_own_projections(trained: Path) -> None:
+    import safetensors.torch
+
+    names = safetensors.torch.load_file(trained / "lora" / "pytorch_lora_weights.safetensors")
+    assert {name.split(".lora_")[0] for name in names} == {
+        f"transformer.blocks.{index}.attn.{name}" for index in range(2) for name in ("to_q", "to_v", "to_out")
+    }
+
+
+def test_no_line_of_the_product_knows_it() -> None:
+    packages = ("rc_grpo", "rollout_workers", "reward_service", "learner", "deploy")
+    known = [path for package in packages for path in (PRODUCT / package).rglob("*.py") if "sketch" in path.read_text()]
+    assert known == []
+
+
+def test_without_the_package_the_error_names_what_is_installed(tmp_path: Path) -> None:
+    options = ["--set", "editor.family=sketch", "--set", "editor.model=sketch-tiny"]
+    done = rc_grpo(dict(os.environ), tmp_path, "train", "pocket", *options)
+    assert done.returncode == 2
+    assert "editor.family is 'sketch'; installed: flux-kontext (FluxKontextPipeline)" in done.stderr
