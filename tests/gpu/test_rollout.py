@@ -25,19 +25,37 @@ def _fresh_graphs() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_recorder_changes_no_bit_of_the_velocity_and_compiled_only_its_rounding(compiled: bool) -> None:
-    denoiser = rollout_blocks_of(in_fp8=False)
+    denoiser, x = rollout_blocks_of(in_fp8=False), states()
+    field = denoiser.velocity(CONDITIONS)
+    eager = field(x, 0.5)
     if compiled:
         compiling.compile_blocks(denoiser.body.blocks)
-    field, x = denoiser.velocity(CONDITIONS), states()
     plain = field(x, 0.5)
     with denoiser.recording(LAYERS, MASK, TEXT) as recorder:
         recorded = field(x, 0.5)
-    # Inductor fuses the two graphs differently, and rounds to bfloat16 in different places.
-    difference = (recorded - plain).norm() / plain.norm()
-    print(f"a recorder's difference, compiled={compiled}: {difference:.1e}")
-    assert difference < (1e-3 if compiled else 1e-30)
+    # Inductor fuses the two graphs differently, and rounds to bfloat16 in different places: as against eager blocks, and
+    # less. By how much in itself is the GPU's and Inductor's affair (0 to 9e-4 on an H100, 1.4e-3 on an H200).
+    difference, rounding = ((other - plain).norm() / plain.norm() for other in (recorded, eager))
+    print(f"compiled={compiled}: a recorder's difference {difference:.1e}, eager blocks' {rounding:.1e}")
+    assert difference <= rounding
+    assert rounding == 0 or compiled
     assert recorder.density.shape == (2, len(LAYERS), 1)
     assert torch.isfinite(recorder.density).all()
+
+
+@torch.no_grad()
+def test_recorded_or_not_compiled_blocks_are_as_near_to_float32() -> None:
+    denoiser, x = rollout_blocks_of(in_fp8=False), states()
+    exact = few_blocks(MergedPolicy, torch.float32)
+    exact.transformer.load_state_dict(few_blocks(MergedPolicy).transformer.state_dict())
+    truth = exact.velocity(CONDITIONS)(x, 0.5)
+    compiling.compile_blocks(denoiser.body.blocks)
+    field = denoiser.velocity(CONDITIONS)
+    plain = field(x, 0.5)
+    with denoiser.recording(LAYERS, MASK, TEXT):
+        recorded = field(x, 0.5)
+    errors = [float((velocity - truth).norm() / truth.norm()) for velocity in (plain, recorded)]
+    assert errors[1] == pytest.approx(errors[0], rel=0.02)
 
 
 @torch.no_grad()

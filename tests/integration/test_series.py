@@ -1,15 +1,14 @@
 """What ``make train`` computes is what it computed when the series was recorded."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from tests.integration.series import RECORDED, RELATIVE, differences, figures_of, machine, train_the_series
 
 
 def test_a_short_run_gives_the_figures_that_were_recorded(
-    tmp_path: Path, cluster: None, record_property: pytest.RecordProperty
+    tmp_path: Path, cluster: None, record_property: Callable[[str, object], None]
 ) -> None:
     recorded = json.loads(RECORDED.read_text())
     other = [f"{key} {now}, recorded with {recorded['machine'].get(key)}" for key, now in machine().items()
