@@ -186,6 +186,41 @@ def test_sigmas_that_are_no_schedule_are_refused(sigmas):
         integrate(lambda x, sigma: x, torch.zeros(2, 2), sigmas)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("entries", [4, 6])
+def test_a_trajectory_of_another_length_has_no_memories(method: str, entries: int) -> None:
+    with pytest.raises(ValueError, match=f"states has {entries} entries and sigmas 5"):
+        memories(torch.zeros(entries, 4, 3), kontext_sigmas(4, 1024), method)
+
+
+def test_the_default_solver_is_euler_everywhere() -> None:
+    flow, x, sigmas = Flow(4, 3, seed=0), randn(1, 4, 3), kontext_sigmas(4, 1024)
+    euler = x + (sigmas[1] - sigmas[0]).item() * flow(x, 1.0)
+    assert same_bits(step(flow, x, sigmas, 0)[0].detach(), euler.detach())
+    assert same_bits(integrate(flow, x, sigmas)[1].detach(), euler.detach())
+    assert memories(torch.zeros(5, 4, 3), sigmas) == [None] * 4
+
+
+@pytest.mark.parametrize("n", [-1, -4, 4])
+def test_a_step_outside_the_schedule_is_refused_before_the_network_is_asked(n: int) -> None:
+    asked = []
+    with pytest.raises(ValueError, match=f"n is {n}, expected 0 to 3"):
+        step(lambda x, sigma: asked.append(sigma) or x, torch.zeros(4, 3), kontext_sigmas(4, 1024), n)
+    assert asked == []
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 3), (4, 1), (3, 4), (1, 3)])
+def test_a_velocity_that_would_only_broadcast_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="velocity returned shape"):
+        step(lambda x, sigma: torch.ones(shape), torch.zeros(4, 3), kontext_sigmas(4, 1024), 0)
+
+
+def test_heun_asks_at_the_far_end_of_a_schedule_that_stops_above_zero() -> None:
+    asked = []
+    integrate(lambda x, sigma: asked.append(sigma) or x, randn(0, 4, 3), INSIDE, "heun")
+    assert asked == [level for pair in zip(INSIDE[:-1].tolist(), INSIDE[1:].tolist(), strict=True) for level in pair]
+
+
 def test_bad_input_is_named():
     x, sigmas = torch.zeros(4, 3), kontext_sigmas(4, 1024)
     with pytest.raises(ValueError, match="steps is 0"):

@@ -154,6 +154,33 @@ def test_bad_shapes_are_named(change, named):
         log_ratio(**(arguments | change))
 
 
+@pytest.mark.parametrize(
+    ("candidates", "anchor", "named"),
+    [
+        ((4, 2), (4, 2), "candidates has shape"),
+        ((3, 1, 2), (4, 2), "candidates has shape"),
+        ((3, 4, 1), (4, 2), "candidates has shape"),
+        ((3, 4, 2), (1, 2), "anchor has shape"),
+        ((3, 4, 2), (4, 1), "anchor has shape"),
+        ((3, 4, 2), (2,), "anchor has shape"),
+    ],
+)
+def test_states_that_would_only_broadcast_are_refused(
+    candidates: tuple[int, ...], anchor: tuple[int, ...], named: str
+) -> None:
+    states, anchors, weights = torch.zeros(candidates), torch.zeros(anchor), torch.ones(4, 2)
+    with pytest.raises(ValueError, match=named):
+        log_policy(states, anchors, weights)
+    with pytest.raises(ValueError, match=named):
+        log_ratio(states, anchors, anchors, weights)
+
+
+def test_old_anchors_of_another_batch_are_refused_even_if_they_would_broadcast() -> None:
+    for shape in ((1, 4, 2), (4, 2), (2, 3, 4, 2)):
+        with pytest.raises(ValueError, match="anchor_old has shape"):
+            log_ratio(torch.zeros(5, 4, 2), torch.zeros(3, 4, 2), torch.zeros(shape), torch.ones(4, 2))
+
+
 def test_an_old_anchor_carries_no_gradient():
     old = randn(0, 4, 2).requires_grad_()
     anchor = randn(1, 4, 2).requires_grad_()
