@@ -156,6 +156,10 @@ def test_text_of_another_batch_than_the_mask_is_refused() -> None:
         concentration(torch.zeros(2, 3, 4), torch.ones(2, 5), torch.ones(1, 4))
     with pytest.raises(ValueError, match="mass has shape"):
         concentration(torch.zeros(2, 3, 4), torch.ones(5), None)
+    with pytest.raises(ValueError, match="mask has shape"):
+        token_weights(torch.ones(2, 5, 1), torch.ones(2, 4))
+    with pytest.raises(ValueError, match="text_valid has shape"):
+        token_weights(torch.ones(2, 5), torch.ones(2, 4, 1))
 
 
 def test_one_prompt_without_a_token_is_refused_by_its_row() -> None:

@@ -123,6 +123,12 @@ def test_at_the_bound_itself_the_gradient_still_flows(advantage: float, bound: f
     assert log_rho.grad.item() != 0
 
 
+def test_a_candidate_without_an_advantage_counts_and_has_no_gradient_to_stop() -> None:
+    advantages, log_rho = torch.tensor([0.0, 0.0, 1.0, -1.0]), torch.tensor([2.0, -2.0, 2.0, -2.0])
+    assert clip_fraction(advantages, log_rho, 0.1) == 0.5
+    assert clip_fraction(advantages[:2], log_rho[:2], 0.1) == 0.0
+
+
 def test_all_results_have_the_dtype_of_the_ratio_whatever_the_advantages_have() -> None:
     advantages, log_rho = torch.tensor([1.0, -1.0], dtype=torch.float64), torch.zeros(3, 2)
     assert clipped_surrogate(advantages, log_rho, 0.1).dtype == torch.float32

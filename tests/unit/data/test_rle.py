@@ -1,5 +1,7 @@
 """Run lengths, bound by bound: what is a size, a run, a character, and what says that it is none."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -41,6 +43,8 @@ def test_a_mask_of_one_pixel_is_one() -> None:
         ({"size": ["a", 1], "counts": [1]}, "an RLE mask is .*ValueError"),
         ({"size": [1, 1], "counts": ["a"]}, "an RLE mask is .*ValueError"),
         ({"size": [1, 1], "counts": b"\xff"}, "an RLE mask is .*UnicodeDecodeError"),
+        ({"size": [1, 1], "counts": [math.inf]}, "an RLE mask is .*OverflowError"),
+        ({"size": [math.inf, 1], "counts": [1]}, "an RLE mask is .*OverflowError"),
         ({"size": [0, 2], "counts": []}, "an RLE mask of size 0x2"),
         ({"size": [2, 0], "counts": []}, "an RLE mask of size 2x0"),
         ({"size": [-1, -2], "counts": [2]}, "an RLE mask of size -1x-2"),
@@ -51,7 +55,7 @@ def test_what_is_no_run_length_encoding_is_refused_as_bad_data(value: dict[str, 
         Rle.parse(value)
 
 
-@pytest.mark.parametrize("counts", [(3, 2), (3, 4), (-1, 7), (), (6, 1)])
+@pytest.mark.parametrize("counts", [(3, 2), (3, 4), (-1, 7), (), (6, 1), (10**30,), (2**63 - 1, 2**63 - 1, 8)])
 def test_runs_that_do_not_fill_the_mask_are_refused(counts: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=f"add up to {sum(counts)}, not to 2x3"):
         Rle(2, 3, counts).decode()

@@ -64,6 +64,8 @@ def test_a_pass_is_worth_0_to_10_and_nothing_where_anything_failed(sc: tuple[int
         answer([20, float("nan")]),
         answer([]),
         answer({"0": 20, "1": 21}),
+        '{"score": [' + 5000 * "1" + ", 20]}",
+        '{"score": ' + 200_000 * "[",
         answer([-1, 20]),
         answer(["20", "21"]),
         answer([True, False]),
