@@ -41,6 +41,13 @@ def test_kontext_sigmas_are_the_published_ones():
     torch.testing.assert_close(sigmas, expected, rtol=0, atol=6e-4)
 
 
+@pytest.mark.parametrize(("tokens", "shift"), [(256, 0.5), (4096, 1.15), (2176, 0.825)])
+def test_kontext_sigmas_have_the_digits_of_double_precision(tokens: int, shift: float) -> None:
+    odds = [math.exp(shift) * s / (1 - s) for s in (3 / 4, 2 / 4, 1 / 4)]
+    expected = torch.tensor([1.0, *(value / (1 + value) for value in odds), 0.0], dtype=torch.float64)
+    torch.testing.assert_close(kontext_sigmas(4, tokens), expected, rtol=1e-14, atol=0)
+
+
 @given(st.integers(1, 50), st.integers(1, 20_000))
 def test_kontext_sigmas_run_from_one_to_zero_exactly(steps, tokens):
     sigmas = kontext_sigmas(steps, tokens)
@@ -169,11 +176,21 @@ def test_dpmpp_2m_falls_back_to_euler_where_it_has_no_finite_weight():
     assert euler == [True, True, False, False, True]
 
 
+@pytest.mark.parametrize("n", [0, 1, 4])
+def test_where_dpmpp_2m_falls_back_it_needs_no_memory(n: int) -> None:
+    flow, x, sigmas = Flow(4, 3, seed=0), randn(1, 4, 3), kontext_sigmas(5, 1024)
+    following, data = step(flow, x, sigmas, n, None, "dpmpp_2m")
+    assert same_bits(following.detach(), step(flow, x, sigmas, n)[0].detach())
+    assert same_bits(data.detach(), (x - sigmas[n].item() * flow(x, sigmas[n].item())).detach())
+
+
 @pytest.mark.parametrize(
     "sigmas",
     [
         torch.tensor([1.0]),
         torch.tensor([[1.0, 0.0]]),
+        torch.tensor([[1.0, 0.5], [0.2, 0.0]]),
+        torch.tensor(1.0),
         torch.tensor([1.0, 0.5, 0.5]),
         torch.tensor([0.0, 1.0]),
         torch.tensor([1.5, 0.0]),

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -61,6 +63,27 @@ def test_tiny_ratios_keep_their_digits_in_single_precision(group, seed):
     exact = log_ratio(candidates.double(), moved.double(), anchor.double(), group.weights)
     stable = log_ratio(candidates, moved, anchor, group.weights)
     assert (stable - exact).abs().max() <= 1e-5 * exact.abs().max() + 1e-12
+
+
+def test_small_ratios_keep_their_digits_in_single_precision_up_to_a_score_of_one() -> None:
+    candidates, anchor, weights = randn(0, 6, 4, 2).float(), randn(1, 4, 2).float(), torch.full((4, 2), 0.1)
+    for size in (2e-3, 0.02, 0.2):
+        moved = anchor + size * randn(2, 4, 2).float()
+        exact = log_ratio(candidates.double(), moved.double(), anchor.double(), weights)
+        stable = log_ratio(candidates, moved, anchor, weights)
+        assert (stable - exact).abs().max() < 1e-6 * exact.abs().max()
+
+
+@pytest.mark.parametrize("scores", [(-16.0, -24.0), (-3.0, -30.0), (-0.5, -8.0), (2.0, -20.0)])
+def test_the_tail_is_not_lost_where_every_candidate_becomes_less_probable(scores: tuple[float, float]) -> None:
+    candidates = [score / -8.0 for score in scores]
+    before, after = ([-((x - anchor) ** 2) / 2 for x in candidates] for anchor in (0.0, -8.0))
+    shift = math.log(sum(map(math.exp, before))) - math.log(sum(map(math.exp, after)))
+    exact = [new - old + shift for new, old in zip(after, before, strict=True)]
+    states = torch.tensor(candidates, dtype=torch.float64)[:, None, None]
+    one = torch.ones(1, 1, dtype=torch.float64)
+    log_rho = log_ratio(states, -8 * one, 0 * one, one)
+    torch.testing.assert_close(log_rho, torch.tensor(exact, dtype=torch.float64), rtol=1e-12, atol=1e-12)
 
 
 @given(groups(), seeds, st.sampled_from([torch.float32, torch.float64]))
