@@ -144,6 +144,13 @@ def test_the_reference_is_never_an_anchor(size, data, seed):
     assert anchors == sample_anchors(size, count, seed)
 
 
+@pytest.mark.parametrize(
+    ("seed", "anchors"), [(7, [1, 3, 4, 10]), (8, [3, 5, 10, 11]), (1007, [1, 2, 3, 11]), (2**62 + 3, [1, 4, 7, 10])]
+)
+def test_anchors_do_not_change_between_releases(seed: int, anchors: list[int]) -> None:
+    assert sample_anchors(12, 4, seed) == anchors
+
+
 def test_every_perturbed_candidate_is_an_anchor_equally_often():
     draws = 4000
     counts = torch.zeros(8)
