@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rc_grpo import messages
-from rc_grpo.messages import CandidateGroup, GroupScores, PolicyVersion, RolloutSeeds
+from rc_grpo.messages import CandidateGroup, GroupScores, PolicyVersion, RolloutSeeds, VersionMismatchError
 
 VERSION = PolicyVersion(3, "ab" * 32, 22, is_identity=False)
 
@@ -97,7 +97,10 @@ def test_the_attention_reward_is_averaged_in_double_precision() -> None:
     reward = make_group(acd=acd).acd_reward
     assert reward.dtype == np.float64
     assert reward.tolist() == [2.0**23 + 0.5, 1.5]
-    assert make_group(acd=None).acd_reward.shape == (3,)
+    for size in (1, 2):
+        unrecorded = make_group(images=np.zeros((size, 8, 6, 3), np.uint8), acd=None)
+        assert unrecorded.size == size
+        assert unrecorded.acd_reward.shape == (size,)
 
 
 def test_a_group_travels_as_a_numbered_row_a_candidate_with_columns_by_name() -> None:
@@ -117,7 +120,7 @@ def test_arrays_that_are_no_one_piece_of_memory_survive_and_come_back_read_only(
 
 
 SCORES = GroupScores(
-    task_id="t",
+    task_id="täsk-1",
     judge="a+b",
     task_reward=np.array([0.5, np.nan]),
     acd_reward=np.array([1.0, 1.1]),
@@ -164,6 +167,10 @@ def test_a_single_judges_reward_is_the_task_reward_and_without_reasons_there_are
 
 def test_a_version_is_called_by_its_number_and_eight_digits() -> None:
     assert str(VERSION) == "v3:abababab"
+
+
+def test_weights_that_did_not_arrive_are_no_bad_value_that_a_reader_of_data_would_catch() -> None:
+    assert VersionMismatchError.__mro__[1] is RuntimeError
 
 
 MESSAGES = [kind for kind in vars(messages).values() if is_dataclass(kind)]

@@ -100,7 +100,8 @@ def test_black_and_white_in_another_mode_becomes_grey() -> None:
     assert canonical(png(np.dstack([LEVELS] * 3))) == MASK
 
 
-def test_levels_of_32_bits_are_no_colours() -> None:
+def test_levels_of_16_and_32_bits_are_no_colours() -> None:
+    assert canonical(saved(Image.fromarray(LEVELS.astype(np.uint16) * 257))) == MASK
     assert canonical(saved(Image.fromarray(LEVELS.astype(np.int32)), "TIFF")) == MASK
     assert canonical(saved(Image.fromarray(LEVELS.astype(np.float32)), "TIFF")) == MASK
 
