@@ -97,6 +97,8 @@ def test_the_attention_reward_is_averaged_in_double_precision() -> None:
     reward = make_group(acd=acd).acd_reward
     assert reward.dtype == np.float64
     assert reward.tolist() == [2.0**23 + 0.5, 1.5]
+    acd[1, 0, 1] = np.nan
+    np.testing.assert_array_equal(make_group(acd=acd).acd_reward, [2.0**23 + 0.5, np.nan])
     for size in (1, 2):
         unrecorded = make_group(images=np.zeros((size, 8, 6, 3), np.uint8), acd=None)
         assert unrecorded.size == size

@@ -107,6 +107,18 @@ def test_the_default_solver_is_euler(path: Path) -> None:
     assert all(same_bits(recomputed[n], states[n + 1]) for n in range(4))
 
 
+def test_the_state_that_is_told_is_the_recomputed_and_not_the_stored_one(path: Path) -> None:
+    flow, told, levels = Flow(4, 3, seed=0), {}, SIGMAS.tolist()
+    states = stored(flow, "euler")
+    with torch.no_grad():
+        flow.drop += 0.1
+    path(flow, states, torch.ones_like(states), on_step=lambda n, x: told.update({n: x}))
+    for n in range(4):
+        recomputed = states[n] + (levels[n + 1] - levels[n]) * flow(states[n], levels[n])
+        assert same_bits(told[n], recomputed.detach())
+        assert not torch.equal(told[n], states[n + 1])
+
+
 def test_a_memory_is_part_of_a_single_step_of_dpmpp_2m_and_carries_no_gradient() -> None:
     flow = Flow(4, 3, seed=0)
     states, gradients = stored(flow, "dpmpp_2m"), randn(2, 5, 4, 3)

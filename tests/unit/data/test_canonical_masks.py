@@ -147,6 +147,11 @@ def test_a_mask_that_covers_nothing_is_refused_by_that_name_in_every_form(form: 
         canonical(mask, "alpha" if form == "alpha" else "auto", invert=invert)
 
 
+def test_a_mask_that_breaks_off_is_said_to_be_the_mask() -> None:
+    with pytest.raises(ValueError, match="the mask is not a readable image"):
+        canonical(png(LEVELS)[:-30])
+
+
 def test_a_cell_is_run_lengths_or_a_picture_or_nothing() -> None:
     runs = {"size": [2, 2], "counts": [1, 3]}
     folder = Path("/data")

@@ -14,6 +14,7 @@ from rc_grpo.config import TaskSource
 from rc_grpo.data import DataError, load_tasks
 from rc_grpo.data.record import Record
 from rc_grpo.data.tasks import Refusal, checked
+from rc_grpo.images import encode_png
 
 from .conftest import HEIGHT, MASK, SOURCE, TARGET, WIDTH, decoded, photo, png, region, rgba, source_of
 
@@ -81,6 +82,7 @@ def test_a_task_set_opens_no_task_that_is_not_asked_for() -> None:
     rows = Rows([BAD, {}, {}, {}])
     tasks = checked(rows, SKIP, "here")
     rows.changes[1] = rows.changes[2] = {"source": b"gone bad"}
+    assert (len(tasks), len(tasks[1:]), len(tasks[3:])) == (3, 2, 0)
     assert tasks[2].task_id == tasks[1:][1].task_id == tasks[-1:][0].task_id == "t3"
     with pytest.raises(DataError, match=r"task 't1' \(row 1\): the source is not a readable image.*only now that"):
         tasks[0]
@@ -106,6 +108,8 @@ def test_a_source_keeps_its_transparency_where_a_mask_of_its_own_is_given() -> N
     transparent = rgba(photo(5), region())
     (task,) = checked(Rows([{"source": transparent}]), SKIP, "here")
     assert task.source == transparent
+    (task,) = checked(Rows([{"source": transparent, "mask": {"bytes": None, "path": None}}]), SKIP, "here")
+    assert (task.source, task.mask) == (encode_png(photo(5)), MASK)
 
 
 def test_texts_are_stripped_and_empty_ones_are_none() -> None:

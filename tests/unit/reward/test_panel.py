@@ -52,14 +52,17 @@ def test_of_several_judges_the_longest_and_the_most_persistent_count_and_all_tha
         "truth": scores("truth", 0.6, 0.4, 0.2, attempts=3, latency=1.0),
         "third": scores("third", 0.1, 0.1, 0.1, reason="measured", attempts=2, latency=0.5),
     }
-    parts["truth"] = replace(parts["truth"], reasons=(None, "blurred", ""))
+    parts["truth"] = replace(parts["truth"], reasons=("", "blurred", "far"))
     group = merged(parts, {"vlm": 1.0, "truth": 1.0, "third": 0.0})
     assert (group.task_id, group.judge, group.attempts, group.latency) == ("task", "vlm+truth+third", 3, 2.0)
     np.testing.assert_array_equal(group.acd_reward, [0.5, 0.5, 0.5])
     assert list(group.rewards) == list(parts)
     assert list(group.subscores) == [f"{name}.success" for name in parts]
-    said = "vlm: seen || third: measured"
-    assert group.reasons == (said, "vlm: seen || truth: blurred || third: measured", said)
+    assert group.reasons == (
+        "vlm: seen || third: measured",
+        "vlm: seen || truth: blurred || third: measured",
+        "vlm: seen || truth: far || third: measured",
+    )
 
 
 def test_where_nobody_says_anything_there_is_no_reason() -> None:
