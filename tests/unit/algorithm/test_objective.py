@@ -201,6 +201,12 @@ def test_every_anchor_gets_the_same_pull(group, seed):
         )
 
 
+def test_one_candidate_that_counts_is_enough_for_a_pull() -> None:
+    candidates, weights = randn(0, 3, 4, 2), torch.full((4, 2), 0.5, dtype=torch.float64)
+    pull = on_policy_pull(candidates, torch.tensor([NAN, 3.0, NAN]), weights)
+    torch.testing.assert_close(pull, 0.5 * 3.0 * candidates[1], rtol=1e-12, atol=1e-12)
+
+
 def test_the_pull_takes_leading_dimensions():
     candidates, advantages, anchors = randn(0, 5, 3, 4, 2), randn(1, 3), randn(2, 6, 5, 4, 2)
     weights = torch.ones(4, 2, dtype=torch.float64)
