@@ -63,8 +63,9 @@ def parse_answer(text: str) -> Answer:
     """
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise AnswerError(f"not JSON ({error.msg}): {_shown(text)}") from error
+    # A number of thousands of digits is a ValueError without `msg`, and brackets by the thousand are a RecursionError.
+    except (ValueError, RecursionError) as error:
+        raise AnswerError(f"not JSON ({getattr(error, 'msg', error)}): {_shown(text)}") from error
     if not isinstance(content, dict) or not isinstance(content.get("score"), list):
         raise AnswerError(f"no object with a list `score`: {_shown(text)}")
     score = content["score"]

@@ -36,7 +36,7 @@ class Rle:
                 counts = counts.decode("ascii")
             if not isinstance(counts, str):
                 counts = tuple(int(count) for count in counts)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"an RLE mask is {{size: [height, width], counts: list or string}}: {error!r}") from error
         if height < 1 or width < 1:
             raise ValueError(f"an RLE mask of size {height}x{width}")
@@ -48,10 +48,11 @@ class Rle:
         Raises:
             ValueError: the runs do not add up to the size.
         """
-        runs = np.asarray(_uncompress(self.counts) if isinstance(self.counts, str) else self.counts, dtype=np.int64)
-        # Before anything is allocated: a size and runs that disagree are a broken file, whatever its numbers are.
-        if (runs < 0).any() or runs.sum() != self.height * self.width:
-            raise ValueError(f"the RLE mask's runs add up to {runs.sum()}, not to {self.height}x{self.width}")
+        runs = _uncompress(self.counts) if isinstance(self.counts, str) else self.counts
+        # Before anything is allocated, and in Python's integers, which do not wrap: a size and runs that disagree are a
+        # broken file, whatever its numbers are.
+        if min(runs, default=0) < 0 or sum(runs) != self.height * self.width:
+            raise ValueError(f"the RLE mask's runs add up to {sum(runs)}, not to {self.height}x{self.width}")
         inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
         return np.ascontiguousarray(inside.reshape(self.width, self.height).T)
 

@@ -1,9 +1,12 @@
+from dataclasses import FrozenInstanceError, fields, is_dataclass
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rc_grpo.messages import CandidateGroup, GroupScores, PolicyVersion, RolloutSeeds
+from rc_grpo import messages
+from rc_grpo.messages import CandidateGroup, GroupScores, PolicyVersion, RolloutSeeds, VersionMismatchError
 
 VERSION = PolicyVersion(3, "ab" * 32, 22, is_identity=False)
 
@@ -89,6 +92,116 @@ def test_a_failed_score_survives_as_nan_with_its_reason() -> None:
     assert again.failed == 1
 
 
-def test_a_foreign_record_batch_is_refused() -> None:
-    with pytest.raises(ValueError, match="not an RC-GRPO record batch"):
-        CandidateGroup.from_arrow(pa.RecordBatch.from_pydict({"a": [1]}))
+def test_the_attention_reward_is_averaged_in_double_precision() -> None:
+    acd = np.array([[[2.0**24, 1.0]], [[1.0, 2.0]]], dtype=np.float32)
+    reward = make_group(acd=acd).acd_reward
+    assert reward.dtype == np.float64
+    assert reward.tolist() == [2.0**23 + 0.5, 1.5]
+    acd[1, 0, 1] = np.nan
+    np.testing.assert_array_equal(make_group(acd=acd).acd_reward, [2.0**23 + 0.5, np.nan])
+    for size in (1, 2):
+        unrecorded = make_group(images=np.zeros((size, 8, 6, 3), np.uint8), acd=None)
+        assert unrecorded.size == size
+        assert unrecorded.acd_reward.shape == (size,)
+
+
+def test_a_group_travels_as_a_numbered_row_a_candidate_with_columns_by_name() -> None:
+    batch = make_group().to_arrow()
+    assert batch.schema.names == ["candidate", "image", "background_drift", "states", "acd"]
+    assert batch.column("candidate").to_pylist() == [0, 1, 2]
+    assert batch.column("candidate").type == pa.int32()
+
+
+def test_arrays_that_are_no_one_piece_of_memory_survive_and_come_back_read_only() -> None:
+    images = np.random.default_rng(1).integers(0, 255, (3, 6, 8, 3), dtype=np.uint8).swapaxes(1, 2)
+    states = np.random.default_rng(2).normal(size=(3, 6, 4, 5)).astype(np.float32)[:, ::2]
+    group = make_group(images=images, states=states)
+    again = CandidateGroup.from_arrow(group.to_arrow())
+    assert_equal(group, again)
+    assert not again.images.flags.writeable
+
+
+SCORES = GroupScores(
+    task_id="täsk-1",
+    judge="a+b",
+    task_reward=np.array([0.5, np.nan]),
+    acd_reward=np.array([1.0, 1.1]),
+    subscores={"a.success": np.array([3.0, np.nan]), "b.artifacts": np.array([4.0, 5.0])},
+    reasons=(None, "timeout"),
+    attempts=3,
+    latency=1.25,
+    rewards={"a": np.array([0.25, np.nan]), "b": np.array([0.75, 0.5])},
+)
+
+
+@pytest.mark.parametrize("name", ["task_id", "judge", "reasons", "attempts", "latency"])
+def test_what_is_said_of_a_group_survives_arrow(name: str) -> None:
+    assert getattr(GroupScores.from_arrow(SCORES.to_arrow()), name) == getattr(SCORES, name)
+
+
+@pytest.mark.parametrize("name", ["task_reward", "acd_reward"])
+def test_rewards_survive_arrow_each_in_its_place(name: str) -> None:
+    np.testing.assert_array_equal(getattr(GroupScores.from_arrow(SCORES.to_arrow()), name), getattr(SCORES, name))
+
+
+@pytest.mark.parametrize("name", ["rewards", "subscores"])
+def test_what_each_judge_said_survives_arrow_under_its_name(name: str) -> None:
+    again, expected = getattr(GroupScores.from_arrow(SCORES.to_arrow()), name), getattr(SCORES, name)
+    assert list(again) == list(expected)
+    for key in expected:
+        np.testing.assert_array_equal(again[key], expected[key])
+
+
+def test_scores_name_their_columns_after_the_judge() -> None:
+    assert list(SCORES.columns) == ["reward.a", "reward.b", "judge.a.success", "judge.b.artifacts"]
+    assert SCORES.failed == 1
+
+
+def test_a_single_judges_reward_is_the_task_reward_and_without_reasons_there_are_none() -> None:
+    alone = GroupScores("t", "vlm", np.array([0.5, 0.25]), np.array([1.0, np.nan]))
+    assert list(alone.rewards) == ["vlm"]
+    np.testing.assert_array_equal(alone.rewards["vlm"], [0.5, 0.25])
+    assert alone.failed == 0
+    again = GroupScores.from_arrow(alone.to_arrow())
+    assert again.reasons == (None, None)
+    assert (again.attempts, again.latency, dict(again.subscores)) == (1, 0.0, {})
+
+
+def test_a_version_is_called_by_its_number_and_eight_digits() -> None:
+    assert str(VERSION) == "v3:abababab"
+
+
+def test_weights_that_did_not_arrive_are_no_bad_value_that_a_reader_of_data_would_catch() -> None:
+    assert VersionMismatchError.__mro__[1] is RuntimeError
+
+
+MESSAGES = [kind for kind in vars(messages).values() if is_dataclass(kind)]
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_a_messages_fields_cannot_be_set(kind: type) -> None:
+    message = object.__new__(kind)
+    for field in fields(kind):
+        with pytest.raises(FrozenInstanceError):
+            setattr(message, field.name, None)
+
+
+def test_messages_with_arrays_are_compared_by_identity() -> None:
+    group, twin = make_group(), make_group()
+    assert {group, twin, group} == {twin, group}
+    assert group != twin
+    assert GroupScores.from_arrow(SCORES.to_arrow()) != SCORES
+
+
+@pytest.mark.parametrize("metadata", [None, {b"pandas": b"{}"}])
+def test_a_foreign_record_batch_is_refused(metadata: dict[bytes, bytes] | None) -> None:
+    foreign = pa.RecordBatch.from_pydict({"a": [1]}).replace_schema_metadata(metadata)
+    with pytest.raises(ValueError, match=r"not an RC-GRPO record batch: no 'rc_grpo\.group' .*columns \['a'\]"):
+        CandidateGroup.from_arrow(foreign)
+
+
+def test_scores_are_not_read_as_a_group_nor_a_group_as_scores() -> None:
+    with pytest.raises(ValueError, match=r"no 'rc_grpo\.group'"):
+        CandidateGroup.from_arrow(SCORES.to_arrow())
+    with pytest.raises(ValueError, match=r"no 'rc_grpo\.scores'"):
+        GroupScores.from_arrow(make_group().to_arrow())

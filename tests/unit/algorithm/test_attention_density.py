@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rc_grpo.algorithm.attention_density import concentration, mass_in_mask
+from rc_grpo.algorithm.attention_density import concentration, mass_in_mask, token_weights
 
 from .strategies import randn, seeds
 
@@ -44,6 +44,14 @@ def test_half_precision_comes_back_single(layer):
     assert mass.dtype == torch.float32
     expected = explicit(queries.bfloat16().double(), keys.bfloat16().double(), mask)
     torch.testing.assert_close(mass.double(), expected, rtol=0.02, atol=0.02)
+
+
+def test_rounding_to_half_precision_averages_out_over_the_columns() -> None:
+    tokens = 1024
+    mask = (torch.arange(tokens) < tokens - 1)[None]
+    queries, keys = torch.zeros(1, 2, 3, 64).bfloat16(), randn(0, 1, 2, tokens, 64).bfloat16()
+    expected = torch.full((1, 2, 3), 1023 / 1024)  # ten binary digits; bfloat16 has eight
+    torch.testing.assert_close(mass_in_mask(queries, keys, mask), expected, rtol=1e-5, atol=0)
 
 
 @given(layers())
@@ -108,6 +116,55 @@ def test_images_of_a_batch_do_not_touch_each_other(layer):
         one = slice(row, row + 1)
         alone = concentration(mass_in_mask(queries[one], keys[one], mask[one]), mask[one], None)
         torch.testing.assert_close(alone, together[one])
+
+
+def test_a_tokens_weight_is_the_density_of_the_mask_over_the_number_of_counted_tokens() -> None:
+    mask = torch.tensor([[1, 0, 0, 0], [1, 1, 1, 0]])
+    weights = token_weights(mask, torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+    expected = torch.tensor([[2.0, 2.0, 0.0], [0.0, 0.0, 4 / 3]], dtype=torch.float64)
+    torch.testing.assert_close(weights, expected, rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_density_has_the_dtype_of_the_mass(dtype: torch.dtype) -> None:
+    mass, mask = torch.full((2, 3, 4), 0.25, dtype=dtype), torch.tensor([[1, 0], [1, 1]])
+    density = concentration(mass, mask, torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]]))
+    torch.testing.assert_close(density, torch.tensor([0.5, 0.25], dtype=dtype), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"text_queries": torch.zeros(1, 3, 4, 8)}, "text_queries has shape"),
+        ({"text_queries": torch.zeros(2, 1, 4, 8)}, "text_queries has shape"),
+        ({"image_keys": torch.zeros(3, 5, 8)}, "put heads before tokens"),
+        ({"image_keys": torch.zeros(1, 3, 5, 8)}, "text_queries has shape"),
+        ({"mask": torch.ones(1, 5)}, "mask has shape"),
+        ({"mask": torch.ones(5, 2)}, "mask has shape"),
+    ],
+)
+def test_a_layer_that_would_only_broadcast_is_refused(change: dict[str, Tensor], named: str) -> None:
+    fitting = {"text_queries": torch.zeros(2, 3, 4, 8), "image_keys": torch.zeros(2, 3, 5, 8), "mask": torch.ones(2, 5)}
+    with pytest.raises(ValueError, match=named):
+        mass_in_mask(**(fitting | change))
+
+
+def test_text_of_another_batch_than_the_mask_is_refused() -> None:
+    with pytest.raises(ValueError, match="text_valid has shape"):
+        token_weights(torch.ones(2, 5), torch.ones(1, 4))
+    with pytest.raises(ValueError, match="text_valid has shape"):
+        concentration(torch.zeros(2, 3, 4), torch.ones(2, 5), torch.ones(1, 4))
+    with pytest.raises(ValueError, match="mass has shape"):
+        concentration(torch.zeros(2, 3, 4), torch.ones(5), None)
+    with pytest.raises(ValueError, match="mask has shape"):
+        token_weights(torch.ones(2, 5, 1), torch.ones(2, 4))
+    with pytest.raises(ValueError, match="text_valid has shape"):
+        token_weights(torch.ones(2, 5), torch.ones(2, 4, 1))
+
+
+def test_one_prompt_without_a_token_is_refused_by_its_row() -> None:
+    with pytest.raises(ValueError, match=r"text_valid counts no token in rows \[1\]"):
+        token_weights(torch.ones(2, 5), torch.tensor([[1, 0], [0, 0]]))
 
 
 def test_bad_input_is_named():

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -85,7 +87,9 @@ def test_leading_dimensions_broadcast_and_the_states_dtype_is_kept():
     [
         ({"tau_edit": 0.0}, "tau_edit is 0.0"),
         ({"tau_base": -1.0}, "tau_base is -1.0"),
+        ({"tau_base": math.nan}, "tau_base is nan"),
         ({"power": 3}, "power is 3"),
+        ({"power": 0}, "power is 0"),
         ({"channels": 0}, "channels is 0"),
         ({"mask": torch.ones(2, 2)}, "mask has shape"),
         ({"mask": torch.ones(0)}, "mask has shape"),
@@ -101,3 +105,18 @@ def test_states_of_another_grid_are_named():
     weights = region_weights(torch.tensor([True, False]), 3)
     with pytest.raises(ValueError, match="y has shape"):
         masked_distance(torch.zeros(2, 3), torch.zeros(3, 3), weights)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (2, 1), (3, 2), (3,)])
+def test_a_state_that_would_only_broadcast_against_the_weights_is_refused(shape: tuple[int, ...]) -> None:
+    weights, fitting, other = region_weights(torch.tensor([True, False]), 3), torch.zeros(2, 3), torch.zeros(shape)
+    with pytest.raises(ValueError, match="x has shape"):
+        masked_distance(other, fitting, weights)
+    with pytest.raises(ValueError, match="y has shape"):
+        masked_distance(fitting, other, weights)
+
+
+def test_double_precision_weights_are_not_rounded_on_the_way() -> None:
+    weights = region_weights(torch.tensor([True, False, False]), 1, dtype=torch.float64)
+    expected = [[1 / 0.9**2], [1 / (1.1**2 * 2)], [1 / (1.1**2 * 2)]]
+    torch.testing.assert_close(weights, torch.tensor(expected, dtype=torch.float64), rtol=1e-15, atol=0)

@@ -105,6 +105,47 @@ def test_the_clip_stops_the_gradient_only_past_the_bound_the_advantage_pushes_to
     assert clip_fraction(advantages, log_rho, clip).item() == float(stops)
 
 
+@pytest.mark.parametrize(
+    ("advantage", "ratio", "stops"),
+    [(1.0, 1.19, False), (1.0, 1.21, True), (-1.0, 0.82, False), (-1.0, 0.79, True)],
+)
+def test_the_bounds_of_the_ratio_are_1_minus_and_1_plus_the_clip(advantage: float, ratio: float, stops: bool) -> None:
+    log_rho = torch.tensor([math.log(ratio)], dtype=torch.float64, requires_grad=True)
+    clipped_surrogate(torch.tensor([advantage]), log_rho, 0.2).backward()
+    assert (log_rho.grad.item() == 0) == stops
+    assert clip_fraction(torch.tensor([advantage]), log_rho, 0.2) == float(stops)
+
+
+@pytest.mark.parametrize(("advantage", "bound"), [(1.0, math.log1p(0.25)), (-1.0, math.log1p(-0.25))])
+def test_at_the_bound_itself_the_gradient_still_flows(advantage: float, bound: float) -> None:
+    log_rho = torch.tensor([bound], dtype=torch.float64, requires_grad=True)
+    clipped_surrogate(torch.tensor([advantage]), log_rho, 0.25).backward()
+    assert log_rho.grad.item() != 0
+
+
+def test_a_candidate_without_an_advantage_counts_and_has_no_gradient_to_stop() -> None:
+    advantages, log_rho = torch.tensor([0.0, 0.0, 1.0, -1.0]), torch.tensor([2.0, -2.0, 2.0, -2.0])
+    assert clip_fraction(advantages, log_rho, 0.1) == 0.5
+    assert clip_fraction(advantages[:2], log_rho[:2], 0.1) == 0.0
+
+
+def test_all_results_have_the_dtype_of_the_ratio_whatever_the_advantages_have() -> None:
+    advantages, log_rho = torch.tensor([1.0, -1.0], dtype=torch.float64), torch.zeros(3, 2)
+    assert clipped_surrogate(advantages, log_rho, 0.1).dtype == torch.float32
+    assert clip_fraction(advantages, log_rho, 0.1).dtype == torch.float32
+    assert clip_fraction(advantages, log_rho.double(), 0.1).dtype == torch.float64
+    weights = torch.ones(4, 2, dtype=torch.float64)
+    assert on_policy_pull(torch.zeros(2, 4, 2), advantages, weights).dtype == torch.float32
+
+
+def test_the_divergence_pulls_on_the_new_policy_and_never_on_the_old() -> None:
+    log_old = torch.log_softmax(randn(0, 2, 4), dim=-1).requires_grad_()
+    log_rho = randn(1, 2, 4).requires_grad_()
+    policy_kl(log_old, log_rho).backward()
+    assert log_old.grad is None
+    torch.testing.assert_close(log_rho.grad, -log_old.detach().exp() / 2)
+
+
 def test_the_mean_runs_over_the_candidates_that_count_and_all_leading_dimensions():
     advantages = torch.tensor([[1.0, 3.0, NAN], [2.0, NAN, NAN]])
     log_rho = torch.zeros(4, 2, 3)
@@ -160,6 +201,12 @@ def test_every_anchor_gets_the_same_pull(group, seed):
         )
 
 
+def test_one_candidate_that_counts_is_enough_for_a_pull() -> None:
+    candidates, weights = randn(0, 3, 4, 2), torch.full((4, 2), 0.5, dtype=torch.float64)
+    pull = on_policy_pull(candidates, torch.tensor([NAN, 3.0, NAN]), weights)
+    torch.testing.assert_close(pull, 0.5 * 3.0 * candidates[1], rtol=1e-12, atol=1e-12)
+
+
 def test_the_pull_takes_leading_dimensions():
     candidates, advantages, anchors = randn(0, 5, 3, 4, 2), randn(1, 3), randn(2, 6, 5, 4, 2)
     weights = torch.ones(4, 2, dtype=torch.float64)
@@ -189,6 +236,29 @@ def test_a_clip_that_is_no_range_is_refused(clip):
         clipped_surrogate(torch.zeros(3), torch.zeros(3), clip)
     with pytest.raises(ValueError, match="clip is"):
         clip_fraction(torch.zeros(3), torch.zeros(3), clip)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (3,), (3, 2), (6,)])
+def test_a_divergence_of_other_anchors_is_refused_even_if_it_would_broadcast(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="log_policy_old has shape"):
+        policy_kl(torch.zeros(shape), torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("candidates", "advantages", "weights", "named"),
+    [
+        ((4, 2), (4,), (4, 2), "candidates has shape"),
+        ((3, 4, 2), (3,), (1, 2), "candidates has shape"),
+        ((3, 4, 2), (3,), (2,), "candidates has shape"),
+        ((3, 4, 2), (1, 3), (4, 2), "advantages has shape"),
+        ((5, 3, 4, 2), (5, 3), (4, 2), "advantages has shape"),
+    ],
+)
+def test_a_pull_of_other_shapes_is_refused(
+    candidates: tuple[int, ...], advantages: tuple[int, ...], weights: tuple[int, ...], named: str
+) -> None:
+    with pytest.raises(ValueError, match=named):
+        on_policy_pull(torch.zeros(candidates), torch.zeros(advantages), torch.zeros(weights))
 
 
 def test_bad_shapes_are_named():

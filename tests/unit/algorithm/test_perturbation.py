@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -41,6 +42,20 @@ def test_it_is_equation_10_token_by_token(mask, alpha_edit, alpha_base, seed):
             alpha = alpha_edit if inside else alpha_base
             expected = math.sqrt(1 - alpha**2) * reference[token] + alpha * deltas[i, token]
             torch.testing.assert_close(noise[i + 1, token], expected, rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("alpha_edit", "alpha_base"), [(0.3, 0.01), (0.8, 1e-5), (0.9, 0.05), (1.0, 0.3)])
+def test_every_bit_is_that_of_two_products_rounded_and_their_sum_rounded(
+    dtype: torch.dtype, alpha_edit: float, alpha_base: float
+) -> None:
+    mask = torch.arange(256) % 3 == 0
+    reference, deltas = randn(1, 256, 16, dtype=dtype), randn(2, 3, 256, 16, dtype=dtype)
+    alpha = np.where(mask.numpy(), alpha_edit, alpha_base)[:, None]
+    kept, fresh = (amount.astype(reference.numpy().dtype) for amount in (np.sqrt(1 - alpha**2), alpha))
+    expected = kept * reference.numpy() + fresh * deltas.numpy()
+    noise = candidate_noise(reference, deltas, mask, alpha_edit, alpha_base)
+    assert same_bits(noise[1:], torch.from_numpy(expected))
 
 
 @given(masks, alphas, dtypes, seeds)
@@ -93,7 +108,11 @@ def test_marginals_are_standard_normal_and_correlations_are_the_papers_in_both_r
         ({"reference": torch.zeros(2, 4, 3)}, "reference has shape"),
         ({"deltas": torch.zeros(5, 4, 2)}, "deltas has shape"),
         ({"deltas": torch.zeros(0, 4, 3)}, "deltas has shape"),
+        ({"deltas": torch.zeros(5, 1, 3)}, "deltas has shape"),
+        ({"deltas": torch.zeros(4, 3)}, "deltas has shape"),
         ({"deltas": torch.zeros(5, 4, 3, dtype=torch.float64)}, "deltas is torch.float64"),
+        ({"reference": torch.zeros(4, 3).int(), "deltas": torch.zeros(5, 4, 3).int()}, "in one floating-point dtype"),
+        ({"mask": torch.ones(1, 4)}, "mask has shape"),
         ({"mask": torch.ones(5, dtype=torch.bool)}, "mask has shape"),
         ({"mask": torch.tensor([0.0, 0.5, 1.0, 1.0])}, "mask holds 0.5"),
         ({"mask": torch.tensor([0, 255, 0, 0])}, "mask holds 255"),

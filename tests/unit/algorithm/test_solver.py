@@ -41,6 +41,13 @@ def test_kontext_sigmas_are_the_published_ones():
     torch.testing.assert_close(sigmas, expected, rtol=0, atol=6e-4)
 
 
+@pytest.mark.parametrize(("tokens", "shift"), [(256, 0.5), (4096, 1.15), (2176, 0.825)])
+def test_kontext_sigmas_have_the_digits_of_double_precision(tokens: int, shift: float) -> None:
+    odds = [math.exp(shift) * s / (1 - s) for s in (3 / 4, 2 / 4, 1 / 4)]
+    expected = torch.tensor([1.0, *(value / (1 + value) for value in odds), 0.0], dtype=torch.float64)
+    torch.testing.assert_close(kontext_sigmas(4, tokens), expected, rtol=1e-14, atol=0)
+
+
 @given(st.integers(1, 50), st.integers(1, 20_000))
 def test_kontext_sigmas_run_from_one_to_zero_exactly(steps, tokens):
     sigmas = kontext_sigmas(steps, tokens)
@@ -169,11 +176,21 @@ def test_dpmpp_2m_falls_back_to_euler_where_it_has_no_finite_weight():
     assert euler == [True, True, False, False, True]
 
 
+@pytest.mark.parametrize("n", [0, 1, 4])
+def test_where_dpmpp_2m_falls_back_it_needs_no_memory(n: int) -> None:
+    flow, x, sigmas = Flow(4, 3, seed=0), randn(1, 4, 3), kontext_sigmas(5, 1024)
+    following, data = step(flow, x, sigmas, n, None, "dpmpp_2m")
+    assert same_bits(following.detach(), step(flow, x, sigmas, n)[0].detach())
+    assert same_bits(data.detach(), (x - sigmas[n].item() * flow(x, sigmas[n].item())).detach())
+
+
 @pytest.mark.parametrize(
     "sigmas",
     [
         torch.tensor([1.0]),
         torch.tensor([[1.0, 0.0]]),
+        torch.tensor([[1.0, 0.5], [0.2, 0.0]]),
+        torch.tensor(1.0),
         torch.tensor([1.0, 0.5, 0.5]),
         torch.tensor([0.0, 1.0]),
         torch.tensor([1.5, 0.0]),
@@ -184,6 +201,41 @@ def test_dpmpp_2m_falls_back_to_euler_where_it_has_no_finite_weight():
 def test_sigmas_that_are_no_schedule_are_refused(sigmas):
     with pytest.raises(ValueError, match="sigmas is"):
         integrate(lambda x, sigma: x, torch.zeros(2, 2), sigmas)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("entries", [4, 6])
+def test_a_trajectory_of_another_length_has_no_memories(method: str, entries: int) -> None:
+    with pytest.raises(ValueError, match=f"states has {entries} entries and sigmas 5"):
+        memories(torch.zeros(entries, 4, 3), kontext_sigmas(4, 1024), method)
+
+
+def test_the_default_solver_is_euler_everywhere() -> None:
+    flow, x, sigmas = Flow(4, 3, seed=0), randn(1, 4, 3), kontext_sigmas(4, 1024)
+    euler = x + (sigmas[1] - sigmas[0]).item() * flow(x, 1.0)
+    assert same_bits(step(flow, x, sigmas, 0)[0].detach(), euler.detach())
+    assert same_bits(integrate(flow, x, sigmas)[1].detach(), euler.detach())
+    assert memories(torch.zeros(5, 4, 3), sigmas) == [None] * 4
+
+
+@pytest.mark.parametrize("n", [-1, -4, 4])
+def test_a_step_outside_the_schedule_is_refused_before_the_network_is_asked(n: int) -> None:
+    asked = []
+    with pytest.raises(ValueError, match=f"n is {n}, expected 0 to 3"):
+        step(lambda x, sigma: asked.append(sigma) or x, torch.zeros(4, 3), kontext_sigmas(4, 1024), n)
+    assert asked == []
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 3), (4, 1), (3, 4), (1, 3)])
+def test_a_velocity_that_would_only_broadcast_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="velocity returned shape"):
+        step(lambda x, sigma: torch.ones(shape), torch.zeros(4, 3), kontext_sigmas(4, 1024), 0)
+
+
+def test_heun_asks_at_the_far_end_of_a_schedule_that_stops_above_zero() -> None:
+    asked = []
+    integrate(lambda x, sigma: asked.append(sigma) or x, randn(0, 4, 3), INSIDE, "heun")
+    assert asked == [level for pair in zip(INSIDE[:-1].tolist(), INSIDE[1:].tolist(), strict=True) for level in pair]
 
 
 def test_bad_input_is_named():

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -63,6 +65,27 @@ def test_tiny_ratios_keep_their_digits_in_single_precision(group, seed):
     assert (stable - exact).abs().max() <= 1e-5 * exact.abs().max() + 1e-12
 
 
+def test_small_ratios_keep_their_digits_in_single_precision_up_to_a_score_of_one() -> None:
+    candidates, anchor, weights = randn(0, 6, 4, 2).float(), randn(1, 4, 2).float(), torch.full((4, 2), 0.1)
+    for size in (2e-3, 0.02, 0.2):
+        moved = anchor + size * randn(2, 4, 2).float()
+        exact = log_ratio(candidates.double(), moved.double(), anchor.double(), weights)
+        stable = log_ratio(candidates, moved, anchor, weights)
+        assert (stable - exact).abs().max() < 1e-6 * exact.abs().max()
+
+
+@pytest.mark.parametrize("scores", [(-16.0, -24.0), (-3.0, -30.0), (-0.5, -8.0), (2.0, -20.0)])
+def test_the_tail_is_not_lost_where_every_candidate_becomes_less_probable(scores: tuple[float, float]) -> None:
+    candidates = [score / -8.0 for score in scores]
+    before, after = ([-((x - anchor) ** 2) / 2 for x in candidates] for anchor in (0.0, -8.0))
+    shift = math.log(sum(map(math.exp, before))) - math.log(sum(map(math.exp, after)))
+    exact = [new - old + shift for new, old in zip(after, before, strict=True)]
+    states = torch.tensor(candidates, dtype=torch.float64)[:, None, None]
+    one = torch.ones(1, 1, dtype=torch.float64)
+    log_rho = log_ratio(states, -8 * one, 0 * one, one)
+    torch.testing.assert_close(log_rho, torch.tensor(exact, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+
+
 @given(groups(), seeds, st.sampled_from([torch.float32, torch.float64]))
 def test_huge_moves_stay_finite_and_differentiable(group, seed, dtype):
     direction = randn(seed, *group.anchor.shape)
@@ -121,6 +144,13 @@ def test_the_reference_is_never_an_anchor(size, data, seed):
     assert anchors == sample_anchors(size, count, seed)
 
 
+@pytest.mark.parametrize(
+    ("seed", "anchors"), [(7, [1, 3, 4, 10]), (8, [3, 5, 10, 11]), (1007, [1, 2, 3, 11]), (2**62 + 3, [1, 4, 7, 10])]
+)
+def test_anchors_do_not_change_between_releases(seed: int, anchors: list[int]) -> None:
+    assert sample_anchors(12, 4, seed) == anchors
+
+
 def test_every_perturbed_candidate_is_an_anchor_equally_often():
     draws = 4000
     counts = torch.zeros(8)
@@ -152,6 +182,33 @@ def test_bad_shapes_are_named(change, named):
     arguments = {"candidates": torch.zeros(3, 4, 2), "anchor": state, "anchor_old": state, "weights": state}
     with pytest.raises(ValueError, match=named):
         log_ratio(**(arguments | change))
+
+
+@pytest.mark.parametrize(
+    ("candidates", "anchor", "named"),
+    [
+        ((4, 2), (4, 2), "candidates has shape"),
+        ((3, 1, 2), (4, 2), "candidates has shape"),
+        ((3, 4, 1), (4, 2), "candidates has shape"),
+        ((3, 4, 2), (1, 2), "anchor has shape"),
+        ((3, 4, 2), (4, 1), "anchor has shape"),
+        ((3, 4, 2), (2,), "anchor has shape"),
+    ],
+)
+def test_states_that_would_only_broadcast_are_refused(
+    candidates: tuple[int, ...], anchor: tuple[int, ...], named: str
+) -> None:
+    states, anchors, weights = torch.zeros(candidates), torch.zeros(anchor), torch.ones(4, 2)
+    with pytest.raises(ValueError, match=named):
+        log_policy(states, anchors, weights)
+    with pytest.raises(ValueError, match=named):
+        log_ratio(states, anchors, anchors, weights)
+
+
+def test_old_anchors_of_another_batch_are_refused_even_if_they_would_broadcast() -> None:
+    for shape in ((1, 4, 2), (4, 2), (2, 3, 4, 2)):
+        with pytest.raises(ValueError, match="anchor_old has shape"):
+            log_ratio(torch.zeros(5, 4, 2), torch.zeros(3, 4, 2), torch.zeros(shape), torch.ones(4, 2))
 
 
 def test_an_old_anchor_carries_no_gradient():

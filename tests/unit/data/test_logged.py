@@ -131,6 +131,30 @@ def test_level_scores_gives_seeds_policy_and_scores_and_says_so_when_images_are_
         read_groups(tmp_path / "x.parquet", need="states")
 
 
+@pytest.mark.parametrize(
+    ("logged", "needed", "enough"),
+    [("scores", "images", False), ("images", "states", False), ("images", "scores", True), ("states", "scores", True)],
+)
+def test_more_than_is_needed_is_enough_and_less_is_named(tmp_path, logged: str, needed: str, enough: bool) -> None:
+    path = tmp_path / "x.parquet"
+    write_experience(path, [scored()], logged)
+    if enough:
+        assert read_groups(path, need=needed)[0].level == logged
+    else:
+        with pytest.raises(
+            ValueError, match=f"{path} was logged at level `{logged}` and `{needed}` is needed here; set "
+        ):
+            read_groups(path, need=needed)
+
+
+def test_images_that_were_not_logged_are_empty_ones_a_candidate(tmp_path) -> None:
+    write_experience(tmp_path / "x.parquet", [scored()], "scores")
+    (group,) = read_groups(tmp_path / "x.parquet", need="scores")
+    assert group.candidates.images.shape == (G, 0, 0, 3)
+    assert group.candidates.images.dtype == np.uint8
+    assert group.candidates.states is group.candidates.acd is group.conditions is None
+
+
 def test_a_judge_that_did_not_see_a_group_is_not_in_its_scores(tmp_path):
     ones = {"editing": np.ones(G)}
     entries = [scored("a", subscores=ones), scored("b")]

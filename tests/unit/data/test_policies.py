@@ -70,6 +70,46 @@ def test_of_many_kept_versions_the_newest_are_named(store: PolicyStore) -> None:
         store.load(30, "0" * 64)
 
 
+@pytest.mark.parametrize(
+    ("kept", "said"), [(20, r"v0:.*, v19:\w{8}\. "), (21, r"v1:.*, v20:\w{8} and 1 earlier ones\. ")]
+)
+def test_up_to_twenty_kept_versions_are_all_named(store: PolicyStore, kept: int, said: str) -> None:
+    for number in range(kept):
+        store.keep(*policy(number))
+    with pytest.raises(PolicyNotKeptError, match=r"policy v30:0{8} is not kept in .*; kept are " + said):
+        store.load(30, "0" * 64)
+
+
+def test_equal_weights_of_another_number_are_another_version(store: PolicyStore) -> None:
+    version, weights = policy(3)
+    store.keep(version, weights)
+    for number in (2, 4):
+        with pytest.raises(PolicyNotKeptError, match=rf"policy v{number}:\w{{8}} is not kept"):
+            store.load(number, version.digest)
+
+
+def test_versions_are_listed_by_number_with_their_digest_and_file(store: PolicyStore, tmp_path: Path) -> None:
+    assert store.kept() == ()
+    versions = [policy(number)[0] for number in (100_000, 7, 99_999)]
+    files = [store.keep(version, policy(version.number)[1]) for version in versions]
+    assert [(kept.number, kept.digest, kept.path) for kept in store.kept()] == [
+        (versions[i].number, versions[i].digest[:12], files[i]) for i in (1, 2, 0)
+    ]
+    assert str(store.kept()[0]) == f"v7:{versions[1].digest[:8]}"
+    assert [path.name for path in files] == [f"v{v.number:05d}-{v.digest[:12]}.safetensors" for v in versions]
+
+
+def test_what_was_altered_is_told_by_the_digest_found_and_the_one_expected(store: PolicyStore) -> None:
+    (version, _), (other, others) = policy(4), policy(4, scale=2.0)
+    store.keep(version, others)
+    with pytest.raises(
+        PolicyAlteredError, match=f"weights have digest {other.digest[:12]}, not {version.digest[:12]}"
+    ) as caught:
+        store.load(4, version.digest)
+    assert isinstance(caught.value, ValueError)
+    assert issubclass(PolicyNotKeptError, ValueError)
+
+
 def test_altered_and_damaged_weights_are_refused(store: PolicyStore) -> None:
     version, weights = policy(4)
     path = store.keep(version, weights)
@@ -92,4 +132,11 @@ def test_other_files_in_the_folder_are_left_alone(store: PolicyStore, tmp_path: 
     store.keep(*policy(1))
     (tmp_path / "policies" / "v1-mine.safetensors").write_bytes(b"")
     (tmp_path / "policies" / ".v00002-abc.safetensors.0").write_bytes(b"")
+    for name in (
+        "v00003-0123456789ab.safetensors.old.safetensors",
+        "vv00003-0123456789ab.safetensors",
+        "v0003-0123456789ab",
+    ):
+        (tmp_path / "policies" / name).write_bytes(b"")
+    PolicyStore(tmp_path / "policies" / "older").keep(*policy(2))
     assert [kept.number for kept in store.kept()] == [1]

@@ -27,6 +27,28 @@ def test_a_pool_grows_by_what_is_waited_for_and_gives_up_what_is_idle(
     assert wanted_workers(size, waited, busy, CONFIG) == wanted
 
 
+@pytest.mark.parametrize(
+    ("size", "waited", "busy", "wanted"),
+    [
+        (8, 0.25, 1.0, 8),  # waited for exactly as long as it may be
+        (8, 0.375, 1.0, 11),
+        (5, 0.375, 1.0, 6),  # 1.875 workers more, of which one whole
+        (3, 0.3, 1.0, 4),  # not one whole worker, but waited for
+        (5, 0.375, 0.0, 6),  # idle and waited for: it grows
+        (5, 0.0, 0.75, 5),  # a worker and exactly the spare share idle
+        (5, 0.0, 0.7, 4),
+        (8, 0.0, 0.0, 7),  # one at a time, however idle
+        (1, 0.0, 1.0, 2),
+        (9, 1.0, 1.0, 12),
+    ],
+)
+def test_its_own_thresholds_and_bounds_are_what_a_pool_goes_by(
+    size: int, waited: float, busy: float, wanted: int
+) -> None:
+    config = AutoscaleConfig(min_workers=2, max_workers=12, grow_above=0.25, spare=0.25)
+    assert wanted_workers(size, waited, busy, config) == wanted
+
+
 @given(size=st.integers(1, 40), waited=shares, busy=shares)
 def test_the_bounds_hold(size: int, waited: float, busy: float) -> None:
     assert CONFIG.min_workers <= wanted_workers(size, waited, busy, CONFIG) <= CONFIG.max_workers

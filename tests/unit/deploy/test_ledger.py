@@ -65,6 +65,68 @@ def test_a_group_that_is_too_old_is_counted_and_made_again_under_the_same_ticket
     assert ledger.dispatch(0) == [first]
 
 
+def test_a_group_may_be_as_old_as_the_bound_and_no_older() -> None:
+    ledger = Ledger(tasks=4, updates=3, groups_per_update=2, max_staleness=2, seed=0)
+    first, second, *_ = ledger.dispatch(0)
+    assert ledger.admit(first, scored(first, version=1), version=3)
+    assert not ledger.admit(second, scored(second, version=0), version=3)
+    assert ledger.counts == {"owed": 1, "under_way": 4, "ready": 1, "learned": 0, "dropped_stale": 1}
+
+
+def test_a_group_that_grew_too_old_while_it_waited_is_counted_and_owed_again() -> None:
+    ledger = Ledger(tasks=6, updates=2, groups_per_update=2, max_staleness=1, seed=0)
+    tickets = ledger.dispatch(0)
+    assert len(tickets) == 4
+    assert ledger.admit(tickets[0], scored(tickets[0], version=0), version=0)
+    for ticket in tickets[1:3]:
+        assert ledger.admit(ticket, scored(ticket, version=1), version=1)
+    batch = ledger.cut(version=2)
+    assert batch is not None
+    assert [item.group for item in batch] == tickets[1:3]
+    assert ledger.counts == {"owed": 1, "under_way": 1, "ready": 0, "learned": 2, "dropped_stale": 1}
+    assert ledger.dispatch(0) == tickets[:1]
+
+
+def test_too_old_groups_do_not_make_a_batch_and_are_owed_even_so() -> None:
+    ledger = Ledger(tasks=6, updates=1, groups_per_update=2, max_staleness=0, seed=0)
+    first, second = ledger.dispatch(0)
+    ledger.admit(first, scored(first, version=0), version=0)
+    ledger.admit(second, scored(second, version=1), version=1)
+    assert ledger.cut(version=1) is None
+    assert ledger.counts == {"owed": 1, "under_way": 0, "ready": 1, "learned": 0, "dropped_stale": 1}
+
+
+def test_dropped_tickets_are_owed_before_later_ones_whatever_order_they_were_dropped_in() -> None:
+    ledger = Ledger(tasks=9, updates=4, groups_per_update=2, max_staleness=1, seed=0)
+    tickets = ledger.dispatch(0)
+    assert [ticket.number for ticket in tickets] == [0, 1, 2, 3]
+    for number in (3, 0, 2):
+        assert not ledger.admit(tickets[number], scored(tickets[number], version=0), version=2)
+    assert [ticket.number for ticket in ledger.dispatch(1)] == [0, 2, 3, 4, 5]
+
+
+def test_what_is_ready_beyond_a_batch_waits_for_the_next() -> None:
+    ledger = Ledger(tasks=9, updates=2, groups_per_update=2, max_staleness=1, seed=0)
+    tickets = ledger.dispatch(0)
+    for ticket in (tickets[2], tickets[0], tickets[1]):
+        ledger.admit(ticket, scored(ticket, version=0), version=0)
+    assert [item.group for item in ledger.cut(0) or ()] == tickets[:2]
+    assert ledger.cut(0) is None
+    assert ledger.counts["ready"] == 1
+    ledger.admit(tickets[3], scored(tickets[3], version=1), version=1)
+    assert [item.group for item in ledger.cut(1) or ()] == tickets[2:]
+
+
+def test_a_group_that_is_not_under_way_is_refused() -> None:
+    ledger = Ledger(tasks=4, updates=2, groups_per_update=2, max_staleness=0, seed=0)
+    with pytest.raises(ValueError, match="not under way"):
+        ledger.admit(Ticket(0, 0, 0), scored(Ticket(0, 0, 0), 0), 0)
+    first, _ = ledger.dispatch(0)
+    assert not ledger.admit(first, scored(first, version=0), version=1)
+    with pytest.raises(ValueError, match="not under way"):
+        ledger.admit(first, scored(first, version=1), version=1)
+
+
 def test_a_group_cannot_be_admitted_twice() -> None:
     ledger = Ledger(tasks=4, updates=2, groups_per_update=2, max_staleness=1, seed=0)
     first, *_ = ledger.dispatch(0)
@@ -87,6 +149,48 @@ def test_a_restored_ledger_owes_what_was_not_learned_from_in_the_order_of_the_pl
     restored.restore(json.loads(json.dumps(ledger.snapshot())))
     assert restored.dispatch(0) == [ticket for ticket in plan if ticket.number not in (1, 5)]
     assert restored.learned == 2
+
+
+def test_a_snapshot_says_what_was_learned_from_and_dropped() -> None:
+    ledger = Ledger(tasks=9, updates=4, groups_per_update=2, max_staleness=3, seed=0)
+    assert ledger.snapshot() == {"learned_below": 0, "except": [], "dropped": {}}
+    plan = ledger.dispatch(0)
+    for number in (4, 1):
+        ledger.admit(plan[number], scored(plan[number], version=0), version=0)
+    ledger.admit(plan[2], scored(plan[2], version=0), version=4)
+    ledger.cut(0)
+    assert ledger.snapshot() == {"learned_below": 5, "except": [0, 2, 3], "dropped": {"stale": 1}}
+
+
+def test_going_back_forgets_what_came_after_and_keeps_the_count_of_what_was_dropped() -> None:
+    ledger = Ledger(tasks=9, updates=2, groups_per_update=2, max_staleness=1, seed=0)
+    first, second, third, _ = ledger.dispatch(0)
+    ledger.admit(first, scored(first, version=0), version=2)
+    saved = json.loads(json.dumps(ledger.snapshot()))
+    ledger.admit(second, scored(second, version=0), version=2)
+    ledger.admit(third, scored(third, version=2), version=2)
+    ledger.restore(saved)
+    assert ledger.counts == {"owed": 4, "under_way": 0, "ready": 0, "learned": 0, "dropped_stale": 1}
+    with pytest.raises(ValueError, match="not under way"):
+        ledger.admit(third, scored(third, version=2), version=2)
+    assert ledger.dispatch(0)[0] == first
+
+
+def test_the_second_group_of_a_task_in_a_wave_has_seeds_of_its_own_name() -> None:
+    ledger = Ledger(tasks=1, updates=2, groups_per_update=3, max_staleness=1, seed=5)
+    tickets = ledger.dispatch(0)
+    assert [(ticket.wave, ticket.repeat) for ticket in tickets] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    for ticket, name in zip(tickets, ("a", "a#2", "a#3") * 2, strict=True):
+        assert ledger.seeds(ticket, "a", 4) == RolloutSeeds.for_group(5, ticket.wave, name, 4)
+
+
+def test_one_task_makes_a_plan() -> None:
+    assert [ticket.task for ticket in Ledger(1, 2, 2, max_staleness=1, seed=0).dispatch(0)] == [0, 0, 0, 0]
+
+
+def test_every_epoch_has_an_order_of_its_own() -> None:
+    tasks = [ticket.task for ticket in Ledger(8, 6, 8, max_staleness=6, seed=0).dispatch(0)]
+    assert len({tuple(tasks[start : start + 8]) for start in range(0, 48, 8)}) == 6
 
 
 def test_a_plan_needs_tasks() -> None:
