@@ -126,10 +126,13 @@ def test_step_and_chain_are_the_same_for_a_single_step(policy: KontextDenoiser, 
     torch.testing.assert_close(chain, step, rtol=1e-5, atol=1e-9)
 
 
-def test_on_policy_paths_have_the_rolled_out_values(policy: KontextDenoiser, conditions: Conditions) -> None:
-    group = make_group(policy, conditions)
+@pytest.mark.parametrize("method", ["euler", "heun", "dpmpp_2m"])
+def test_on_policy_paths_have_the_rolled_out_values(
+    policy: KontextDenoiser, conditions: Conditions, method: str
+) -> None:
+    group = make_group(policy, conditions, method=method)
     for config in (ObjectiveConfig(), ObjectiveConfig(anchor_path="step")):
-        update = GroupUpdate(policy, group, conditions, work_for(), config, "euler")
+        update = GroupUpdate(policy, group, conditions, work_for(), config, method)  # type: ignore[arg-type]
         torch.testing.assert_close(update.anchor_path(), update.stored, rtol=1e-4, atol=1e-5)
 
 
