@@ -130,9 +130,10 @@ def test_step_and_chain_are_the_same_for_a_single_step(policy: KontextDenoiser, 
 def test_on_policy_paths_have_the_rolled_out_values(
     policy: KontextDenoiser, conditions: Conditions, method: str
 ) -> None:
-    group = make_group(policy, conditions, method=method)
+    group = make_group(policy, conditions, steps=4, method=method)
+    work = work_for(steps=(0, 1, 2, 3))
     for config in (ObjectiveConfig(), ObjectiveConfig(anchor_path="step")):
-        update = GroupUpdate(policy, group, conditions, work_for(), config, method)  # type: ignore[arg-type]
+        update = GroupUpdate(policy, group, conditions, work, config, method)  # type: ignore[arg-type]
         torch.testing.assert_close(update.anchor_path(), update.stored, rtol=1e-4, atol=1e-5)
 
 
