@@ -107,26 +107,27 @@ def stopped(ratio: Tensor, advantages: Tensor, clip: float) -> float:
 @pytest.mark.parametrize("power", [1, 2])
 @pytest.mark.parametrize("failed", [False, True])
 @pytest.mark.parametrize(("path", "old"), [(PATH, OLD), (OLD, PATH)], ids=["there", "back"])
+@pytest.mark.parametrize("steps", [(0, 1, 2), (0, 2)])
 def test_the_ratios_diagnostics_are_those_of_plain_softmaxes(
-    power: int, failed: bool, path: Tensor, old: Tensor
+    power: int, failed: bool, path: Tensor, old: Tensor, steps: tuple[int, ...]
 ) -> None:
     """There and back: the largest ratio of one is the smallest of the other, and as large a deviation."""
     config = ObjectiveConfig(**(OPTIONS | {"power": power}))
     advantages = torch.tensor([np.nan, -1.2, 1.5, -0.7] if failed else ADVANTAGES)
     statistics = Statistics()
-    update = an_update(OneWeight(), config, advantages=advantages.numpy())
+    update = an_update(OneWeight(), config, steps, advantages.numpy())
     update.backward(path, old, 0.5, Tensor.backward, statistics)
     got = statistics.result()
 
-    valid = ~advantages.isnan()
+    valid, states = ~advantages.isnan(), [n + 1 for n in steps]
     for name, regions in {"": ("edit", "background"), "_edit": ("edit",), "_background": ("background",)}.items():
         weights = weights_by_hand(config, regions)
-        logs = [log_ratio(t, path[t], old[t], weights) for t in (1, 2, 3)]
+        logs = [log_ratio(t, path[t], old[t], weights) for t in states]
         assert got[f"max_abs_log_ratio{name}"] == pytest.approx(max(float(log.abs().max()) for log in logs), rel=1e-4)
         clipped = np.mean([stopped(log.exp(), advantages, config.clip) for log in logs])
         assert got[f"clip_fraction{name}"] == pytest.approx(clipped, rel=1e-5)
     weights, objectives, divergences = weights_by_hand(config), [], []
-    for t in (1, 2, 3):
+    for t in states:
         log = log_ratio(t, path[t], old[t], weights)
         ratio, bounded = log.exp(), log.exp().clamp(1 - config.clip, 1 + config.clip)
         objectives.append(torch.minimum(advantages * ratio, advantages * bounded)[:, valid].mean())
