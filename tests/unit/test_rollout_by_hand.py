@@ -175,5 +175,5 @@ def test_diversity_is_the_rms_difference_to_the_mean_image() -> None:
     assert diversity(images) == 0.0
     images[2] = 153
     assert diversity(images) == pytest.approx(0.6 * math.sqrt(2) / 3, rel=1e-6)
-    images[2, 0] = 0
-    assert diversity(images) == pytest.approx(0.6 / 3, rel=1e-6)
+    images[2, 0] = images[2, 1, :, 1:] = 0
+    assert diversity(images) == pytest.approx(0.6 * math.sqrt(2) / 3 / math.sqrt(6), rel=1e-6)

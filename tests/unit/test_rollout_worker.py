@@ -135,6 +135,15 @@ def test_a_task_is_prepared_once_and_the_one_unused_for_longest_makes_room(
     assert started.editor.encoded == ["a", "b", "c", "b", "a"]
 
 
+def test_as_many_tasks_make_room_as_it_takes(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    started.worker.adopt(VERSION, WEIGHTS)
+    for limit, tasks in ((3, "abc"), (1, "d"), (3, "bd")):
+        monkeypatch.setattr(worker, "CACHE_BYTES", limit * TASK_BYTES)
+        for task_id in tasks:
+            started.rollout(task_id)
+    assert started.editor.encoded == ["a", "b", "c", "d", "b"]
+
+
 def test_a_task_too_large_for_the_cache_is_kept_while_it_is_the_only_one(
     started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
