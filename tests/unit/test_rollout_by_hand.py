@@ -1,6 +1,7 @@
 """What a task and the configuration hand to a rollout, and the numbers that come out of one, by hand."""
 
 import math
+import time
 from itertools import accumulate
 from types import SimpleNamespace
 from typing import Any
@@ -125,6 +126,16 @@ def test_a_rollouts_time_is_told_apart_by_its_parts(monkeypatch: pytest.MonkeyPa
     clock = iter([1.0, 2.0, 4.0, 8.0])
     monkeypatch.setattr(rollout, "finished", lambda device: next(clock))
     assert rolled_out(Growing()).seconds == {"integrate": 1.0, "decode": 2.0, "collect": 4.0}
+
+
+def test_time_on_a_gpu_is_taken_when_the_gpu_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    rollout.finished(torch.device("cpu"))
+    assert not waited
+    before = time.perf_counter()
+    assert before <= rollout.finished(torch.device("cuda", 1)) <= time.perf_counter()
+    assert waited == [torch.device("cuda", 1)]
 
 
 def test_preparing_maps_the_mask_as_the_configuration_says_and_the_source_to_the_edits_size() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.update import GroupUpdate, Statistics
+from learner.update import GroupUpdate, Statistics, merge
 from learner.work import GroupWork
 from rc_grpo.config import ObjectiveConfig
 from rc_grpo.messages import CandidateGroup, PolicyVersion, RolloutSeeds
@@ -236,3 +236,13 @@ def test_a_penalty_asks_the_base_model_without_gradients() -> None:
     update.backward(PATH, OLD, 1.0, Tensor.backward, Statistics())
     assert [with_gradients for acting, _, with_gradients in denoiser.asked if not acting] == [False] * 3
     assert [with_gradients for acting, _, with_gradients in denoiser.asked if acting] == [True] * 3
+
+
+def test_the_numbers_of_several_ranks_are_one_ranks_over_all_their_groups() -> None:
+    config, together, apart = ObjectiveConfig(**OPTIONS), Statistics(), []
+    for path, old in ((PATH, OLD), (OLD, PATH), (PATH, PATH)):
+        of_rank = Statistics()
+        for statistics in (of_rank, together):
+            an_update(OneWeight(), config).backward(path, old, 1.0, Tensor.backward, statistics)
+        apart.append(of_rank.result())
+    assert merge(apart) == pytest.approx(together.result(), rel=1e-5)
