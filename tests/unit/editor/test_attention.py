@@ -165,6 +165,9 @@ def test_a_full_mask_gives_one_everywhere(
 def test_the_processor_gives_the_bits_of_diffusers_own(
     denoiser: KontextDenoiser, conditions: Conditions, start: torch.Tensor
 ) -> None:
+    for number, (name, weight) in enumerate(denoiser.transformer.named_parameters()):
+        if ".attn.norm_" in name:
+            weight.copy_(torch.linspace(0.5, 1.5 + number, len(weight)))
     ours = denoiser.velocity(conditions)(start, 0.5)
     denoiser.transformer.set_attn_processor(FluxAttnProcessor())
     assert torch.equal(denoiser.velocity(conditions)(start, 0.5), ours)
@@ -179,6 +182,23 @@ def test_the_gradient_that_reaches_the_attention_kernel_is_dense() -> None:
     torch.cat([dense_gradient(attended), torch.zeros(2, 5, 24)], dim=2).square().sum().backward()
     assert received[0].is_contiguous()
     torch.testing.assert_close(x.grad, 2 * x.detach())
+
+
+def test_the_gradient_of_every_blocks_attention_is_dense(
+    denoiser: KontextDenoiser, conditions: Conditions, start: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received: list[torch.Tensor] = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(*arguments: torch.Tensor, **options: object) -> torch.Tensor:
+        mixed = attend(*arguments, **options)  # type: ignore[arg-type]
+        mixed.register_hook(received.append)
+        return mixed
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    denoiser.velocity(conditions)(start, 0.5).sum().backward()
+    assert len(received) == len(LAYERS)
+    assert all(gradient.transpose(1, 2).is_contiguous() for gradient in received)
 
 
 def test_recording_under_gradients_is_refused(

@@ -144,15 +144,16 @@ def test_the_canary_is_the_same_for_every_worker_and_does_not_depend_on_what_was
     assert shifts != {0.0}
 
 
-def test_the_canarys_shift_is_the_largest_change_whatever_its_sign(
+def test_the_canarys_shift_is_the_largest_change_whatever_its_sign_and_the_base_is_asked_once(
     denoiser: KontextDenoiser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    acting = [True]
+    acting, asked = [True], []
 
     @contextmanager
     def disabled() -> Iterator[None]:
         acting[0] = False
         yield
+        asked.append("the base model")
         acting[0] = True
 
     def velocity(conditions: Conditions) -> Callable[[torch.Tensor, float], torch.Tensor]:
@@ -163,6 +164,7 @@ def test_the_canarys_shift_is_the_largest_change_whatever_its_sign(
     monkeypatch.setattr(denoiser, "velocity", velocity)
     assert denoiser.canary_shift() == pytest.approx(2.0)
     assert denoiser.canary_shift() == pytest.approx(2.0)
+    assert asked == ["the base model"]
 
 
 def test_a_proof_that_fits_its_version_passes() -> None:
@@ -176,7 +178,8 @@ def test_a_proof_that_fits_its_version_passes() -> None:
         ({}, {"modules": 21}, 22, "bound 21 modules, the version is for 22, the model has 22"),
         ({"modules": 21}, {}, 22, "bound 22 modules, the version is for 21, the model has 22"),
         ({}, {}, 23, "bound 22 modules, the version is for 22, the model has 23"),
-        ({}, {"digest": "e" * 64}, 22, "digest of the applied weights is eeeeeeee"),
+        ({}, {"digest": "e" + "d" * 63}, 22, "digest of the applied weights is eddddddd"),
+        ({}, {"digest": "d" * 63 + "e"}, 22, "digest of the applied weights is dddddddd"),
         ({}, {"canary_shift": 0.0}, 22, "moved by 0, but the weights are not the identity"),
         ({}, {"canary_shift": float("nan")}, 22, "moved by nan"),
         ({"is_identity": True}, {"canary_shift": 1e-30}, 22, "moved by 1e-30, but the weights are the identity"),
