@@ -47,7 +47,7 @@ def test_weights_are_the_identity_when_every_b_is_zero_whatever_a_is(
 ) -> None:
     weights = {
         "x.lora_A.weight": torch.ones(2, 3),
-        "x.lora_B.weight": torch.tensor([[0.0, b_of_x]]),
+        "x.lora_B.weight": torch.tensor([[-b_of_x, b_of_x]]),
         "y.lora_A.weight": torch.zeros(2, 3),
         "y.lora_B.weight": torch.tensor([[0.0, b_of_y]]),
     }
@@ -135,7 +135,8 @@ def entry(first: int, last: int, shape: list[int], dtype: str = "F32") -> bytes:
         framed({A: None}),
         entry(0, 8, [2], "BF16"),
         entry(0, 12, [3]),
-        entry(-4, 8, [3]),
+        entry(0, 12, [2]),
+        entry(-8, 8, [2]),
         entry(8, 4, [0]),
         entry(0, 8, [3]),
         entry(0, 6, [1]),
