@@ -46,10 +46,20 @@ def test_weights_read_back_are_those_that_were_written_not_those_in_the_model(
     assert all(read[name].equal(tensor + 0.1) for name, tensor in inside.items())
 
 
-@pytest.mark.parametrize(("rank", "alpha"), [(5, 8), (4, 7), (8, 4)])
+@pytest.mark.parametrize(("rank", "alpha"), [(5, 8), (4, 7), (8, 4), (2, 4)])
 def test_another_rank_or_alpha_is_refused_by_name(exported: Path, rank: int, alpha: float) -> None:
     with pytest.raises(ValueError, match=rf"was made with \(rank, alpha\) = \(4, 8\.?0?\).*\({rank}, {alpha}\.0\)"):
         read_lora(LoraSettings(rank=rank, alpha=alpha), exported.parent)
+
+
+def test_a_later_version_replaces_the_file_and_a_folder_without_one_says_where_to_look(
+    denoiser: KontextDenoiser, exported: Path
+) -> None:
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in lora.state(denoiser.transformer).items()}
+    assert save_lora(denoiser, zeros, exported.parent) == exported
+    assert not any(tensor.any() for tensor in read_lora(TINY.lora, exported.parent).values())
+    with pytest.raises(ValueError, match="no LoRA at"):
+        read_lora(TINY.lora, exported.parent.parent)
 
 
 @pytest.mark.parametrize("missing", ["transformer.r", "transformer.lora_alpha"])
