@@ -56,8 +56,8 @@ def binary_mask(data: bytes, *, invert: bool = False) -> NDArray[np.bool_]:
         ValueError: the bytes are not an image.
     """
     levels = decode_gray(data)
-    present = np.unique(levels)
-    if len(present) <= 2 and set(present.tolist()) <= {0, 1, 255}:
+    present = set(np.unique(levels).tolist())
+    if present <= {0, 255} or present <= {0, 1}:
         inside = levels > 0
     else:
         _warn_about_levels()

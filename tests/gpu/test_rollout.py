@@ -33,8 +33,8 @@ def test_a_recorder_changes_no_bit_of_the_velocity_and_compiled_only_its_roundin
     plain = field(x, 0.5)
     with denoiser.recording(LAYERS, MASK, TEXT) as recorder:
         recorded = field(x, 0.5)
-    # Inductor fuses the two graphs differently, and rounds to bfloat16 in different places: as against eager blocks, and
-    # less. By how much in itself is the GPU's and Inductor's affair (0 to 9e-4 on an H100, 1.4e-3 on an H200).
+    # Inductor fuses the two graphs differently, and rounds to bfloat16 in different places: as against eager blocks,
+    # and less. By how much in itself is the GPU's and Inductor's affair (0 to 9e-4 on an H100, 1.4e-3 on an H200).
     difference, rounding = ((other - plain).norm() / plain.norm() for other in (recorded, eager))
     print(f"compiled={compiled}: a recorder's difference {difference:.1e}, eager blocks' {rounding:.1e}")
     assert difference <= rounding

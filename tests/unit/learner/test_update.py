@@ -125,10 +125,12 @@ def test_step_and_chain_are_the_same_for_a_single_step(policy: Denoiser, conditi
     torch.testing.assert_close(chain, step, rtol=1e-5, atol=1e-9)
 
 
-def test_on_policy_paths_have_the_rolled_out_values(policy: Denoiser, conditions: Conditions) -> None:
-    group = make_group(policy, conditions)
+@pytest.mark.parametrize("method", ["euler", "heun", "dpmpp_2m"])
+def test_on_policy_paths_have_the_rolled_out_values(policy: Denoiser, conditions: Conditions, method: str) -> None:
+    group = make_group(policy, conditions, steps=4, method=method)
+    work = work_for(steps=(0, 1, 2, 3))
     for config in (ObjectiveConfig(), ObjectiveConfig(anchor_path="step")):
-        update = GroupUpdate(policy, group, conditions, work_for(), config, "euler")
+        update = GroupUpdate(policy, group, conditions, work, config, method)  # type: ignore[arg-type]
         torch.testing.assert_close(update.anchor_path(), update.stored, rtol=1e-4, atol=1e-5)
 
 

@@ -1,11 +1,10 @@
-import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from learner.schedule import learning_rate_factor
-from learner.work import RunShape, batch_advantages, draw_anchors, draw_steps
-from rc_grpo.config import LearnerConfig, ObjectiveConfig
+from learner.work import GroupWork, RunShape, batch_advantages, draw_anchors, draw_steps, spread
+from rc_grpo.config import ObjectiveConfig
 from rc_grpo.messages import GroupScores
 
 RUN = RunShape(seed=7, method="euler", steps=8, updates=10, max_staleness=0, judge_weights={"j": 1.0})
@@ -40,14 +39,94 @@ def test_trained_steps_are_all_or_a_draw_in_order() -> None:
     assert set(drawn) <= set(range(8))
 
 
-def test_schedules_warm_up_and_end_where_they_say() -> None:
-    def rates(schedule: str) -> list[float]:
-        factor = learning_rate_factor(LearnerConfig(schedule=schedule, warmup_updates=2), 10)  # type: ignore[arg-type]
-        return [factor(step) for step in range(11)]
+MINIBATCH = [scores([0.1, 0.5, 0.9, 0.4]), scores([0.7, 0.2, 0.3, 0.35])]
 
-    assert rates("constant") == [0.5] + [1.0] * 10
-    for schedule in ("linear", "cosine"):
-        values = rates(schedule)
-        assert values[:2] == [0.5, 1.0]
-        assert values[10] == pytest.approx(0.0, abs=1e-9)
-        assert all(after <= before for before, after in itertools.pairwise(values[1:]))
+
+def by_hand(task: np.ndarray, acd: np.ndarray, acd_weight: float) -> np.ndarray:
+    """Advantages of a minibatch ``[P, G]`` without failures, unclipped: algorithm.md, section 6."""
+    rewards = (task - task.mean()) / task.std() + acd_weight * (acd - acd.mean()) / acd.std()
+    return (rewards - rewards.mean(axis=1, keepdims=True)) / (rewards.std(axis=1, keepdims=True) + 1e-4)
+
+
+@pytest.mark.parametrize("acd_weight", [0.0, 0.5, 2.0])
+def test_the_attention_reward_counts_by_its_weight(acd_weight: float) -> None:
+    advantages, skipped = batch_advantages(MINIBATCH, RUN.judge_weights, ObjectiveConfig(acd_weight=acd_weight))
+    task, acd = (np.stack([getattr(group, name) for group in MINIBATCH]) for name in ("task_reward", "acd_reward"))
+    assert skipped == (None, None)
+    np.testing.assert_allclose(advantages.numpy(), by_hand(task, acd, acd_weight), rtol=1e-9)
+
+
+def test_advantages_are_clipped_where_the_configuration_says() -> None:
+    config = ObjectiveConfig(acd_weight=0.0, advantage_clip=0.75)
+    advantages, _ = batch_advantages(MINIBATCH, RUN.judge_weights, config)
+    task = np.stack([group.task_reward for group in MINIBATCH])
+    np.testing.assert_allclose(advantages.numpy(), by_hand(task, task, 0.0).clip(-0.75, 0.75), rtol=1e-9)
+
+
+@pytest.mark.parametrize(("min_valid", "reason"), [(2, None), (3, "too_few_valid")])
+def test_a_group_needs_as_many_scores_as_the_configuration_says(min_valid: int, reason: str | None) -> None:
+    batch = [scores([0.1, 0.9, np.nan, np.nan]), MINIBATCH[1]]
+    _, skipped = batch_advantages(batch, RUN.judge_weights, ObjectiveConfig(min_valid=min_valid))
+    assert skipped == (reason, None)
+
+
+@pytest.mark.parametrize(("min_std", "reason"), [(0.5, None), (1.5, "no_spread")])
+def test_a_groups_rewards_need_the_spread_that_the_configuration_says(min_std: float, reason: str | None) -> None:
+    _, skipped = batch_advantages(MINIBATCH[:1], RUN.judge_weights, ObjectiveConfig(acd_weight=0.0, min_std=min_std))
+    assert skipped == (reason,)
+
+
+def test_the_denominators_norm_is_the_configurations() -> None:
+    config = ObjectiveConfig(acd_weight=0.0, quasi_norm_p=1.0)
+    advantages, _ = batch_advantages(MINIBATCH[:1], RUN.judge_weights, config)
+    task = MINIBATCH[0].task_reward
+    deviation = (task - task.mean()) / task.std()
+    np.testing.assert_allclose(advantages[0].numpy(), deviation / (np.abs(deviation).mean() + 1e-4), rtol=1e-9)
+
+
+def judged(*rewards: list[float]) -> GroupScores:
+    of_each = {f"judge{index}": np.array(values) for index, values in enumerate(rewards)}
+    return replace(scores(rewards[0]), rewards=of_each)
+
+
+def test_judges_count_by_their_weights_each_on_its_own_scale() -> None:
+    first, second = [0.1, 0.5, 0.9, 0.4], [20.0, 5.0, 0.0, 10.0]
+    weights = {"judge0": 1.0, "judge1": 3.0}
+    advantages, _ = batch_advantages([judged(first, second)], weights, ObjectiveConfig(acd_weight=0.0))
+    scaled = [(np.array(values) - np.mean(values)) / np.std(values) for values in (first, second)]
+    together = (scaled[0] + 3.0 * scaled[1])[None]
+    np.testing.assert_allclose(advantages.numpy(), by_hand(together, together, 0.0), rtol=1e-9)
+
+
+def test_a_judge_of_no_weight_is_not_learned_from_and_its_failures_cost_nothing() -> None:
+    batch = [judged([0.1, 0.5, 0.9, 0.4], [np.nan, np.nan, np.nan, 1.0])]
+    alone, _ = batch_advantages(batch, {"judge0": 2.0}, ObjectiveConfig())
+    both, skipped = batch_advantages(batch, {"judge0": 2.0, "judge1": 0.0}, ObjectiveConfig())
+    assert skipped == (None,)
+    assert both.equal(alone)
+
+
+@pytest.mark.parametrize("changes", [{"seed": 8}, {"version": 4}, {"task_id": "other"}])
+def test_another_run_version_or_task_draws_other_anchors_and_steps(changes: dict[str, object]) -> None:
+    run = replace(RUN, steps=64, seed=changes.get("seed", RUN.seed))
+    version, task_id = changes.get("version", 3), changes.get("task_id", "task")
+    before, after = (replace(RUN, steps=64), 3, "task"), (run, version, task_id)
+    assert draw_anchors(*before, 64, 32) != draw_anchors(*after, 64, 32)  # type: ignore[arg-type]
+    assert draw_steps(*before, 32) == draw_steps(*before, 32)
+    assert draw_steps(*before, 32) != draw_steps(*after, 32)  # type: ignore[arg-type]
+
+
+def test_every_step_is_drawn_sometimes_the_first_and_the_last_included() -> None:
+    drawn = [draw_steps(RUN, version, "task", 2) for version in range(64)]
+    assert {step for steps in drawn for step in steps} == set(range(8))
+
+
+def test_groups_are_dealt_in_turn_and_idle_work_is_the_first_groups_without_weight() -> None:
+    work = [GroupWork(f"group{i}", f"task{i}", np.zeros(4), (1,), (0,), on_policy=True) for i in range(5)]
+    shares = spread(work, 3)
+    assert [[item.group for item in share] for share in shares] == [
+        ["group0", "group3"],
+        ["group1", "group4"],
+        ["group2", "group0"],
+    ]
+    assert [[item.weight for item in share] for share in shares] == [[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]]
