@@ -49,7 +49,12 @@ class SketchBody:
 
     def canary(self) -> Conditions:
         """Return fixed random conditions of four target tokens."""
-        shapes = {"prompt": (6, TEXT_WIDTH), "negative": (6, TEXT_WIDTH), "source": (1, CHANNELS)}
+        shapes = {
+            "prompt": (6, TEXT_WIDTH),
+            "negative": (6, TEXT_WIDTH),
+            "source": (1, CHANNELS),
+            "kept": (4, CHANNELS),
+        }
         side = 2 * TOKEN
         return Conditions(
             height=side,
@@ -74,8 +79,8 @@ class SketchBound:
 
     def __init__(self, body: SketchBody, conditions: Conditions, text: Text) -> None:
         device, dtype = body.transformer.device, body.transformer.dtype
-        self._text, self._source = (
-            torch.tensor(conditions.arrays[name], device=device, dtype=dtype) for name in (text, "source")
+        self._text, self._source, self._kept = (
+            torch.tensor(conditions.arrays[name], device=device, dtype=dtype) for name in (text, "source", "kept")
         )
         first = len(self._text) + len(self._source)
         self.layout = Layout(torch.arange(len(self._text)), slice(first, first + body.latent_shape(conditions)[0]))
@@ -85,7 +90,7 @@ class SketchBound:
 
     def __call__(self, forward: Forward, x: Tensor, sigma: float, prefix: Prefix | None) -> Tensor:
         """Return noise minus data."""
-        text, source = (part.expand(len(x), -1, -1) for part in (self._text, self._source))
+        text, source, kept = (part.expand(len(x), -1, -1) for part in (self._text, self._source, self._kept))
         levels = torch.full((len(x),), sigma, device=x.device, dtype=source.dtype)
-        data_minus_noise: Tensor = forward(text=text, source=source, target=x.to(source.dtype), sigma=levels)
+        data_minus_noise: Tensor = forward(text=text, source=source, kept=kept, target=x.to(source.dtype), sigma=levels)
         return -data_minus_noise.to(x.dtype)

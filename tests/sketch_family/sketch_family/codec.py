@@ -50,6 +50,7 @@ class SketchCodec:
                 "prompt": _embedded(words, slots),
                 "negative": _embedded(list(TEMPLATE), slots),
                 "source": _tokens(resize_image(source, *small)),
+                "kept": _tokens(resize_image(source, height, width)),
             },
             text_valid=(np.arange(slots) >= len(TEMPLATE)) & (np.arange(slots) < len(words)),
             sources=(small,),

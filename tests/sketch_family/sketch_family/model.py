@@ -91,7 +91,7 @@ class SketchBlock(nn.Module):
 
 
 class SketchTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
-    """Data minus noise at noisy targets."""
+    """Data minus noise at noisy targets: what leads to the source, and what attention adds to that."""
 
     @register_to_config
     def __init__(self, layers: int, width: int) -> None:
@@ -100,10 +100,18 @@ class SketchTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
         self.blocks = nn.ModuleList(SketchBlock(width) for _ in range(layers))
         self.to_image = nn.Linear(width, CHANNELS)
 
-    def forward(self, text: Tensor, source: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
-        """Return ``[B, N, C]`` of text ``[B, L, D]``, source ``[B, M, C]``, target ``[B, N, C]`` and sigma ``[B]``."""
+    def forward(self, text: Tensor, source: Tensor, kept: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
+        """Return ``[B, N, C]`` for noisy targets.
+
+        Args:
+            text: ``[B, L, D]``.
+            source: ``[B, M, C]``, at its own size.
+            kept: the same at the target's ``[B, N, C]``.
+            target: ``[B, N, C]``.
+            sigma: ``[B]``.
+        """
         x = torch.cat([self.of_text(text), self.of_image(source), self.of_image(target)], dim=1)
         for block in self.blocks:
             x = block(x, sigma)
-        predicted: Tensor = self.to_image(x[:, -target.shape[1] :])
+        predicted: Tensor = 0.15 * self.to_image(x[:, -target.shape[1] :]) + (kept - target) / sigma[:, None, None]
         return predicted
