@@ -12,7 +12,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup train test lint unit docs browser integration chaos pocket judge benchmark judge-benchmarks loop-benchmarks ablation dashboards evaluate-scale gpu wheel clean-install audit lock clean
+.PHONY: help setup train test lint suites unit docs browser integration chaos pocket judge benchmark judge-benchmarks loop-benchmarks ablation dashboards evaluate-scale gpu wheel clean-install audit lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -36,13 +36,18 @@ $(INSTALLED): pyproject.toml requirements/cpu.txt requirements/torchvision_cpu.p
 train: $(INSTALLED) ## a real post-training of the pocket editor on this machine's CPU; JUDGE=vllm: judged by a vLLM server
 	$(BIN)/rc-grpo train pocket$(if $(JUDGE),_$(JUDGE)) --set name=$(RUN) $(ARGS)
 
-test: lint unit browser integration ## everything that CI runs
+test: ## everything that CI runs, on two cores; ends with the ten slowest tests
+	$(MAKE) -j 2 lint suites
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# A file's tests stay together; the long ones begin, the short ones fill the gaps.
+suites: $(INSTALLED) ## all suites at once, two processes
+	$(BIN)/pytest tests/integration tests/browser tests/unit -n 2 --dist loadfile --no-loadscope-reorder --durations 10 $(ARGS)
 
 unit: $(INSTALLED) ## fast tests, no cluster
 	$(BIN)/pytest tests/unit $(ARGS)

@@ -1,7 +1,8 @@
-"""A real local Ray cluster, shared by the module's runs, and short trainings of the real pocket editor on it."""
+"""A real local Ray cluster, shared by the session's runs, and short trainings of the real pocket editor on it."""
 
 import asyncio
 import json
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from deploy.loop import train
 from deploy.progress import Progress
 from deploy.run import Run
 from rc_grpo.config import RunConfig
+from tests.integration.warm_workers import warm_workers
 
 SHORT = (
     "loop.updates=2",
@@ -38,14 +40,17 @@ FOUR = ("loop.updates=4", "output.checkpoint_every=2", "learner.schedule=cosine"
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    ray.init(
-        address="local",
-        num_cpus=8,
-        include_dashboard=False,
-        runtime_env={"env_vars": {"TRANSFORMERS_VERBOSITY": "error"}},
-    )
-    yield
-    ray.shutdown()
+    # Ray's own niceness of 15 would leave an actor nothing of a core on which another suite runs.
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder, warm_workers(Path(folder)) as python:
+        ray.init(
+            address="local",
+            num_cpus=8,
+            include_dashboard=False,
+            runtime_env={"py_executable": python, "env_vars": {"TRANSFORMERS_VERBOSITY": "error"}},
+            _system_config={"worker_niceness": 0},
+        )
+        yield
+        ray.shutdown()
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,8 @@ class RayNodes:
         token.chmod(0o600)
         self.headers = {"Authorization": f"Bearer {secret}"}
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        self.without_token = kept | {"RAY_USAGE_STATS_ENABLED": "0"}
+        # Ray's own niceness of 15 would leave an actor nothing of a core on which another suite runs.
+        self.without_token = kept | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
         self.environment = self.without_token | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
 
     def __enter__(self) -> "RayNodes":
