@@ -11,6 +11,7 @@ import gc
 import importlib
 import json
 import os
+import random
 import runpy
 import select
 import signal
@@ -57,7 +58,9 @@ def warm_workers(folder: Path) -> Iterator[str]:
         assert ready.stdout.readline().strip() == READY
         yield f"{sys.executable} -IS {__file__} {path}"
     finally:
-        ready.communicate(timeout=20)
+        assert ready.stdin is not None
+        ready.stdin.close()
+        ready.wait(20)
 
 
 def serve(path: str) -> None:
@@ -92,7 +95,10 @@ def _reap() -> None:
 def _attend(asked: socket.socket) -> NoReturn:
     told, files, _, _ = socket.recv_fds(asked, 2**20, 3)
     while not told.endswith(b"\0"):
-        told += asked.recv(2**20)
+        more = asked.recv(2**20)
+        if not more:
+            os._exit(1)
+        told += more
     worker = os.fork()
     if worker == 0:
         asked.close()
@@ -107,6 +113,8 @@ def _attend(asked: socket.socket) -> NoReturn:
 
 def _become(told: dict[str, Any], files: list[int]) -> NoReturn:
     """Be the Python that was asked for, as far as Ray and a run can tell."""
+    import numpy as np
+
     os.setpgid(0, 0)
     for number, file in enumerate(files):
         os.dup2(file, number)
@@ -114,6 +122,8 @@ def _become(told: dict[str, Any], files: list[int]) -> NoReturn:
     os.environ.clear()
     os.environ.update(told["environment"])
     os.chdir(told["folder"])
+    random.seed()
+    np.random.seed()
     sys.argv = told["words"]
     sys.path[0] = str(Path(sys.argv[0]).parent)
     status = 0
