@@ -7,6 +7,7 @@ TORCH := torch==2.13.0+cpu
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 RUN ?= pocket-$(shell date +%Y%m%d-%H%M%S)
 ARGS ?=
+JUNIT := build/junit
 
 export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
@@ -36,7 +37,8 @@ $(INSTALLED): pyproject.toml requirements/cpu.txt requirements/torchvision_cpu.p
 train: $(INSTALLED) ## a real post-training of the pocket editor on this machine's CPU; JUDGE=vllm: judged by a vLLM server
 	$(BIN)/rc-grpo train pocket$(if $(JUDGE),_$(JUDGE)) --set name=$(RUN) $(ARGS)
 
-test: lint unit browser integration ## everything that CI runs
+test: lint unit browser integration ## everything that CI runs; ends with the ten slowest tests
+	$(BIN)/python -m tests.slowest $(JUNIT)/*.xml
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -44,17 +46,17 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: $(INSTALLED) ## fast tests, no cluster
-	$(BIN)/pytest tests/unit $(ARGS)
+unit: $(INSTALLED) ## fast tests, no cluster, on two cores
+	$(BIN)/pytest tests/unit -n 2 --dist loadfile --junitxml=$(JUNIT)/unit.xml $(ARGS)
 
 docs: $(INSTALLED) ## the documentation's pages, into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 browser: $(INSTALLED) ## pages in a real headless Chromium (Debian: apt-get install chromium; elsewhere CHROMIUM=/path)
-	$(BIN)/pytest tests/browser $(ARGS)
+	$(BIN)/pytest tests/browser --junitxml=$(JUNIT)/browser.xml $(ARGS)
 
 integration: $(INSTALLED) ## tests on a real local Ray cluster
-	$(BIN)/pytest tests/integration $(ARGS)
+	$(BIN)/pytest tests/integration --junitxml=$(JUNIT)/integration.xml $(ARGS)
 
 series: $(INSTALLED) ## record the series of `make train` anew, after a change that is meant to move numbers
 	$(BIN)/python -m tests.integration.series

@@ -1,7 +1,8 @@
-"""A real local Ray cluster, shared by the module's runs, and short trainings of the real pocket editor on it."""
+"""A real local Ray cluster, shared by the session's runs, and short trainings of the real pocket editor on it."""
 
 import asyncio
 import json
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from deploy.loop import train
 from deploy.run import Run
 from deploy.watching.progress import Progress
 from rc_grpo.config import RunConfig
+from tests.integration.warm_workers import warm_workers
 
 SHORT = (
     "loop.updates=2",
@@ -39,15 +41,16 @@ FOUR = ("loop.updates=4", "output.checkpoint_every=2", "learner.schedule=cosine"
 
 @contextmanager
 def running_cluster() -> Iterator[None]:
-    """A Ray of its own inside the block."""
-    ray.init(
-        address="local",
-        num_cpus=8,
-        include_dashboard=False,
-        runtime_env={"env_vars": {"TRANSFORMERS_VERBOSITY": "error"}},
-    )
-    yield
-    ray.shutdown()
+    """A Ray of its own inside the block, whose workers are forked from a process that has torch and diffusers."""
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder, warm_workers(Path(folder)) as python:
+        ray.init(
+            address="local",
+            num_cpus=8,
+            include_dashboard=False,
+            runtime_env={"py_executable": python, "env_vars": {"TRANSFORMERS_VERBOSITY": "error"}},
+        )
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -60,7 +60,8 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 def server(loop: asyncio.AbstractEventLoop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
     config = judge_config()
     logs = tmp_path_factory.mktemp("logs")
-    quick = config.server.model_copy(update={"probe_every_s": 1.0})
+    # Threads that spin while they wait would take the cores that the other suites compute on.
+    quick = config.server.model_copy(update={"probe_every_s": 1.0, "environment": {"OMP_NUM_THREADS": "1"}})
     server = VllmServer("tested", str(pocket_judge.MODEL_PATH), config.model, quick, logs, on_gpu=False)
     loop.run_until_complete(server.open())
     processes = guardian.descendants(os.getpid())
