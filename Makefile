@@ -13,7 +13,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup train test lint unit docs browser integration series chaos pocket judge benchmark judge-benchmarks loop-benchmarks ablation dashboards evaluate-scale gpu wheel clean-install audit lock clean
+.PHONY: help setup train test lint unit docs map browser integration series chaos pocket judge benchmark judge-benchmarks loop-benchmarks ablation dashboards evaluate-scale gpu wheel clean-install audit lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -51,6 +51,9 @@ unit: $(INSTALLED) ## fast tests, no cluster, on two cores
 
 docs: $(INSTALLED) ## the documentation's pages, into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+map: $(INSTALLED) ## draw the house from the imports: docs/diagrams/house.svg
+	$(BIN)/python docs/hooks/house_map.py
 
 browser: $(INSTALLED) ## pages in a real headless Chromium (Debian: apt-get install chromium; elsewhere CHROMIUM=/path)
 	$(BIN)/pytest tests/browser --junitxml=$(JUNIT)/browser.xml $(ARGS)

@@ -40,8 +40,8 @@ class Probe:
     Attributes:
         mask: ``[1, N]`` bool, the edit region among the target's tokens.
         weights: ``[L]`` float32 of the text tokens, see `rc_grpo.algorithm.attention_density.token_weights`.
-        text: first and last-but-one query of the text, or where its L queries lie if that is not in a row.
-        target: first and last-but-one key of the target.
+        text: the text's first query and the one behind its last, or where its L queries lie if not in a row.
+        target: the target's first key and the one behind its last.
     """
 
     mask: Tensor
@@ -67,13 +67,13 @@ class Probe:
                 f"a mask of {mask.shape[-1]} tokens and {len(weights)} text slots do not fit an attention over "
                 f"{tokens} target tokens and {len(layout.text)} text slots"
             )
-        queries = layout.text - layout.queries_from
-        first, last = int(queries[0]), int(queries[-1]) + 1
-        in_a_row = torch.equal(queries.cpu(), torch.arange(first, last))
+        queries = layout.text.cpu() - layout.queries_from
+        first = int(queries[0])
+        in_a_row = torch.equal(queries, torch.arange(first, first + len(queries)))
         return cls(
             mask,
             weights,
-            (first, last) if in_a_row else queries.to(mask.device),
+            (first, first + len(queries)) if in_a_row else queries.to(mask.device),
             (layout.target.start, layout.target.stop),
         )
 
