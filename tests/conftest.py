@@ -66,3 +66,11 @@ def denoiser() -> Denoiser:
 @pytest.fixture
 def conditions() -> Conditions:
     return tiny_conditions()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have to say of themselves: their property ``said``."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    said = [value for report in reports for key, value in getattr(report, "user_properties", ()) if key == "said"]
+    for sentence in dict.fromkeys(said):
+        terminalreporter.write_line(sentence)

@@ -91,94 +91,113 @@ def counted(folder: Path) -> int:
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
+ANSWERS: tuple[int | None, ...] = (2, 1, None, 3, 1, 2, None, 1)
+"""Place on the page, or None for "not sure", in the order of the trials."""
+
+
 @pytest.mark.timeout(240)
 def test_a_study_is_answered_by_mouse_and_keys_and_loses_no_vote_to_a_killed_server(browser, tmp_path: Path) -> None:
-    given = write_bench(tmp_path / "bench", TASKS)
-    port = free_port()
+    given, port = write_bench(tmp_path / "bench", TASKS), free_port()
     context = browser.new_context(viewport={"width": 1280, "height": 800})
-    page = context.new_page()
-    visitor = Visitor(page)
-    seen: list[bytes] = []
+    visitor, seen = Visitor(context.new_page()), list[bytes]()
     context.route(re.compile(".*"), lambda route: _kept(route, seen))
-    # Place on the page, or None for "not sure", in the order of the trials.
-    answers: list[int | None] = [2, 1, None, 3, 1, 2, None, 1]
-
     with serving(tmp_path, given, port) as server:
-        page.goto(f"http://127.0.0.1:{port}/")
-        page.get_by_role("textbox").fill("Ada")
-        visitor.press("Enter")
-        visitor.ready(1)
-        assert betrays(page.content().encode()) == []
-        visitor.choose(2)
-        visitor.ready(2)
-        visitor.press("1")
-        visitor.ready(3)
-        visitor.press("Space")
-        visitor.ready(4)
-        # Seen, enlarged and compared before it is answered; nothing of that is a vote.
-        visitor.press("m")
-        playwright.expect(page.get_by_alt_text("dark outside the region")).to_be_visible()
-        visitor.press("m")
-        page.get_by_role("button", name="Enlarge edit 3").click()
-        visitor.press("ArrowRight")
-        playwright.expect(page.locator("#large-name")).to_have_text("Original")
-        visitor.press("2")
-        visitor.press("Escape")
-        assert counted(tmp_path) == 3
-        # A double click answers once, and not the trial that comes after.
-        page.get_by_role("button", name="Choose edit 3").dblclick()
-        visitor.ready(5)
-        assert counted(tmp_path) == 4
+        begin(visitor, port)
+        answer_four(visitor, tmp_path)
         server.send_signal(signal.SIGKILL)
         server.wait()
-
-    visitor.press("1")
-    problem = page.get_by_role("alert")
-    playwright.expect(problem).to_contain_text("does not answer")
-    assert counted(tmp_path) == 4
-    offline = len(visitor.errors)
-    assert all("ERR_CONNECTION" in error or "ERR_FAILED" in error for error in visitor.errors)
-
+    offline = vote_to_nobody(visitor, tmp_path)
     with serving(tmp_path, given, port):
-        problem.get_by_role("button", name="Try again").click()
-        visitor.ready(6)
-        page.reload()
-        visitor.ready(6)
-        # Back, and a change of mind that is taken back as well.
-        visitor.press("ArrowLeft")
-        visitor.ready(5)
-        playwright.expect(page.locator(".mine kbd")).to_have_text("1")
-        visitor.choose(3)
-        visitor.ready(6)
-        visitor.press("ArrowLeft")
-        visitor.ready(5)
-        visitor.press("1")
-        visitor.ready(6)
-        # By tab and enter alone.
-        page.get_by_role("button", name="Choose edit 2").focus()
-        visitor.press("Enter")
-        visitor.ready(7)
-        visitor.press("0")
-        visitor.ready(8)
-        page.get_by_role("button", name="Choose edit 1").focus()
-        visitor.press("Space")
-        playwright.expect(page.get_by_role("heading", name="Thank you")).to_be_focused()
-        playwright.expect(page.locator("#all")).to_have_text(str(TASKS))
+        go_on_and_change_a_mind(visitor)
+        answer_the_rest_by_keys(visitor)
 
     assert visitor.errors[offline:] == []
     assert len(seen) > 5 * TASKS
     assert [names for body in (*seen, *visitor.bodies) if (names := betrays(body))] == []
     assert {urls.split(b"/")[2] for urls in visitor.bodies} == {f"127.0.0.1:{port}".encode()}
+    every_answer_is_counted_once(tmp_path, given)
 
-    material = gather(tmp_path / "bench", given)
-    trials = Blinding(Manifest.read(tmp_path / "study"), material).trials("ada")
+
+def begin(visitor: "Visitor", port: int) -> None:
+    visitor.page.goto(f"http://127.0.0.1:{port}/")
+    visitor.page.get_by_role("textbox").fill("Ada")
+    visitor.press("Enter")
+    visitor.ready(1)
+    assert betrays(visitor.page.content().encode()) == []
+
+
+def answer_four(visitor: "Visitor", folder: Path) -> None:
+    page = visitor.page
+    visitor.choose(2)
+    visitor.ready(2)
+    visitor.press("1")
+    visitor.ready(3)
+    visitor.press("Space")
+    visitor.ready(4)
+    # Seen, enlarged and compared before it is answered; nothing of that is a vote.
+    visitor.press("m")
+    playwright.expect(page.get_by_alt_text("dark outside the region")).to_be_visible()
+    visitor.press("m")
+    page.get_by_role("button", name="Enlarge edit 3").click()
+    visitor.press("ArrowRight")
+    playwright.expect(page.locator("#large-name")).to_have_text("Original")
+    visitor.press("2")
+    visitor.press("Escape")
+    assert counted(folder) == 3
+    # A double click answers once, and not the trial that comes after.
+    page.get_by_role("button", name="Choose edit 3").dblclick()
+    visitor.ready(5)
+    assert counted(folder) == 4
+
+
+def vote_to_nobody(visitor: "Visitor", folder: Path) -> int:
+    """Vote while there is no server, and return the number of errors that the browser has by then."""
+    visitor.press("1")
+    playwright.expect(visitor.page.get_by_role("alert")).to_contain_text("does not answer")
+    assert counted(folder) == 4
+    assert all("ERR_CONNECTION" in error or "ERR_FAILED" in error for error in visitor.errors)
+    return len(visitor.errors)
+
+
+def go_on_and_change_a_mind(visitor: "Visitor") -> None:
+    visitor.page.get_by_role("alert").get_by_role("button", name="Try again").click()
+    visitor.ready(6)
+    visitor.page.reload()
+    visitor.ready(6)
+    # Back, and a change of mind that is taken back as well.
+    visitor.press("ArrowLeft")
+    visitor.ready(5)
+    playwright.expect(visitor.page.locator(".mine kbd")).to_have_text("1")
+    visitor.choose(3)
+    visitor.ready(6)
+    visitor.press("ArrowLeft")
+    visitor.ready(5)
+    visitor.press("1")
+    visitor.ready(6)
+
+
+def answer_the_rest_by_keys(visitor: "Visitor") -> None:
+    page = visitor.page
+    page.get_by_role("button", name="Choose edit 2").focus()
+    visitor.press("Enter")
+    visitor.ready(7)
+    visitor.press("0")
+    visitor.ready(8)
+    page.get_by_role("button", name="Choose edit 1").focus()
+    visitor.press("Space")
+    playwright.expect(page.get_by_role("heading", name="Thank you")).to_be_focused()
+    playwright.expect(page.locator("#all")).to_have_text(str(TASKS))
+
+
+def every_answer_is_counted_once(folder: Path, given) -> None:
+    trials = Blinding(Manifest.read(folder / "study"), gather(folder / "bench", given)).trials("ada")
     clicked = Counter(
-        None if place is None else trial.shown[place - 1] for trial, place in zip(trials, answers, strict=True)
+        None if place is None else trial.shown[place - 1] for trial, place in zip(trials, ANSWERS, strict=True)
     )
-    results = Results.read(tmp_path / "study")
+    results = Results.read(folder / "study")
     assert {share.answer: share.won for share in results.shares if share.won} == dict(clicked)
     assert results.trials == TASKS
-    lines = [json.loads(line) for line in (tmp_path / "study" / VOTES).read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "study" / VOTES).read_text().splitlines()]
     assert len(lines) == TASKS + 2
 
 

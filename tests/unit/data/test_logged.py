@@ -182,6 +182,16 @@ def test_conditions_are_plain_safetensors_and_come_back_from_strided_arrays(tmp_
     assert (read.height, read.width, read.text_valid.tolist()) == (16, 32, [True, False])
 
 
+def test_conditions_keep_the_dtypes_of_their_arrays_and_the_sizes_of_sources_that_have_their_own(tmp_path):
+    arrays = {"ids": np.arange(6, dtype=np.int64).reshape(2, 3), "half": np.ones(2, dtype=np.float16)}
+    own = Conditions(64, 64, arrays, np.array([False, True]), sources=((32, 48), (16, 16)))
+    read = unpack_conditions(pack_conditions(own))
+    assert read.sources == ((32, 48), (16, 16))
+    assert {name: array.dtype for name, array in read.arrays.items()} == {"ids": np.int64, "half": np.float16}
+    np.testing.assert_array_equal(read.arrays["ids"], arrays["ids"])
+    assert unpack_conditions(pack_conditions(Conditions(64, 64, arrays, np.array([True])))).sources == ()
+
+
 def test_experience_of_an_earlier_format_is_named(tmp_path):
     write_experience(tmp_path / "x.parquet", [scored()], "states")
     table = pq.read_table(tmp_path / "x.parquet")
