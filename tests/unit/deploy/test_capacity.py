@@ -17,6 +17,8 @@ from rc_grpo.editor import lora
 from rc_grpo.editor.loading import load_architecture
 
 NAME = "flux_kontext_dev"
+MEASURED = {"H200": ("gpu_rollout", "gpu_update_h200"), "H100": ("gpu_rollout_h100", "gpu_update")}
+"""By GPU: the results that its rates are from."""
 
 
 def config(*overrides: str) -> RunConfig:
@@ -97,11 +99,11 @@ RESULTS = Path("benchmarks/results")
 
 @pytest.mark.parametrize("gpu_type", list(speeds()))
 def test_the_packaged_rates_are_those_of_the_results(gpu_type: str) -> None:
-    speed = speeds()[gpu_type]
-    forward = json.loads((RESULTS / "gpu_rollout.json").read_text())["detail"]["forward"]
+    speed, (rollout, update_of) = speeds()[gpu_type], MEASURED[gpu_type]
+    forward = json.loads((RESULTS / f"{rollout}.json").read_text())["detail"]["forward"]
     for name, key in (("bfloat16", "bf16"), ("fp8", "fp8")):
         assert speed.rollout[name] == pytest.approx(forward[f"{key}, recorded 1024x4"]["tflop_s"], rel=0.02)
-    step = json.loads((RESULTS / "gpu_update.json").read_text())["detail"]["anchor_step"]
+    step = json.loads((RESULTS / f"{update_of}.json").read_text())["detail"]["anchor_step"]
     for kind, update in speed.update.items():
         assert update.tflop_s == pytest.approx(step[f"compiled, {kind} 1024x1"]["tflop_s"], rel=0.02)
 
