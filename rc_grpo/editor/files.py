@@ -5,9 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import diffusers
 import torch
-import transformers
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -73,6 +71,10 @@ def naming_the_model(editor: EditorConfig) -> Iterator[None]:
     Raises:
         ModelNotFoundError: they are not there, with the ways out.
     """
+    # Here, so that finding a family loads no model code.
+    import diffusers
+    import transformers
+
     # An actor's log is no place for progress bars that redraw themselves.
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()

@@ -1,6 +1,8 @@
 """Which family an editor is of."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -82,3 +84,11 @@ def test_entry_points_that_cannot_be_used_are_named(
             families()
     finally:
         families.cache_clear()
+
+
+def test_finding_a_family_loads_no_model_code() -> None:
+    asked = (
+        "import sys\nfrom rc_grpo.config import EditorConfig\nfrom rc_grpo.editor.registry import find\n"
+        "find(EditorConfig(model='pocket'))\nsys.exit('diffusers' in sys.modules or 'transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", asked], check=False, timeout=60).returncode == 0
