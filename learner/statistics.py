@@ -22,16 +22,12 @@ class Figures:
 
     def under(self, prefix: str) -> "Figures":
         """Return them by the names ``prefix/NAME``."""
-        maxima, means = ({f"{prefix}/{name}": value for name, value in kind.items()} for kind in self._kinds)
-        return Figures(maxima, means)
+        kinds = self.maxima, self.means
+        return Figures(*({f"{prefix}/{name}": value for name, value in kind.items()} for kind in kinds))
 
     def __or__(self, others: "Figures") -> "Figures":
         """Return these and the others."""
         return Figures({**self.maxima, **others.maxima}, {**self.means, **others.means})
-
-    @property
-    def _kinds(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
-        return self.maxima, self.means
 
 
 class Statistics:

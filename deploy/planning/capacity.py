@@ -17,6 +17,7 @@ from rc_grpo.config.run import Activations
 from rc_grpo.editor import lora
 from rc_grpo.editor.family import Architecture, Tokens
 from rc_grpo.editor.files import FULL_SIZE
+from rc_grpo.editor.guidance import is_two_passes
 from rc_grpo.editor.registry import find
 
 GIB = 2**30
@@ -237,7 +238,7 @@ def _architecture(editor: EditorConfig) -> Architecture:
 
 def _passes(config: RunConfig) -> int:
     """Return the forward passes of a path through every step; classifier-free guidance takes two an evaluation."""
-    guided = find(config.editor).guidance == "cfg" and config.editor.guidance != 1.0
+    guided = is_two_passes(find(config.editor).guidance, config.editor.guidance)
     evaluations = config.rollout.steps * (2 if config.rollout.solver == "heun" else 1)
     return evaluations * (2 if guided else 1)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rc_grpo.config import EditorConfig, LoraSettings
 from rc_grpo.editor import lora
 from rc_grpo.editor.family import Body, Forward
-from rc_grpo.editor.guidance import GuidedVelocity
+from rc_grpo.editor.guidance import GuidedVelocity, is_two_passes
 from rc_grpo.editor.policy import AdapterPolicy, Policy
 from rc_grpo.editor.recording import AttentionRecorder, Layout, recording
 from rc_grpo.messages import Conditions, PolicyVersion, VersionMismatchError, VersionProof
@@ -65,7 +65,7 @@ class Denoiser:
 
     def velocity(self, conditions: Conditions) -> GuidedVelocity:
         """Bind conditions on the device and return ``v(x [B,N,C], sigma) -> [B,N,C]`` in the dtype of x (float32)."""
-        guided = self.body.guidance == "cfg" and self.config.guidance != 1.0
+        guided = is_two_passes(self.body.guidance, self.config.guidance)
         return GuidedVelocity(
             self.body,
             self.body.bind(conditions, "prompt"),

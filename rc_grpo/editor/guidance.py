@@ -6,9 +6,14 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from rc_grpo.editor.family import Body, Bound, Forward
+from rc_grpo.editor.family import Body, Bound, Forward, Guidance
 from rc_grpo.editor.prefix import Prefix
 from rc_grpo.editor.recording import Layout
+
+
+def is_two_passes(guidance: Guidance, scale: float) -> bool:
+    """Tell whether an evaluation runs the model twice: under classifier-free guidance, at any scale but 1."""
+    return guidance == "cfg" and scale != 1.0
 
 
 def classifier_free(positive: Tensor, negative: Tensor, scale: float) -> Tensor:
