@@ -12,13 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.cluster import beside_the_driver, connect, namespace
-from deploy.evaluating.heldout import evaluate
+from deploy.evaluating.heldout import evaluate, heldout_tasks
 from deploy.evaluating.preflight import check_editor, check_judges
 from deploy.records.contact_sheet import contact_sheet, task_row
 from deploy.records.provenance import provenance
 from deploy.watching.progress import Progress
 from rc_grpo.config import RunConfig
-from rc_grpo.data import load_tasks
 from rc_grpo.durable import write_whole
 from rc_grpo.editor import lora
 from rc_grpo.editor.export import read_lora
@@ -79,7 +78,7 @@ def run_assessment(
     policies = {"base": lora.copied(load_denoiser(config.editor, config.seed).policy.weights())}
     if folder is not None:
         policies[folder.parent.name if folder.name == "lora" else folder.name] = read_lora(config.editor.lora, folder)
-    tasks = load_tasks(config.data.heldout, purpose="evaluate")[: config.evaluation.tasks]
+    tasks = heldout_tasks(config)
     connect(config)
     try:
         with Progress(console) as progress:

@@ -14,6 +14,13 @@ from reward_service.panel import JudgePanel
 from rollout_workers.pool import RolloutPool
 
 
+def heldout_tasks(config: RunConfig) -> Sequence[EditTask]:
+    """Return the tasks that a configuration evaluates on; none where it evaluates nothing."""
+    if config.data.heldout is None or not config.evaluation.tasks:
+        return ()
+    return load_tasks(config.data.heldout, purpose="evaluate")[: config.evaluation.tasks]
+
+
 class HeldOutExam:
     """A run's held-out evaluations: when one is due, what came of each, and what training gained.
 
@@ -22,10 +29,7 @@ class HeldOutExam:
     """
 
     def __init__(self, config: RunConfig) -> None:
-        self.tasks: Sequence[EditTask] = ()
-        if config.data.heldout is not None and config.evaluation.tasks:
-            heldout = load_tasks(config.data.heldout, purpose="evaluate")
-            self.tasks = heldout[: config.evaluation.tasks]
+        self.tasks = heldout_tasks(config)
         self.evaluations: dict[int, HeldOut] = {}
         """By the updates made before each."""
         self._config = config
