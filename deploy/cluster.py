@@ -2,22 +2,29 @@
 
 import logging
 import os
+import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private.services import canonicalize_bootstrap_address_or_die
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rc_grpo.config import Resources, RunConfig
+from rc_grpo.config import ConfigError, Resources, RunConfig
 
 NAMESPACE_PREFIX = "rc-grpo"
+REACH_DEADLINE_S = 5.0
 _AUTH_MODE = "RAY_AUTH_MODE"
 
 
 class PlacementError(RuntimeError):
     """The cluster cannot hold the actors that the configuration asks for."""
+
+
+class UnreachableError(ConfigError):
+    """No Ray cluster answers where one was said to be."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ def connect(config: RunConfig) -> None:
 
     Raises:
         PlacementError: it does not, with the numbers.
+        UnreachableError: no cluster answers at the address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     cluster = config.cluster
@@ -70,9 +78,31 @@ def connect(config: RunConfig) -> None:
         # By name: without it Ray would join whatever cluster `ray start` left a note of on this machine, dead ones too.
         ray.init(address="local", num_cpus=cluster.cpus, include_dashboard=cluster.dashboard, runtime_env=quiet)
     else:
-        ray.init(address=address, runtime_env=quiet)
+        ray.init(address=reach(address), runtime_env=quiet)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     check_placement(demands(config), nodes)
+
+
+def reach(address: str) -> str:
+    """Return the address under which a cluster answers now; its port is tried first.
+
+    Ray itself asks a cluster that is gone for ten minutes, and ``auto`` names one of which only a note was left in
+    ``/tmp/ray``.
+
+    Args:
+        address: ``host:port``, ``auto``, or ``ray://host:port`` of a client server.
+
+    Raises:
+        UnreachableError: nobody accepts a connection within `REACH_DEADLINE_S`.
+    """
+    scheme, _, place = address.rpartition("://")
+    try:
+        place = place if scheme else canonicalize_bootstrap_address_or_die(place)
+        host, _, port = place.rpartition(":")
+        with socket.create_connection((host.strip("[]"), int(port)), REACH_DEADLINE_S):
+            return f"{scheme}://{place}" if scheme else place
+    except (ValueError, OSError) as error:
+        raise UnreachableError(f"no Ray cluster answers at {address}: {error}") from error
 
 
 def whereabouts(home: str) -> dict[str, str]:
@@ -91,7 +121,11 @@ def visit(address: str, auth: str | None) -> None:
         address: of the cluster.
         auth: its authentication mode, where it is known. Ray turns tokens on by itself for a cluster that it starts,
             but not for one that it connects to.
+
+    Raises:
+        UnreachableError: no cluster answers there.
     """
+    address = reach(address)
     if auth is not None and _AUTH_MODE not in os.environ:
         os.environ[_AUTH_MODE] = auth
         ray._raylet.Config.initialize("")  # It was read when Ray was imported.

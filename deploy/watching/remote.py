@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from deploy.cluster import namespace, visit
+from deploy.cluster import UnreachableError, namespace, visit
 from deploy.records.folder import RunFolder
 from deploy.watching import control
 from rc_grpo.config import ConfigError
@@ -51,10 +51,8 @@ def control_of(run: str | None, address: str | None, root: Path) -> Iterator[Any
     address = address or (told["address"] if told else os.environ.get("RAY_ADDRESS", "auto"))
     try:
         visit(address, told["auth"] if told else None)
-    except (ConnectionError, RuntimeError) as error:
-        raise NotRunningError(
-            f"{run or 'the run'} is not running: no Ray cluster answers at {address} ({error})"
-        ) from error
+    except (UnreachableError, ConnectionError, RuntimeError) as error:
+        raise NotRunningError(f"{run or 'the run'} is not running: {error}") from error
     try:
         yield _actor(folder.name if folder else run, told["namespace"] if told else None, address)
     finally:

@@ -1,6 +1,10 @@
+import socket
+import time
+from collections.abc import Iterator
+
 import pytest
 
-from deploy.cluster import Demand, PlacementError, check_placement
+from deploy.cluster import Demand, PlacementError, UnreachableError, check_placement, reach, visit
 from rc_grpo.config import Resources
 
 EIGHT_GPUS = {"CPU": 64.0, "GPU": 8.0, "node:10.0.0.1": 1.0}
@@ -32,3 +36,35 @@ def test_a_custom_resource_that_nobody_has_is_named() -> None:
 
 def test_fractions_of_a_machine_add_up() -> None:
     check_placement([Demand("rollout", 3, Resources(num_cpus=0.1))] * 10, [{"CPU": 3.0}])
+
+
+@pytest.fixture
+def listening() -> Iterator[str]:
+    # On all interfaces, as Ray does: it knows this machine by another name than localhost.
+    with socket.create_server(("", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def deserted() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("prefix", ["", "ray://"])
+def test_a_cluster_that_is_gone_is_said_in_seconds_and_not_asked_for_minutes(deserted: str, prefix: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(UnreachableError, match=f"no Ray cluster answers at {prefix}{deserted}: .*refused"):
+        visit(prefix + deserted, None)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1", "127.0.0.1:port", "no.such.host.invalid:6379"])
+def test_what_is_no_address_is_named(address: str) -> None:
+    with pytest.raises(UnreachableError, match=address):
+        reach(address)
+
+
+def test_a_cluster_that_answers_is_reached_under_its_address(listening: str) -> None:
+    assert reach(f"ray://{listening}") == f"ray://{listening}"
+    assert reach(listening).rpartition(":")[2] == listening.rpartition(":")[2]
