@@ -92,7 +92,9 @@ class GroupUpdate:
             statistics: receives the ratio's diagnostics.
         """
         gradients = self._state_gradients(path, old, scale, statistics)
-        share = scale / len(self._steps) / path.shape[1]
+        # A chain is recomputed through every step, trained or not; the penalty is a mean over what is recomputed.
+        recomputed = len(path) - 1 if self._config.anchor_path == "chain" else len(self._steps)
+        share = scale / recomputed / path.shape[1]
         penalised = _ReferencePenalty(self._velocity, self._denoiser, self._config.reference_penalty * share)
         for chosen in self._passes:
             states = path[:, chosen]
@@ -137,7 +139,10 @@ class GroupUpdate:
 
 
 class _ReferencePenalty:
-    """A velocity that also collects its mean squared distance to the base model's, a sum over anchors, if penalised."""
+    """A velocity that also collects its mean squared distance to the base model's, a sum over anchors, if penalised.
+
+    Of a step of several evaluations (Heun) their mean counts, so that the weight means the same under every solver.
+    """
 
     def __init__(self, velocity: Velocity, denoiser: Denoiser, weight: float) -> None:
         self._velocity = velocity
@@ -154,6 +159,6 @@ class _ReferencePenalty:
         return value
 
     def take(self) -> Tensor | float:
-        """Return what was collected since the last call."""
+        """Return what the step since the last call costs."""
         collected, self._collected = self._collected, []
-        return torch.stack(collected).sum() if collected else 0.0
+        return torch.stack(collected).mean() if collected else 0.0

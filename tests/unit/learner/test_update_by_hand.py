@@ -12,7 +12,7 @@ from torch import Tensor
 from learner.statistics import Statistics, merge
 from learner.update import GroupUpdate
 from learner.work import GroupWork
-from rc_grpo.config import ObjectiveConfig
+from rc_grpo.config import ObjectiveConfig, Solver
 from rc_grpo.messages import CandidateGroup, PolicyVersion, RolloutSeeds
 from tests.unit.growing import Field
 
@@ -51,6 +51,13 @@ class OneWeight:
         self.acting = True
 
 
+class Apart(OneWeight):
+    """Its velocity is ``theta`` everywhere with the policy and ``BASE`` without."""
+
+    def velocity(self, conditions: object) -> Field:
+        return Field(lambda x, sigma: (self.theta if self.acting else BASE) + 0 * x)
+
+
 def made_up(seed: int, *shape: int) -> Tensor:
     return torch.tensor(np.random.default_rng(seed).normal(size=shape), dtype=torch.float32)
 
@@ -67,6 +74,7 @@ def an_update(
     advantages: np.ndarray = ADVANTAGES,
     anchors_per_pass: int | None = None,
     anchors: tuple[int, ...] = ANCHORS,
+    method: Solver = "euler",
 ) -> GroupUpdate:
     group = CandidateGroup(
         task_id="t",
@@ -79,7 +87,7 @@ def an_update(
         states=STATES.numpy(),
     )
     work = GroupWork(None, None, advantages, anchors, steps, on_policy=False)
-    return GroupUpdate(denoiser, group, "conditions", work, config, "euler", anchors_per_pass)  # type: ignore[arg-type]
+    return GroupUpdate(denoiser, group, "conditions", work, config, method, anchors_per_pass)  # type: ignore[arg-type]
 
 
 def euler(x: Tensor, n: int, theta: float | Tensor) -> Tensor:
@@ -169,9 +177,10 @@ def expected_gradient(config: ObjectiveConfig, path: Tensor, steps: tuple[int, .
         gain = torch.minimum(advantages * ratio, advantages * bounded).mean()
         divergence = -(log_policy(STATES[:, n + 1], OLD[n + 1], weights).exp() * log).sum(dim=1).mean()
         cost = cost - gain + config.beta * divergence
-    for x in chain[:3] if config.anchor_path == "chain" else [STATES[list(ANCHORS), n].double() for n in steps]:
-        cost = cost + config.reference_penalty * (theta * x - BASE * x.detach()).square().mean()
-    (gradient,) = torch.autograd.grad(scale * cost / len(steps), theta)
+    asked = chain[:3] if config.anchor_path == "chain" else [STATES[list(ANCHORS), n].double() for n in steps]
+    distances = torch.stack([(theta * x - BASE * x.detach()).square().mean() for x in asked])
+    cost = cost / len(steps) + config.reference_penalty * distances.mean()
+    (gradient,) = torch.autograd.grad(scale * cost, theta)
     return float(gradient)
 
 
@@ -238,6 +247,26 @@ def test_a_penalty_asks_the_base_model_without_gradients() -> None:
     update.backward(PATH, OLD, 1.0, Tensor.backward, Statistics())
     assert [with_gradients for acting, _, with_gradients in denoiser.asked if not acting] == [False] * 3
     assert [with_gradients for acting, _, with_gradients in denoiser.asked if acting] == [True] * 3
+
+
+@pytest.mark.parametrize("anchor_path", ["chain", "step"])
+@pytest.mark.parametrize("steps", [(0, 1, 2), (1, 2)])
+@pytest.mark.parametrize("method", ["euler", "heun", "dpmpp_2m"])
+def test_the_penalty_of_two_models_that_differ_by_as_much_everywhere_is_that_under_every_solver(
+    method: Solver, steps: tuple[int, ...], anchor_path: str
+) -> None:
+    """However often a solver asks the model: with a velocity of one number the squared distance is that of the two."""
+    denoiser, scalars = Apart(), []
+
+    def backward(scalar: Tensor) -> None:
+        scalars.append(float(scalar.detach()))
+        scalar.backward()
+
+    config = ObjectiveConfig(**(OPTIONS | {"anchor_path": anchor_path, "reference_penalty": 3.0}))
+    update = an_update(denoiser, config, steps, np.zeros(4), method=method)
+    path = update.anchor_path()
+    update.backward(path, path, 0.25, backward, Statistics())
+    assert sum(scalars) == pytest.approx(0.25 * 3.0 * (0.3 - BASE) ** 2, rel=1e-5)
 
 
 def test_the_numbers_of_several_ranks_are_one_ranks_over_all_their_groups() -> None:
