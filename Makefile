@@ -1,4 +1,5 @@
 # `make train` and `make test` are all that a fresh machine needs: both set up .venv first.
+SHELL := bash -o pipefail
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +14,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup train test lint unit docs map browser integration series chaos pocket judge benchmark judge-benchmarks loop-benchmarks ablation dashboards evaluate-scale gpu wheel clean-install audit lock clean
+.PHONY: help setup train test test-all lane-of-clusters lane-of-one-process lint unit docs map browser integration series chaos pocket judge benchmark judge-benchmarks loop-benchmarks ablation dashboards evaluate-scale gpu wheel clean-install audit lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -37,8 +38,20 @@ $(INSTALLED): pyproject.toml requirements/cpu.txt requirements/torchvision_cpu.p
 train: $(INSTALLED) ## a real post-training of the pocket editor on this machine's CPU; JUDGE=vllm: judged by a vLLM server
 	$(BIN)/rc-grpo train pocket$(if $(JUDGE),_$(JUDGE)) --set name=$(RUN) $(ARGS)
 
-test: lint unit browser integration ## everything that CI runs; ends with the ten slowest tests
-	$(BIN)/python -m tests.slowest $(JUNIT)/*.xml
+# Two lanes at once: a cluster's processes wait for each other a third of the time, and one process of pure computing fits
+# between them. Whatever fails in one lane, the other goes on to its end.
+test: $(INSTALLED) ## everything that CI runs, in two lanes; ends with the ten slowest tests
+	$(MAKE) --no-print-directory -k -j2 lane-of-clusters lane-of-one-process; ended=$$?; \
+	  $(BIN)/python -m tests.slowest $(JUNIT)/*.xml; exit $$ended
+
+test-all: ## `make test` with the tests marked slow, of which the gate keeps cheaper witnesses
+	PYTEST_ADDOPTS="-m 'not chaos'" $(MAKE) test
+
+lane-of-clusters:
+	$(MAKE) --no-print-directory -j1 integration 2>&1 | sed -u 's/^/cluster | /'
+
+lane-of-one-process:
+	nice -n 5 $(MAKE) --no-print-directory -k -j1 lint unit browser PROCESSES=0 2>&1 | sed -u 's/^/quick   | /'
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -46,8 +59,9 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+PROCESSES ?= 2
 unit: $(INSTALLED) ## fast tests, no cluster, on two cores
-	$(BIN)/pytest tests/unit -n 2 --dist loadfile --junitxml=$(JUNIT)/unit.xml $(ARGS)
+	$(BIN)/pytest tests/unit -n $(PROCESSES) --dist loadfile --junitxml=$(JUNIT)/unit.xml $(ARGS)
 
 docs: $(INSTALLED) ## the documentation's pages, into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build

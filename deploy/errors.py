@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from deploy import stopping
-from deploy.stopping import RunStoppedError
+from deploy.stopping import GuardError, RunStoppedError
 
 EXIT_CODE = 2
 
@@ -29,6 +29,7 @@ def mendable() -> tuple[type[Exception], ...]:
 
     return (
         CheckpointError,
+        GuardError,
         PlacementError,
         RunBusyError,
         TrackerError,

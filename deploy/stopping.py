@@ -1,4 +1,7 @@
-"""A stop that is asked for: SIGTERM (`ray job stop`, a cluster that shrinks) or Ctrl-C ends a run in good order."""
+"""How a run ends before its plan does: it is asked to, or a guard has seen enough.
+
+A stop that is asked for, by SIGTERM (`ray job stop`, a cluster that shrinks) or Ctrl-C, ends a run in good order.
+"""
 
 import asyncio
 import signal
@@ -13,6 +16,14 @@ EXIT_CODE = 128 + signal.SIGTERM
 
 class RunStoppedError(Exception):
     """The run was asked to stop, and did; the message says how to go on."""
+
+
+class GuardError(RuntimeError):
+    """A guard ended the run; the message says why, and the way out."""
+
+
+class RunawayError(GuardError):
+    """The policy itself went wrong: its last update is not to be kept."""
 
 
 class Stop:

@@ -143,9 +143,10 @@ class LearnerGroup:
             metrics |= await self._step(work)
         return UpdateReport(self.version, advantages.numpy(), skipped, metrics)
 
-    async def export(self, folder: Path) -> str:
-        """Write the policy for diffusers and return its digest."""
-        digests = await self._call(self._all("export", folder), f"the export to {folder}")
+    async def export(self, folder: Path, *, average: bool = True) -> str:
+        """Write the policy, or its moving average where one is kept, for diffusers; return the digest."""
+        calls = asyncio.gather(*(rank.export.remote(folder, average=average) for rank in self._ranks))
+        digests = await self._call(calls, f"the export to {folder}")
         return str(digests[0])
 
     async def save(self, folder: Path, tag: str) -> None:

@@ -46,8 +46,12 @@ class Learner(Protocol):
         """Learn from a batch."""
         ...
 
-    async def export(self, folder: Path) -> str | None:
-        """Write the policy for diffusers and return its digest; None where there is nothing new to write."""
+    async def export(self, folder: Path, *, average: bool = True) -> str | None:
+        """Write the policy, or its moving average where one is kept, for diffusers.
+
+        Returns:
+            Its digest; None where there is nothing new to write.
+        """
         ...
 
     async def save(self, folder: Path, tag: str) -> None:

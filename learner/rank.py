@@ -132,13 +132,17 @@ class LearnerRank:
             return None, None
         return lora.pack(self._updates, weights)
 
-    def export(self, folder: Path) -> str | None:
-        """Write the policy (its moving average, if kept) for diffusers from rank 0; all together.
+    def export(self, folder: Path, *, average: bool = True) -> str | None:
+        """Write the policy for diffusers from rank 0; all together.
+
+        Args:
+            folder: to write to.
+            average: write the moving average instead, if one is kept.
 
         Returns:
             Digest of the weights written.
         """
-        weights = self._weights() if self._ema is None else self._ema
+        weights = self._ema if average and self._ema is not None else self._weights()
         if self.rank != 0:
             return None
         export.save_lora(self._denoiser, weights, folder)

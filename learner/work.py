@@ -11,7 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rc_grpo.algorithm.rewards import GroupAdvantages, combine, ensemble, group_advantages
+from rc_grpo.algorithm.rewards import (
+    GroupAdvantages,
+    SkipReason,
+    combine,
+    ensemble,
+    group_advantages,
+    nothing_to_learn,
+)
 from rc_grpo.algorithm.surrogate import sample_anchors
 from rc_grpo.config import ObjectiveConfig, Solver
 from rc_grpo.messages import GroupScores
@@ -84,6 +91,19 @@ def batch_advantages(
         task=task,
         quasi_norm_p=config.quasi_norm_p,
     )
+
+
+def unlearnable(scores: GroupScores, weights: Mapping[str, float], config: ObjectiveConfig) -> SkipReason | None:
+    """Tell of one group why a minibatch could not learn from it, or None; see `rc_grpo.algorithm.rewards`.
+
+    Args:
+        scores: of the group.
+        weights: of each judge by its name.
+        config: how rewards are combined and groups skipped.
+    """
+    counted = [torch.tensor(scores.rewards[name]) for name, weight in weights.items() if weight > 0]
+    acd = torch.tensor(scores.acd_reward) if config.acd_weight > 0 else None
+    return nothing_to_learn(counted, acd, min_valid=config.min_valid)
 
 
 def draw_anchors(run: RunShape, version: int, task_id: str, group_size: int, count: int) -> tuple[int, ...]:

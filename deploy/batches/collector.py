@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from ray.exceptions import ObjectLostError
 
 from deploy.batches.ledger import Ledger, Ticket
+from deploy.batches.lessons import Lessons
 from learner.protocol import Learner
 from rc_grpo.messages import EditTask, ScoredGroup
 from rc_grpo.pool import PoolError
@@ -71,11 +72,18 @@ class Collector:
         tasks: the training data.
         group_size: G.
         attempts: how often a group is made whose trajectories are lost with the node that held them.
+        lessons: counts what the groups are worth.
         stop: once set, no further batch is waited for.
     """
 
     def __init__(
-        self, ledger: Ledger, tasks: Sequence[EditTask], group_size: int, attempts: int, stop: asyncio.Event
+        self,
+        ledger: Ledger,
+        tasks: Sequence[EditTask],
+        group_size: int,
+        attempts: int,
+        lessons: Lessons,
+        stop: asyncio.Event,
     ) -> None:
         self.ledger = ledger
         self.idle = IdleTime()
@@ -85,6 +93,7 @@ class Collector:
         self._tasks = tasks
         self._group_size = group_size
         self._attempts = attempts
+        self._lessons = lessons
         self._stop = stop
         self._under_way: set[asyncio.Task[tuple[Ticket, ScoredGroup]]] = set()
 
@@ -130,7 +139,8 @@ class Collector:
         done, _ = await asyncio.wait({*self._under_way, stopping}, return_when=asyncio.FIRST_COMPLETED)
         for task in done & self._under_way:
             self._under_way.remove(task)
-            self.ledger.admit(*task.result(), learner.version.number)
+            ticket, scored = task.result()
+            self.ledger.admit(ticket, scored, learner.version.number, self._lessons.learn(scored.scores))
 
     async def _collect(self, ticket: Ticket, rollouts: RolloutPool, judges: JudgePanel) -> tuple[Ticket, ScoredGroup]:
         task = self._tasks[ticket.task]

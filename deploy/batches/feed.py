@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from deploy.batches.lessons import Lessons
 from deploy.cluster import beside_the_driver
 from deploy.records.folder import RunFolder
 from learner.protocol import Learner
@@ -59,18 +60,28 @@ class Feed:
         tasks: the training data, in which its tasks are found again.
         max_staleness: groups of an older policy than so many versions are left out, and counted.
         deadline_s: an update's experience must have been read by then.
+        lessons: counts what the groups are worth.
         stop: once set, no further batch is read.
 
     Raises:
         ConfigError: the run has no experience.
     """
 
-    def __init__(self, run: Path, tasks: TaskSet, max_staleness: int, deadline_s: float, stop: asyncio.Event) -> None:
+    def __init__(
+        self,
+        run: Path,
+        tasks: TaskSet,
+        max_staleness: int,
+        deadline_s: float,
+        lessons: Lessons,
+        stop: asyncio.Event,
+    ) -> None:
         self.waits = Waits()
         self._files = RunFolder(run)
         self._tasks = tasks
         self._max_staleness = max_staleness
         self._deadline_s = deadline_s
+        self._lessons = lessons
         self._stop = stop
         self._stale = 0
         self._librarian: Any = None
@@ -96,6 +107,8 @@ class Feed:
                     f"every group of update {update + 1} in {self._files.path} is older than loop.max_staleness = "
                     f"{self._max_staleness} versions; raise it to learn from them"
                 )
+            for item in fresh:
+                self._lessons.learn(item.scores)
             yield fresh
 
     @property

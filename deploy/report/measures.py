@@ -19,6 +19,8 @@ TITLES = {
     "update/learning_rate": "Learning rate",
     "groups_skipped/share": "Share of groups skipped",
     "reward/failed_scores": "Scores that failed",
+    "ledger/replaced_tied_task_rewards": "Groups replaced so far, scored alike",
+    "ledger/replaced_too_few_valid": "Groups replaced so far, with too few scores",
     "reward/judge_latency_seconds": "Latency of the judges, seconds",
     "heldout/failed": "Held-out scores that failed",
     "staleness/max": "Staleness of groups, maximum",
@@ -60,7 +62,7 @@ SECTIONS = {
         "update/*recomputed_max_abs_log_ratio",
         "update/learning_rate",
     ),
-    "Health": ("groups_skipped/share", "reward/failed_scores", "staleness/max", "reward/judge_latency_seconds"),
+    "Health": ("groups_skipped/share", "ledger/replaced_*", "reward/failed_scores", "staleness/max", "reward/judge_latency_seconds"),
 }
 """Section -> patterns of metrics' names, in the order of the page."""
 

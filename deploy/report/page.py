@@ -126,6 +126,16 @@ def number(value: float, digits: int = 4) -> str:
     return "–" if np.isnan(value) else f"{value:#.{digits}g}".removesuffix(".")
 
 
+def apart(values: tuple[float, float]) -> str:
+    """Return two numbers with an arrow between, with as many digits as it takes to see them differ, at most ten."""
+    before, after = values
+    if math.isfinite(before) and math.isfinite(after) and before != after:
+        digits = 1 + math.ceil(math.log10(max(abs(before), abs(after)) / abs(after - before)))
+        digits = min(10, max(4, digits))
+        return f"{number(before, digits)} → {number(after, digits)}"
+    return f"{number(before)} → {number(after)}"
+
+
 def minus(text: str) -> str:
     """Return a number's text with a minus sign that is as wide as its plus."""
     return text.replace("-", "−", 1) if text.startswith("-") else text
@@ -146,7 +156,14 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "difference": difference, "cell": cell, "measure": title, "minus": minus}
+    environment.filters |= {
+        "number": number,
+        "difference": difference,
+        "cell": cell,
+        "measure": title,
+        "minus": minus,
+        "apart": apart,
+    }
     environment.globals |= {"variable": variable}
     return environment
 

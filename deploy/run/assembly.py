@@ -5,6 +5,7 @@ import asyncio
 from deploy.batches.collector import Collector
 from deploy.batches.feed import Feed
 from deploy.batches.ledger import Ledger
+from deploy.batches.lessons import Lessons
 from deploy.batches.source import Source
 from deploy.cluster import namespace
 from deploy.run.still import StillLearner
@@ -39,9 +40,16 @@ def make_services(config: RunConfig) -> tuple[RolloutPool, JudgePanel, Learner]:
     return rollouts, judges, LearnerGroup(config.editor, learner, config.objective, shape, home)
 
 
-def make_source(config: RunConfig, tasks: TaskSet, ledger: Ledger, stop: asyncio.Event) -> Source:
+def make_ledger(config: RunConfig, tasks: TaskSet) -> Ledger:
+    """Return the run's plan. A run that only fills a log leaves every group as it comes."""
+    loop = config.loop
+    refills = loop.refills if loop.learn else 0
+    return Ledger(len(tasks), loop.updates, loop.groups_per_update, loop.max_staleness, config.seed, refills)
+
+
+def make_source(config: RunConfig, tasks: TaskSet, ledger: Ledger, lessons: Lessons, stop: asyncio.Event) -> Source:
     """Return where the run's batches come from: rollouts, or the log of an earlier run."""
     loop = config.loop
     if loop.feed is not None:
-        return Feed(loop.feed, tasks, loop.max_staleness, config.output.record_deadline_s, stop)
-    return Collector(ledger, tasks, config.rollout.group_size, config.rollout.attempts, stop)
+        return Feed(loop.feed, tasks, loop.max_staleness, config.output.record_deadline_s, lessons, stop)
+    return Collector(ledger, tasks, config.rollout.group_size, config.rollout.attempts, lessons, stop)

@@ -12,6 +12,7 @@ from ray.exceptions import ObjectLostError
 
 from deploy.cluster import namespace
 from deploy.observability.exporter import RunMetrics, metrics_agent
+from deploy.records.best import BestLora
 from deploy.records.folder import RunFolder
 from deploy.records.metrics import BusyShares, MetricsLog, batch_metrics
 from deploy.records.recorder import start_recorder
@@ -52,6 +53,7 @@ class Books:
         self._progress = progress
         self._waits = waits
         self._trackers = Trackers(config, files.path)
+        self._best = BestLora(files.path)
         self._busy = BusyShares()
         self._opened: _Opened | None = None
         self._recording: ObjectRef[Any] | None = None
@@ -101,24 +103,28 @@ class Books:
             await self.keep_policy(learner)
         self._progress.update(done, self._config.loop.updates, metrics)
 
-    def evaluation(self, done: int, heldout: HeldOut, tasks: Sequence[str]) -> None:
-        """Write a held-out evaluation down.
+    async def evaluation(self, done: int, heldout: HeldOut, tasks: Sequence[str], learner: Learner) -> None:
+        """Write a held-out evaluation down, and keep the version if none before it did better.
 
         Args:
             done: updates made before it.
             heldout: what came of it.
             tasks: ids, in the order of its arrays.
+            learner: which has the version that was evaluated.
         """
         books, metrics = self._open(), heldout.metrics()
         books.log.write(done, metrics, event="evaluation")
         books.exported.export(metrics)
         self._files.keep_evaluation(done, heldout.as_json(tasks))
         self._progress.say(f"held-out reward of {heldout.version}: {metrics['heldout/reward']:.4f}")
+        await self._best.consider(done, heldout, learner)
 
-    def look(self, snapshot: Snapshot) -> None:
-        """Show and export what the run does at this moment."""
+    def look(self, snapshot: Snapshot) -> dict[str, Any]:
+        """Show and export what the run does at this moment; return it as `rc-grpo status` takes it."""
         self._open().exported.live(snapshot)
-        self._progress.waiting_for(snapshot.as_dict()["waits"])
+        seen = snapshot.as_dict()
+        self._progress.waiting_for(seen["waits"])
+        return seen
 
     async def close(
         self, done: int, summary: Mapping[str, Any], gains: tuple[PairedGain, dict[str, PairedGain]] | None
@@ -136,9 +142,12 @@ class Books:
             total, judged = gains
             whole["heldout"] = total.as_dict() | {"by_judge": {name: gain.as_dict() for name, gain in judged.items()}}
             self._progress.gains(judged)
+        whole["best"] = best = self._best.measured
         self._files.summarise(whole)
         self._trackers.summary(done, whole)
         lora = "" if whole["exported_digest"] is None else f"; the LoRA for diffusers in {self._files.path / 'lora'}"
+        if best is not None and best["update"] != done:
+            lora += f", and that of update {best['update']}, which did best on held-out tasks, in {self._best.folder}"
         self._progress.say(f"everything is in {self._files.path}{lora}")
 
     async def keep_policy(self, learner: Learner) -> None:

@@ -11,7 +11,7 @@ from deploy.records.checkpoints import CheckpointError, Checkpoints, Manifest
 from deploy.records.folder import RunFolder
 from deploy.run.books import Books
 from deploy.run.position import Position
-from deploy.stopping import RunStoppedError, Stop
+from deploy.stopping import GuardError, RunawayError, RunStoppedError, Stop
 from deploy.watching.progress import Progress
 from learner.errors import LearnerLostError
 from learner.protocol import Learner
@@ -58,6 +58,7 @@ class Recovery:
         Raises:
             LearnerLostError: it was lost more often in a row than ``learner.restarts``.
             RunStoppedError: after that checkpoint, with how to go on.
+            GuardError: a guard ended the run; after a checkpoint, if the policy is none the worse.
         """
         try:
             if not learner.is_open:
@@ -72,10 +73,13 @@ class Recovery:
             if self._position.losses > self._restarts:
                 raise
             self._progress.say(f"{error}; starting it again from the last checkpoint")
-        except RunStoppedError as error:
+        except (RunStoppedError, GuardError) as error:
             await source.cancel()
-            await self.checkpoint(learner)
+            if not isinstance(error, RunawayError):
+                await self.checkpoint(learner)
             way = f"go on with: rc-grpo train --resume {self._files.path}"
+            if isinstance(error, GuardError):
+                raise type(error)(f"{error}; {way}") from error
             raise RunStoppedError(f"stopped after update {self._position.done}, as asked; {way}") from error
 
     async def checkpoint(self, learner: Learner) -> None:

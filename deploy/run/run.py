@@ -5,7 +5,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
-from deploy.batches.ledger import Ledger
 from deploy.cluster import namespace, whereabouts
 from deploy.evaluating.heldout import HeldOutExam
 from deploy.planning.in_words import plan_in_words
@@ -14,6 +13,7 @@ from deploy.records.metrics import pace_metrics
 from deploy.records.provenance import run_provenance
 from deploy.run.autoscaling import autoscale
 from deploy.run.books import Books
+from deploy.run.guards import Guards
 from deploy.run.position import Position
 from deploy.run.recovery import Recovery
 from deploy.run.services import Services
@@ -46,19 +46,17 @@ class Run:
     def __init__(self, config: RunConfig, progress: Progress, *, resume: bool = False) -> None:
         self.config = config
         self.stop, self.waits = Stop(), Waits()
-        self._progress = progress
-        self._files = RunFolder.of(config)
+        self._progress, self._files = progress, RunFolder.of(config)
         self.folder = self._files.path
         if not resume:
             self._files.check_free()
         self._tasks = load_tasks(config.data.train)
         self._exam = HeldOutExam(config)
-        loop = config.loop
-        ledger = Ledger(len(self._tasks), loop.updates, loop.groups_per_update, loop.max_staleness, config.seed)
-        self._services = Services(config, self._tasks, ledger, self.stop.asked)
-        self._position = Position(loop.updates)
+        self._services = Services(config, self._tasks, self.stop.asked)
+        self._guards = Guards(config.guards, self._services.lessons, self.folder)
+        self._position = Position(config.loop.updates)
         self._books = Books(config, self._files, progress, self.waits)
-        self._recovery = Recovery(config, self._position, ledger, self._books, self._exam, progress)
+        self._recovery = Recovery(config, self._position, self._services.ledger, self._books, self._exam, progress)
         self.experience = self._services.source
 
     @property
@@ -105,8 +103,9 @@ class Run:
         what = f"held-out evaluation of {version}"
         with self._progress.phase(what, len(self._exam.tasks)) as advance, self.waits.on("the run", f"the {what}"):
             heldout = await self.stop.unless_asked(self._exam.take(self.done, rollouts, judges, advance))
-        self._books.evaluation(self.done, heldout, self._exam.task_ids)
+        await self._books.evaluation(self.done, heldout, self._exam.task_ids, self._services.learner)
         self._position.clock.lap()
+        self._guards.after_evaluation(self.updates_left)
 
     async def record(
         self,
@@ -118,10 +117,11 @@ class Run:
     ) -> None:
         """Write an update down; checkpoint, evaluate and resize when it is time."""
         self._position.done += 1
-        pools, seconds = self._services.pools, self._position.clock.lap()
-        pace = pace_metrics(seconds, self.experience.seconds_waited(), self.experience.counts, rollouts)
+        pools, seconds, waited = self._services.pools, self._position.clock.lap(), self.experience.seconds_waited()
+        pace = pace_metrics(seconds, waited, self.experience.counts, rollouts)
         metrics = self._books.measures(batch, report, pools) | pace | await judges.server_metrics()
         await self._books.update(self.done, batch, report, metrics, learner)
+        self._guards.after_update(self.done, report.skipped, metrics)
         autoscale(pools, metrics, self._progress.say)
         if self.done % self.config.output.checkpoint_every == 0:
             await self._recovery.checkpoint(learner)
@@ -132,10 +132,12 @@ class Run:
         """Evaluate and export the policy, write the summary, say what came of it.
 
         Raises:
-            RunStoppedError: the updates ended because a stop was asked for.
+            RunStoppedError: a stop was asked for.
+            GuardError: nothing was learned.
         """
         if self.stop.asked.is_set():
             raise RunStoppedError
+        self._guards.at_the_end()
         await self._recovery.checkpoint(learner)
         await self.evaluate(rollouts, judges, learner.version)
         digest = await learner.export(self.folder / "lora")
@@ -145,6 +147,4 @@ class Run:
         self._position.finished = True
 
     def _look(self) -> dict[str, Any]:
-        seen = snapshot.take(self._position, self._services, self.stop, self.waits)
-        self._books.look(seen)
-        return seen.as_dict()
+        return self._books.look(snapshot.take(self._position, self._services, self.stop, self.waits))

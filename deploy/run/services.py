@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from deploy.batches.ledger import Ledger
-from deploy.run.assembly import make_services, make_source
+from deploy.batches.lessons import Lessons
+from deploy.run.assembly import make_ledger, make_services, make_source
 from deploy.stopping import Stop
 from deploy.watching.progress import Progress
 from rc_grpo.config import RunConfig
@@ -20,14 +20,17 @@ class Services:
     Args:
         config: of the run.
         tasks: the training data.
-        ledger: of the groups that the run owes.
         stop: once set, no further batch is waited for.
     """
 
-    def __init__(self, config: RunConfig, tasks: TaskSet, ledger: Ledger, stop: asyncio.Event) -> None:
+    def __init__(self, config: RunConfig, tasks: TaskSet, stop: asyncio.Event) -> None:
         self.config = config
         self.rollouts, self.judges, self.learner = make_services(config)
-        self.source = make_source(config, tasks, ledger, stop)
+        self.ledger = make_ledger(config, tasks)
+        """The groups that the run owes."""
+        self.lessons = Lessons(config.reward.weights, config.objective)
+        """What the groups were worth since something was last learned."""
+        self.source = make_source(config, tasks, self.ledger, self.lessons, stop)
 
     @property
     def pools(self) -> dict[str, WorkerPool[Any]]:

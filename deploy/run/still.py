@@ -59,7 +59,7 @@ class StillLearner:
         advantages, skipped = batch_advantages([item.scores for item in batch], self._judge_weights, self._objective)
         return UpdateReport(self.version, advantages.numpy(), skipped, {})
 
-    async def export(self, folder: Path) -> None:
+    async def export(self, folder: Path, *, average: bool = True) -> None:
         """There is nothing new to write."""
 
     async def save(self, folder: Path, tag: str) -> None:

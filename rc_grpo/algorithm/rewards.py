@@ -198,6 +198,27 @@ def group_advantages(
     return GroupAdvantages(advantages, tuple(skipped))
 
 
+def nothing_to_learn(rewards: Sequence[Tensor], acd: Tensor | None = None, *, min_valid: int = 3) -> SkipReason | None:
+    """Tell of one group, before it is in a minibatch, why `group_advantages` would skip it there.
+
+    What a minibatch decides is left out: ``no_spread`` depends on the other groups' spreads. And of several judges one
+    difference is enough here, while in a minibatch two that cancel exactly are a tie.
+
+    Args:
+        rewards: of each judge that is learned from, ``[G]``; NaN marks a failed score.
+        acd: attention concentration densities ``[G]``, where they are learned from.
+        min_valid: fewest candidates worth comparing.
+
+    Returns:
+        ``too_few_valid``, ``tied_task_rewards``, or None for a group that can be learned from.
+    """
+    counted = [*rewards] if acd is None else [*rewards, acd]
+    valid = torch.stack([~reward.isnan() for reward in counted]).all(dim=0)
+    if int(valid.sum()) < min_valid:
+        return "too_few_valid"
+    return "tied_task_rewards" if all(_tied(reward[valid].tolist()) for reward in rewards) else None
+
+
 def _check_rewards(name: str, rewards: Tensor) -> None:
     if rewards.dim() != 2 or rewards.numel() == 0 or not rewards.is_floating_point():
         raise ValueError(

@@ -5,7 +5,9 @@ silent, the docstring of the equation's function says that the value is our read
 """
 
 from rc_grpo.config.base import AutoscaleConfig, PoolConfig, Resources, actor_options
+from rc_grpo.config.data import DataConfig, TaskSource
 from rc_grpo.config.files import ConfigError, dump, load, parse
+from rc_grpo.config.guards import GuardConfig
 from rc_grpo.config.reward import (
     AnyJudgeConfig,
     ClientConfig,
@@ -20,7 +22,6 @@ from rc_grpo.config.run import (
     ATTENTION_TARGETS,
     AcdConfig,
     ClusterConfig,
-    DataConfig,
     EditorConfig,
     EvaluationConfig,
     LearnerConfig,
@@ -32,7 +33,6 @@ from rc_grpo.config.run import (
     RolloutConfig,
     RunConfig,
     Solver,
-    TaskSource,
 )
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "EditorConfig",
     "EvaluationConfig",
     "GroundTruthConfig",
+    "GuardConfig",
     "JudgeConfig",
     "LearnerConfig",
     "LoopConfig",

@@ -7,6 +7,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from rc_grpo.algorithm.method import Method
 from rc_grpo.config.base import Fraction, PoolConfig, Resources, Strict
+from rc_grpo.config.data import DataConfig
+from rc_grpo.config.guards import GuardConfig
 from rc_grpo.config.reward import RewardConfig
 
 ATTENTION_TARGETS = (
@@ -181,40 +183,16 @@ class LearnerConfig(Strict):
     )
 
 
-class TaskSource(Strict):
-    """Where edit tasks are read from."""
-
-    format: Literal["pocket", "parquet", "jsonl", "compbench"] = Field(description="how the tasks are stored")
-    path: Path | None = Field(None, description="file or folder; not for `pocket`")
-    split: Literal["train", "heldout"] = Field("train", description="of the pocket world")
-    limit: PositiveInt | None = Field(None, description="use only the first so many tasks")
-    columns: dict[str, str] = Field(default_factory=dict, description="our field name -> column name in the file")
-    invert_mask: bool = Field(False, description="black, or opaque, is where to edit")
-    mask_format: Literal["auto", "image", "alpha", "rle"] = Field(
-        "auto", description="how a mask is written; `alpha` means that transparent pixels are where to edit"
-    )
-    on_bad_task: Literal["fail", "skip"] = Field("fail", description="`skip` leaves unusable tasks out and lists them")
-    allow_benchmark: bool = Field(False, description="train on CompBench all the same; lands in the run's metadata")
-
-    @model_validator(mode="after")
-    def _path_where_needed(self) -> Self:
-        if (self.path is None) != (self.format == "pocket"):
-            raise ValueError(f"format {self.format!r} {'takes no' if self.path else 'needs a'} path")
-        return self
-
-
-class DataConfig(Strict):
-    """Training and held-out tasks."""
-
-    train: TaskSource
-    heldout: TaskSource | None = None
-
-
 class LoopConfig(Strict):
     """The pace of the run."""
 
     updates: PositiveInt = Field(100, description="after which the run ends")
     groups_per_update: PositiveInt = Field(24, description="groups in a batch, one task each")
+    refills: NonNegativeInt = Field(
+        2,
+        description="groups that may be made in the place of one that nothing can be learned from (scores failed or "
+        "tied), until a batch is full; 0 takes every batch as it comes",
+    )
     max_staleness: int = Field(
         0, ge=0, description="0 is synchronous; n lets groups be n versions old when learned from"
     )
@@ -299,6 +277,7 @@ class RunConfig(Strict):
     loop: LoopConfig = LoopConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     output: OutputConfig = OutputConfig()
+    guards: GuardConfig = GuardConfig()
     cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")

@@ -3,12 +3,15 @@
 For every evaluation, each held-out measure is compared with its best value at an earlier evaluation. There is an alarm
 when, between that best evaluation and this one,
 
-1. the measure has fallen (for one where less is better: risen) by more than chance explains, and
+1. the measure has fallen (for one where less is better: risen) by more than chance explains and by enough to matter,
+   and
 2. the smoothed training reward has risen by more than chance explains.
 
 For (1) the fall in units of its standard error must exceed the quantile of Student's t at ``LEVEL / comparisons``;
 ``comparisons`` is the number of pairs of evaluations of all measures together. By the union bound, a run whose held-out
-measures only scatter raises an alarm with a probability of at most `LEVEL`, however often it was evaluated.
+measures only scatter raises an alarm with a probability of at most `LEVEL`, however often it was evaluated. Of many
+tasks a standard error is small, and a fall that nobody would see can be beyond it; so the fall must also be at least
+`SMALL_EFFECT` of the standard deviation over tasks, where that is known, and `SMALL_SHARE` of the best value.
 
 For (2) the reward is smoothed by the median over a window of updates around the evaluation. The scatter of single
 updates is taken from the median absolute first difference, which a trend moves little and an outlier not at all. The
@@ -26,6 +29,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 LEVEL = 0.05
+SMALL_EFFECT, SMALL_SHARE = 0.2, 0.01
+"""Of the standard deviation over tasks (Cohen's small effect), and of the best value."""
+
 WINDOW_AT_MOST, WINDOW_AT_LEAST = 10, 3
 FEWEST_MEANS = 8
 """Of fewer bare means the scatter cannot be told."""
@@ -58,7 +64,8 @@ class HeldOutSeries:
         updates: ``[K]``, how many updates had been made at each evaluation, rising.
         values: ``[K]`` means.
         errors: ``[K, K]`` standard error of the difference of two of them; NaN where it is unknown.
-        freedom: degrees of freedom of those errors.
+        spreads: ``[K]`` standard deviation over the tasks; NaN where it is unknown.
+        freedom: degrees of freedom of the errors.
         lower_is_better: less is better.
     """
 
@@ -66,15 +73,17 @@ class HeldOutSeries:
     updates: tuple[int, ...]
     values: Array
     errors: Array
+    spreads: Array
     freedom: float
     lower_is_better: bool = False
 
     def __post_init__(self) -> None:
         count = len(self.updates)
-        if self.values.shape != (count,) or self.errors.shape != (count, count):
+        shapes = self.values.shape, self.errors.shape, self.spreads.shape
+        if shapes != ((count,), (count, count), (count,)):
             raise ValueError(
-                f"{self.name}: {count} evaluations, but values {list(self.values.shape)} and errors "
-                f"{list(self.errors.shape)}; they must be [{count}] and [{count}, {count}]"
+                f"{self.name}: {count} evaluations, but values {list(shapes[0])}, errors {list(shapes[1])} and spreads "
+                f"{list(shapes[2])}; they must be [{count}], [{count}, {count}] and [{count}]"
             )
         if any(later <= earlier for earlier, later in pairwise(self.updates)):
             raise ValueError(f"{self.name}: the evaluations' updates {list(self.updates)} must rise")
@@ -92,7 +101,9 @@ class HeldOutSeries:
         errors = np.where(count > 1, np.sqrt(squares / np.maximum(count - 1, 1) / np.maximum(count, 1)), np.nan)
         scored = np.isfinite(by_task)
         values = np.where(scored, by_task, 0.0).sum(axis=1) / np.where(scored.any(axis=1), scored.sum(axis=1), np.nan)
-        return cls(name, tuple(updates), values, errors, max(1, int(count.min()) - 1), lower_is_better)
+        away = np.where(scored, (by_task - values[:, None]) ** 2, 0.0).sum(axis=1)
+        spreads = np.sqrt(away / np.where(scored.sum(axis=1) > 1, scored.sum(axis=1) - 1, np.nan))
+        return cls(name, tuple(updates), values, errors, spreads, max(1, int(count.min()) - 1), lower_is_better)
 
     @classmethod
     def of_means(
@@ -106,7 +117,8 @@ class HeldOutSeries:
         bends = np.abs(np.diff(values, n=2))
         known = count >= FEWEST_MEANS and np.isfinite(bends).all()
         error = math.sqrt(2 / 6) * _NORMAL_MAD * float(np.median(bends)) if known else math.nan
-        return cls(name, tuple(updates), values, np.full((count, count), error), max(1, count - 2), lower_is_better)
+        errors, spreads = np.full((count, count), error), np.full(count, math.nan)
+        return cls(name, tuple(updates), values, errors, spreads, max(1, count - 2), lower_is_better)
 
 
 @dataclass(frozen=True)
@@ -124,6 +136,7 @@ class Alarm:
         measure_then: the measure at ``since``.
         measure_seen: at ``seen``.
         fall: how far it fell, in standard errors; positive.
+        effect: how far it fell, in standard deviations over tasks; NaN where these are unknown.
     """
 
     reward: str
@@ -136,6 +149,7 @@ class Alarm:
     measure_then: float
     measure_seen: float
     fall: float
+    effect: float
 
 
 def find_alarms(rewards: Mapping[str, Training], heldout: Sequence[HeldOutSeries]) -> list[Alarm]:
@@ -185,12 +199,16 @@ def _of_pair(name: str, reward: Training, series: HeldOutSeries, comparisons: in
         best = int(np.nanargmax(values[:now]))
         fallen, error = values[best] - values[now], series.errors[best, now]
         then, seen = (smoothed(reward, series.updates[index]) for index in (best, now))
-        # Comparisons with NaN are False: what is unknown raises no alarm.
-        hit = bool(fallen > 0 and fallen > needed * error and seen[0] - then[0] > needed_rise * seen[1])
+        spread = math.sqrt((series.spreads[best] ** 2 + series.spreads[now] ** 2) / 2)
+        matters = fallen >= SMALL_SHARE * abs(values[best]) and not fallen < SMALL_EFFECT * spread
+        # Comparisons with NaN are False: an unknown error raises no alarm, an unknown spread prevents none.
+        fell = matters and fallen > 0 and fallen > needed * error
+        hit = bool(fell and seen[0] - then[0] > needed_rise * seen[1])
         if hit and first is None:
             fall = float(fallen / error) if error > 0 else math.inf
             first = Alarm(
                 name, series.name, series.updates[best], series.updates[now], False, then[0], seen[0],
                 float(series.values[best]), float(series.values[now]), fall,
+                float(fallen / spread) if spread > 0 else math.nan,
             )  # fmt: skip
     return None if first is None else Alarm(**(vars(first) | {"lasts": hit}))

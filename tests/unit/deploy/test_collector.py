@@ -3,12 +3,15 @@
 import asyncio
 from typing import Any
 
+import numpy as np
 import pytest
 from ray.exceptions import ObjectLostError
 
 from deploy.batches.collector import Collector
 from deploy.batches.ledger import Ledger
-from rc_grpo.messages import EditTask, PolicyVersion, RolloutReceipt, RolloutSeeds
+from deploy.batches.lessons import Lessons
+from rc_grpo.config import ObjectiveConfig
+from rc_grpo.messages import EditTask, GroupScores, PolicyVersion, RolloutReceipt, RolloutSeeds
 from rc_grpo.pool import PoolError
 from rollout_workers.pool import Rollout
 
@@ -29,20 +32,25 @@ class Judges:
     def __init__(self, losses: int) -> None:
         self.losses = losses
 
-    async def score(self, task: EditTask, group: object) -> str:
+    async def score(self, task: EditTask, group: object) -> GroupScores:
         if self.losses:
             self.losses -= 1
             raise ObjectLostError("0" * 56, None, "")
-        return f"scores of {group}"
+        rewards = self.rewards_of(task)
+        reasons = tuple("refused" if np.isnan(reward) else None for reward in rewards)
+        return GroupScores(task.task_id, "j", rewards, np.zeros(len(rewards)), reasons=reasons)
+
+    def rewards_of(self, task: EditTask) -> np.ndarray:
+        return np.array([0.1, 0.2, 0.3, 0.4])
 
 
 class Learner:
     version = VERSION
 
 
-def collector(stop: asyncio.Event, attempts: int = 3) -> Collector:
-    ledger = Ledger(len(TASKS), updates=3, groups_per_update=2, max_staleness=0, seed=0)
-    return Collector(ledger, TASKS, 4, attempts, stop)
+def collector(stop: asyncio.Event, attempts: int = 3, refills: int = 0) -> Collector:
+    ledger = Ledger(len(TASKS), updates=3, groups_per_update=2, max_staleness=0, seed=0, refills=refills)
+    return Collector(ledger, TASKS, 4, attempts, Lessons({"j": 1.0}, ObjectiveConfig(acd_weight=0.0)), stop)
 
 
 async def batches_of(source: Collector, rollouts: Any, judges: Any) -> list[Any]:
@@ -89,3 +97,57 @@ def test_a_stop_ends_the_batches_even_while_one_is_waited_for() -> None:
         assert waiting == ()
 
     asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+class Picky(Judges):
+    """Sees a difference in the edits of some tasks alone; the others are tied, or fail."""
+
+    def __init__(self, *good: int, otherwise: float = 0.5) -> None:
+        super().__init__(losses=0)
+        self.good = {TASKS[index].task_id for index in good}
+        self.otherwise = otherwise
+
+    def rewards_of(self, task: EditTask) -> np.ndarray:
+        return super().rewards_of(task) if task.task_id in self.good else np.full(4, self.otherwise)
+
+
+@pytest.mark.parametrize("otherwise", [0.5, np.nan])
+def test_a_batch_of_groups_that_teach_nothing_is_filled_from_further_tasks(otherwise: float) -> None:
+    async def scenario() -> None:
+        source = collector(asyncio.Event(), refills=9)
+        batches = await batches_of(source, Rollouts(), Picky(1, 4, otherwise=otherwise))
+        assert [{item.task.task_id for item in batch} <= {"task-1", "task-4"} for batch in batches] == [True] * 3
+        assert [len(batch) for batch in batches] == [2, 2, 2]
+        reason = "tied_task_rewards" if otherwise == 0.5 else "too_few_valid"
+        assert source.counts[f"replaced_{reason}"] > 0
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_that_cannot_be_filled_comes_as_it_is_after_so_many_tries() -> None:
+    async def scenario() -> None:
+        source, rollouts = collector(asyncio.Event(), refills=2), Rollouts()
+        batches = await batches_of(source, rollouts, Picky())
+        assert [len(batch) for batch in batches] == [2, 2, 2]
+        assert len(rollouts.made) == 3 * 2 * (1 + 2)
+        assert len({(task, seeds.reference) for task, seeds in rollouts.made}) == len(rollouts.made)
+        assert source.counts["replaced_tied_task_rewards"] == 3 * 2 * 2
+
+    asyncio.run(scenario())
+
+
+def test_a_filled_batch_does_not_depend_on_who_comes_first() -> None:
+    class Shuffled(Rollouts):
+        def __init__(self, seed: int) -> None:
+            super().__init__()
+            self.random = np.random.default_rng(seed)
+
+        async def rollout(self, task: EditTask, seeds: RolloutSeeds) -> Rollout:
+            await asyncio.sleep(float(self.random.uniform(0, 2e-3)))
+            return await super().rollout(task, seeds)
+
+    async def filled(seed: int) -> list[list[str]]:
+        batches = await batches_of(collector(asyncio.Event(), refills=3), Shuffled(seed), Picky(0, 3))
+        return [[item.task.task_id for item in batch] for batch in batches]
+
+    assert asyncio.run(filled(1)) == asyncio.run(filled(2)) == asyncio.run(filled(3))

@@ -153,13 +153,18 @@ def test_a_restored_ledger_owes_what_was_not_learned_from_in_the_order_of_the_pl
 
 def test_a_snapshot_says_what_was_learned_from_and_dropped() -> None:
     ledger = Ledger(tasks=9, updates=4, groups_per_update=2, max_staleness=3, seed=0)
-    assert ledger.snapshot() == {"learned_below": 0, "except": [], "dropped": {}}
+    assert ledger.snapshot() == {"learned_below": 0, "except": [], "dropped": {}, "replaced": {}}
     plan = ledger.dispatch(0)
     for number in (4, 1):
         ledger.admit(plan[number], scored(plan[number], version=0), version=0)
     ledger.admit(plan[2], scored(plan[2], version=0), version=4)
     ledger.cut(0)
-    assert ledger.snapshot() == {"learned_below": 5, "except": [0, 2, 3], "dropped": {"stale": 1}}
+    assert ledger.snapshot() == {
+        "learned_below": 5,
+        "except": [0, 2, 3],
+        "dropped": {"stale": 1},
+        "replaced": {},
+    }
 
 
 def test_going_back_forgets_what_came_after_and_keeps_the_count_of_what_was_dropped() -> None:
@@ -280,3 +285,65 @@ class Training(RuleBasedStateMachine):
 
 Training.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, derandomize=True)
 TestTraining = Training.TestCase
+
+
+@given(
+    tasks=st.integers(1, 12),
+    groups=st.integers(1, 5),
+    refills=st.integers(0, 4),
+    seed=st.integers(0, 99),
+    unlearnable=st.sets(st.tuples(st.integers(0, 14), st.integers(0, 4))),
+)
+def test_filling_is_a_function_of_the_tickets_and_every_group_of_it_is_another(
+    tasks: int, groups: int, refills: int, seed: int, unlearnable: set[tuple[int, int]]
+) -> None:
+    """Whichever places of a batch fail how often: the same groups come, in whatever order they are worked off."""
+
+    def made(backwards: bool) -> list[Ticket]:
+        ledger, all_made = Ledger(tasks, 3, groups, max_staleness=0, seed=seed, refills=refills), []
+        for update in range(3):
+            while (batch := ledger.cut(update)) is None:
+                for ticket in sorted(ledger.dispatch(update), reverse=backwards):
+                    bad = (ticket.number, ticket.attempt) in unlearnable
+                    ledger.admit(ticket, scored(ticket, update), update, "too_few_valid" if bad else None)
+                    all_made.append(ticket)
+            assert [item.group.number for item in batch] == list(range(update * groups, (update + 1) * groups))
+        return sorted(all_made)
+
+    tickets = made(backwards=False)
+    assert tickets == made(backwards=True)
+    seeds = Ledger(tasks, 3, groups, 0, seed).seeds
+    assert len({seeds(ticket, f"task-{ticket.task}", 3).reference for ticket in tickets}) == len(tickets)
+    assert len(tickets) == 3 * groups + sum(ticket.attempt > 0 for ticket in tickets)
+    assert max(ticket.attempt for ticket in tickets) <= refills
+
+
+def test_a_batch_is_filled_from_tasks_that_are_not_in_it_while_there_are_any() -> None:
+    ledger = Ledger(tasks=12, updates=1, groups_per_update=3, max_staleness=0, seed=4, refills=3)
+    seen: list[int] = []
+    while tickets := ledger.dispatch(0):
+        seen += [ticket.task for ticket in tickets]
+        for ticket in tickets:
+            ledger.admit(ticket, scored(ticket, 0), 0, "tied_task_rewards")
+    assert sorted(seen) == list(range(12))
+
+
+def test_a_run_that_goes_back_fills_its_batch_again_with_the_same_groups() -> None:
+    def spoil_first(ledger: Ledger) -> list[Ticket]:
+        first, *others = ledger.dispatch(0)
+        ledger.admit(first, scored(first, 0), 0, "tied_task_rewards")
+        return [*others, *ledger.dispatch(0)]
+
+    ledger = Ledger(tasks=9, updates=2, groups_per_update=3, max_staleness=0, seed=0, refills=1)
+    saved = json.loads(json.dumps(ledger.snapshot()))
+    before = spoil_first(ledger)
+    assert ledger.counts["replaced_tied_task_rewards"] == 1
+    ledger.restore(saved)
+    assert "replaced_tied_task_rewards" not in ledger.counts
+    assert spoil_first(ledger) == before
+
+
+def test_a_checkpoint_of_before_batches_were_filled_is_restored() -> None:
+    ledger = Ledger(tasks=9, updates=2, groups_per_update=3, max_staleness=0, seed=0)
+    ledger.restore({"learned_below": 3, "except": [], "dropped": {}})
+    assert [ticket.wave for ticket in ledger.dispatch(1)] == [1, 1, 1]
