@@ -11,7 +11,7 @@ from rc_grpo.config.differences import differences
 _FREE = re.compile(
     r"(rollout|reward\.judges\.\w+|learner)\.(resources\..*|\w+_deadline_s|start_retry_s|attempts|restarts)"
     r"|(rollout|reward\.judges\.\w+)\.(workers|autoscale.*)"
-    r"|reward\.metrics_deadline_s|loop\.stop_deadline_s|cluster\..*|output\..*|name"
+    r"|reward\.metrics_deadline_s|loop\.stop_deadline_s|guards\..*|cluster\..*|output\..*|name"
 )
 
 
