@@ -62,7 +62,13 @@ SECTIONS = {
         "update/*recomputed_max_abs_log_ratio",
         "update/learning_rate",
     ),
-    "Health": ("groups_skipped/share", "ledger/replaced_*", "reward/failed_scores", "staleness/max", "reward/judge_latency_seconds"),
+    "Health": (
+        "groups_skipped/share",
+        "ledger/replaced_*",
+        "reward/failed_scores",
+        "staleness/max",
+        "reward/judge_latency_seconds",
+    ),
 }
 """Section -> patterns of metrics' names, in the order of the page."""
 

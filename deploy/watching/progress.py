@@ -1,19 +1,45 @@
 """What a person watching a run sees: a bar with what matters and the time left, or plain lines on no screen."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from rc_grpo.evaluation.gains import PairedGain
 from rc_grpo.waiting import in_words
 
 SAY_A_WAIT_AFTER_S = 60.0
+SPEED_OVER_S = 3600.0
+"""The time left is told from the updates of so long: one can take many minutes."""
+
+
+class _Screen(Bars):
+    """Bars, and lines beneath them that are cut at the screen's edge: no length of theirs takes room from a bar."""
+
+    def __init__(self, console: Console) -> None:
+        self.beneath: dict[str, str] = {}
+        super().__init__(
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+            BarColumn(None, table_column=Column(min_width=10, ratio=1)),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+            console=console,
+            expand=True,
+            speed_estimate_period=SPEED_OVER_S,
+        )
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield what is drawn, from top to bottom."""
+        yield self.make_tasks_table(self.tasks)
+        for line in filter(None, self.beneath.values()):
+            yield Text(line, style="dim", no_wrap=True, overflow="ellipsis")
 
 
 class Progress:
@@ -25,18 +51,8 @@ class Progress:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
-        self._bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[note]}"),
-            console=self.console,
-            transient=False,
-        )
+        self._bars = _Screen(self.console)
         self._training: TaskID | None = None
-        self._waits: TaskID | None = None
         self._said = time.monotonic()
 
     def __enter__(self) -> "Progress":
@@ -45,6 +61,8 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # What was true while it ran would stay on the screen.
+        self._bars.beneath.pop("waits", None)
         self._bars.stop()
 
     def say(self, text: str) -> None:
@@ -55,7 +73,7 @@ class Progress:
     def waiting(self, what: str) -> Iterator[None]:
         """Show what is being waited for."""
         self.say(f"{what} ...")
-        bar = self._bars.add_task(what, total=None, note="")
+        bar = self._bars.add_task(what, total=None)
         try:
             yield
         finally:
@@ -64,10 +82,7 @@ class Progress:
     def waiting_for(self, waits: Sequence[Mapping[str, Any]]) -> None:
         """Show the longest waits (see `rc_grpo.waiting.Wait.as_dict`): in a terminal always, else one of a minute."""
         if self.console.is_terminal:
-            note = "; ".join(in_words(waits, 2))
-            if self._waits is None:
-                self._waits = self._bars.add_task("waiting", total=None, note=note)
-            self._bars.update(self._waits, note=note)
+            self._bars.beneath["waits"] = "; ".join(in_words(waits, 2))
             return
         longest = max((wait["seconds"] for wait in waits), default=0.0)
         now = time.monotonic()
@@ -80,7 +95,7 @@ class Progress:
         """Show a phase of known length; yields what to call after each item."""
         if not self.console.is_terminal:
             self.say(f"{what} ...")
-        bar = self._bars.add_task(what, total=total, note="")
+        bar = self._bars.add_task(what, total=total)
         try:
             yield lambda: self._bars.advance(bar)
         finally:
@@ -96,8 +111,9 @@ class Progress:
             self.say(f"update {done}/{total}  {note}")
             return
         if self._training is None:
-            self._training = self._bars.add_task("updates", total=total, note=note)
-        self._bars.update(self._training, completed=done, note=note)
+            self._training = self._bars.add_task("updates", total=total)
+        self._bars.beneath["figures"] = note
+        self._bars.update(self._training, completed=done)
 
     def gains(self, gains: Mapping[str, PairedGain]) -> None:
         """Print what training did to the held-out reward of each judge."""
