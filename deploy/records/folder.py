@@ -91,6 +91,13 @@ class RunFolder:
         """Write what came of the run, which is then finished."""
         write_whole(self.path / SUMMARY, json.dumps(dict(summary), indent=2) + "\n")
 
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """What came of the run; None while it is not finished."""
+        path = self.path / SUMMARY
+        found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+        return found
+
     def announce(self, whereabouts: Mapping[str, str]) -> None:
         """Leave word how the process that drives the run is reached (see `deploy.cluster.whereabouts`)."""
         write_whole(self.path / ADDRESS, json.dumps(dict(whereabouts)) + "\n")

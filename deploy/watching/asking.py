@@ -5,14 +5,14 @@ from pathlib import Path
 import ray
 from rich.console import Console
 
-from deploy.watching.remote import NotRunningError, control_of, find_folder
+from deploy.watching.remote import NotRunningError, control_of, find_folder, runs_in
 from deploy.watching.status import draw_folder, draw_status
 
 ANSWER_DEADLINE_S = 30.0
 
 
 def show_status(run: str | None, address: str | None, root: Path, console: Console) -> None:
-    """Print where a run is; of one that nobody drives, what its folder says.
+    """Print where a run is; of one that nobody drives, what its folder says; where none is driven, the runs there are.
 
     Args:
         run: name or folder; None for the only one.
@@ -28,9 +28,11 @@ def show_status(run: str | None, address: str | None, root: Path, console: Conso
             console.print(draw_status(ray.get(control.status.remote(), timeout=ANSWER_DEADLINE_S)))
     except NotRunningError:
         folder = find_folder(run, root)
-        if folder is None:
+        folders = runs_in(root) if folder is None and run is None else [folder]
+        if folders in ([], [None]):
             raise
-        console.print(draw_folder(folder), soft_wrap=True)
+        for found in filter(None, folders):
+            console.print(draw_folder(found), soft_wrap=True, highlight=False, markup=False)
 
 
 def order_scale(pool: str, workers: int, run: str | None, address: str | None, root: Path, console: Console) -> None:

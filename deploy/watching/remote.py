@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 from deploy.cluster import UnreachableError, namespace, visit
-from deploy.records.folder import RunFolder
+from deploy.records.folder import CONFIG, RunFolder
 from deploy.watching import control
 from rc_grpo.config import ConfigError
 
@@ -30,6 +30,12 @@ def find_folder(run: str | None, root: Path) -> Path | None:
     if len(driven) > 1:
         raise ConfigError(f"several runs are under way; name one with --run: {', '.join(path.name for path in driven)}")
     return driven[0] if driven else None
+
+
+def runs_in(root: Path) -> list[Path]:
+    """Return the folders of the runs in a folder, the last begun first."""
+    folders = [path for path in root.glob("*") if (path / CONFIG).is_file()]
+    return sorted(folders, key=lambda path: (path / CONFIG).stat().st_mtime, reverse=True)
 
 
 @contextmanager

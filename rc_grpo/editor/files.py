@@ -1,18 +1,25 @@
 """Where an editor's files are, and what it is loaded onto: what every family asks before it loads."""
 
 import json
+import logging
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from rc_grpo.config import EditorConfig
 from rc_grpo.pocket import MODEL_PATH
 
+logger = logging.getLogger(__name__)
 POCKET, FULL_SIZE = "pocket", "full-size"
+INDEX = "model_index.json"
+REACH_DEADLINE_S = 5.0
 
 
 class ModelNotFoundError(ValueError):
@@ -58,9 +65,9 @@ def pipeline_class(editor: EditorConfig) -> str:
     """
     with naming_the_model(editor):
         source = Path(model_source(editor))
-        index = source / "model_index.json"
+        index = source / INDEX
         if not source.is_dir():
-            index = Path(hf_hub_download(editor.model, index.name, revision=editor.revision))
+            index = Path(hf_hub_download(editor.model, INDEX, revision=editor.revision))
         return str(json.loads(index.read_text())["_class_name"])
 
 
@@ -79,9 +86,31 @@ def naming_the_model(editor: EditorConfig) -> Iterator[None]:
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     try:
+        _reach_the_hub(editor)
         yield
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         raise ModelNotFoundError(
             f"editor.model {editor.model!r} cannot be loaded: it must be a diffusers folder, a hub id you may read "
             f"(HF_TOKEN set, licence accepted), {POCKET!r}, or {FULL_SIZE!r}. {error}"
         ) from error
+
+
+def _reach_the_hub(editor: EditorConfig) -> None:
+    """Fail at once where the hub would be asked for half a minute a file, and nothing of the model is here.
+
+    Raises:
+        OSError: the hub cannot be reached, and its cache does not have the model.
+    """
+    hub = urlsplit(constants.ENDPOINT)
+    if constants.HF_HUB_OFFLINE or getproxies() or hub.hostname is None or Path(model_source(editor)).is_dir():
+        return
+    if editor.model == FULL_SIZE:
+        return
+    try:
+        socket.create_connection((hub.hostname, hub.port or 443), REACH_DEADLINE_S).close()
+    except OSError as error:
+        if not isinstance(try_to_load_from_cache(editor.model, INDEX, revision=editor.revision), str):
+            raise OSError(
+                f"{constants.ENDPOINT} cannot be reached ({error}), and its cache has no such model"
+            ) from error
+        logger.warning("%s cannot be reached (%s); HF_HUB_OFFLINE=1 takes the cache at once", constants.ENDPOINT, error)

@@ -17,7 +17,7 @@ from ray.cluster_utils import Cluster
 from deploy.cluster import namespace
 from deploy.run import Run
 from tests.integration.conftest import FOUR, short_config
-from tests.integration.test_survival import drive, quiet
+from tests.integration.disturbed import drive, quiet
 
 
 class NodeLoses(Run):

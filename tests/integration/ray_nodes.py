@@ -125,15 +125,22 @@ class RayNodes:
 
 
 @contextmanager
-def three_nodes(folder: Path) -> Iterator[RayNodes]:
-    """A head without room for actors, a node for rollouts, and one for rewards and the learner."""
+def running_nodes(folder: Path) -> Iterator[RayNodes]:
+    """A cluster without a node yet."""
     temporary = Path(tempfile.mkdtemp(prefix="ray-"))
     with RayNodes(folder, temporary) as nodes:
+        yield nodes
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def three_nodes(folder: Path) -> Iterator[RayNodes]:
+    """A head without room for actors, a node for rollouts, and one for rewards and the learner."""
+    with running_nodes(folder) as nodes:
         nodes.start_head(RAY_JOB_STOP_WAIT_TIME_S="90")
         nodes.add("rollouts", 2, {"rollout": 4})
         nodes.add("others", 2, {"reward": 2, "learner": 2})
         yield nodes
-    shutil.rmtree(temporary, ignore_errors=True)
 
 
 PLACED = (

@@ -87,6 +87,7 @@ def edits(index: int) -> np.ndarray:
     return np.stack([target, (source + target) / 2, source, noise]).round().astype(np.uint8)
 
 
+@pytest.mark.slow
 def test_200_concurrent_scorings_of_real_images_give_parsed_scores(
     loop: asyncio.AbstractEventLoop, server: VllmServer
 ) -> None:
@@ -106,9 +107,13 @@ def test_the_judge_knows_a_good_edit_from_none_and_from_a_broken_one(
     loop: asyncio.AbstractEventLoop, server: VllmServer
 ) -> None:
     judge = judge_on(server, temperature=0.0)
-    rewards = np.array(
-        [[verdict.reward for verdict in loop.run_until_complete(judge.score(TASKS[i], edits(i)))] for i in range(12)]
-    )
+
+    async def everything() -> list[Any]:
+        return await asyncio.gather(*(judge.score(TASKS[index], edits(index)) for index in range(8)))
+
+    groups = loop.run_until_complete(everything())
+    assert all(verdict.reason and len(verdict.subscores) == 4 for group in groups for verdict in group)
+    rewards = np.array([[verdict.reward for verdict in group] for group in groups])
     target, half, untouched, noise = rewards.mean(axis=0)
     assert target > half > untouched
     assert target - untouched > 0.4
@@ -180,6 +185,7 @@ def test_the_server_s_metrics_are_passed_on(loop: asyncio.AbstractEventLoop, ser
     assert values["vllm:mm_cache_hits_total"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_malformed_answers_are_asked_again_and_what_stays_malformed_is_no_reward(
     server: VllmServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -195,6 +201,7 @@ def test_malformed_answers_are_asked_again_and_what_stays_malformed_is_no_reward
     assert max(update["reward/judge_attempts_max"] for update in run.updates) == 2
 
 
+@pytest.mark.slow
 def test_a_killed_engine_is_noticed_and_the_server_restarted_under_a_new_address(
     loop: asyncio.AbstractEventLoop, server: VllmServer
 ) -> None:
@@ -214,6 +221,7 @@ def test_a_killed_engine_is_noticed_and_the_server_restarted_under_a_new_address
     assert all(np.isfinite(verdict.reward) for verdict in verdicts)
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_start_shows_the_end_of_its_log(tmp_path: Path, loop: asyncio.AbstractEventLoop) -> None:
     config = judge_config().server.model_copy(update={"arguments": ("--no-such-option",)})
     server = VllmServer("broken", str(pocket_judge.MODEL_PATH), "pocket", config, tmp_path, on_gpu=False)

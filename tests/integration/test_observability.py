@@ -12,6 +12,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from deploy.observability.table import METRICS, find, is_elsewhere
 from tests.integration.conftest import train_short
 
+OVERLAPPED = (
+    "loop.updates=4",
+    "loop.max_staleness=2",
+    "rollout.workers=2",
+    "rollout.solver=dpmpp_2m",
+    "objective.old_path=recompute",
+    "learner.activations=recompute",
+)
 LABELS = {"event", "update", "version"}
 NOT_IN_A_SHORT_RUN = {
     "acd_reward_mean",
@@ -43,21 +51,26 @@ def series_of(text: str, run: str) -> dict[str, dict[str, float]]:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_prometheus_finds_every_metric_of_a_run_under_the_name_that_dashboard_and_alerts_use(tmp_path: Path) -> None:
-    run = train_short(tmp_path, "observed", "evaluation.tasks=4", "loop.max_staleness=1")
+def test_prometheus_finds_every_metric_of_an_overlapped_run_under_the_name_that_dashboard_and_alerts_use(
+    tmp_path: Path,
+) -> None:
+    run = train_short(tmp_path, "observed", "evaluation.tasks=4", *OVERLAPPED)
     last = run.updates[-1]
+    ages = [update["staleness/max"] for update in run.updates]
+    assert 0 < max(ages) <= 2, "overlapped training keeps its staleness bound, and uses it"
+    assert run.summary["ledger"]["learned"] == 12
     forgotten = [name for name in last if name not in LABELS and find(name) is None and not is_elsewhere(name)]
     assert forgotten == []
 
     expected = {name for metric in METRICS if metric.short not in NOT_IN_A_SHORT_RUN for name in metric.series}
     backward = sum(update["update/seconds_backward"] for update in run.updates)
     values = {
-        "ray_rc_grpo_updates_total": {"": 2.0},
-        "ray_rc_grpo_candidates_total": {"": 24.0},
-        "ray_rc_grpo_updates_planned": {"": 2.0},
+        "ray_rc_grpo_updates_total": {"": 4.0},
+        "ray_rc_grpo_candidates_total": {"": 48.0},
+        "ray_rc_grpo_updates_planned": {"": 4.0},
         "ray_rc_grpo_task_reward_mean": {"": pytest.approx(last["reward/task_mean"])},
-        "ray_rc_grpo_judge_latency_seconds_count": {"": 6.0},
-        "ray_rc_grpo_pool_workers": {"rollout": 1.0, "reward-ground_truth": 1.0},
+        "ray_rc_grpo_judge_latency_seconds_count": {"": 12.0},
+        "ray_rc_grpo_pool_workers": {"rollout": 2.0, "reward-ground_truth": 1.0},
     }
 
     def told(found: dict[str, dict[str, float]]) -> tuple[dict[str, dict[str, float]], float | None]:
@@ -73,5 +86,5 @@ def test_prometheus_finds_every_metric_of_a_run_under_the_name_that_dashboard_an
         time.sleep(1.0)
     assert expected - found.keys() == set()
     assert told(found) == (values, pytest.approx(backward))
-    assert set(found["ray_rc_grpo_worker_policy_version"]) == {"rollout-0"}
+    assert set(found["ray_rc_grpo_worker_policy_version"]) == {"rollout-0", "rollout-1"}
     assert all(math.isfinite(value) for by_labels in found.values() for value in by_labels.values())

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from deploy.cli import app
 
 DISTRIBUTION = Path(__file__).parents[1] / "sketch_family"
 PRODUCT = Path(__file__).parents[2]
@@ -84,8 +87,8 @@ def test_no_line_of_the_product_knows_it() -> None:
     assert known == []
 
 
-def test_without_the_package_the_error_names_what_is_installed(tmp_path: Path) -> None:
+def test_without_the_package_the_error_names_what_is_installed() -> None:
     options = ["--set", "editor.family=sketch", "--set", "editor.model=sketch-tiny"]
-    done = rc_grpo(dict(os.environ), tmp_path, "train", "pocket", *options)
-    assert done.returncode == 2
-    assert "editor.family is 'sketch'; installed: flux-kontext (FluxKontextPipeline)" in done.stderr
+    refused = CliRunner().invoke(app, ["train", "pocket", *options])
+    assert refused.exit_code == 2
+    assert "editor.family is 'sketch'; installed: flux-kontext (FluxKontextPipeline)" in refused.stderr

@@ -1,4 +1,4 @@
-"""A training as a Ray job on three nodes with a token: refused, placed, scaled, stopped, submitted again, finished."""
+"""A training as a Ray job with a token: refused without it, placed, scaled, stopped, submitted again, finished."""
 
 import subprocess
 from collections.abc import Iterator
@@ -10,18 +10,26 @@ import pytest
 from benchmarks.runs import records_of
 from deploy.observability.table import METRICS
 from tests.integration.conftest import read_run
-from tests.integration.ray_nodes import PLACED, RayNodes, eventually, three_nodes
+from tests.integration.ray_nodes import PLACED, RayNodes, eventually, running_nodes, three_nodes
 from tests.integration.test_driver import cli, settings
 from tests.integration.test_observability import NOT_IN_A_SHORT_RUN, series_of
 
 pytestmark = pytest.mark.timeout(600)
-UPDATES = 60
-"""So many that the job is still at it when everything was looked at: it is stopped, and its second half runs fast."""
+ENDLESS = "loop.updates=1000"
+"""The job is still at it when everything was looked at."""
 
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[RayNodes]:
     with three_nodes(tmp_path) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def one_node(tmp_path: Path) -> Iterator[RayNodes]:
+    with running_nodes(tmp_path) as nodes:
+        nodes.start_head()
+        nodes.add("all", 4, {})
         yield nodes
 
 
@@ -49,15 +57,33 @@ def tasks_of(nodes: RayNodes) -> set[str]:
     return {" ".join(str(task["name"]).split()[:2]) for task in listed}
 
 
+def refuses_without_a_token(nodes: RayNodes) -> bool:
+    listed = nodes.ray("job", "list", "--address", nodes.url, check=False, token=False)
+    return httpx.get(f"{nodes.url}/api/jobs/").status_code == 401 and listed.returncode != 0
+
+
+def ends_well(nodes: RayNodes, job: str) -> bool:
+    eventually(lambda: nodes.state_of(job) in ("SUCCEEDED", "FAILED"), "end", 240)
+    assert nodes.state_of(job) == "SUCCEEDED", nodes.log_of(job)
+    return True
+
+
+def test_a_job_is_refused_without_the_token_and_trains_with_it(one_node: RayNodes, tmp_path: Path) -> None:
+    assert refuses_without_a_token(one_node)
+    one_node.submit("only", settings(tmp_path, "submitted", "loop.updates=1"))
+    assert ends_well(one_node, "only")
+    assert not read_run(tmp_path / "submitted").summary["final_version"]["is_identity"]
+    assert {"rollout of", "scoring of", "update from"} <= tasks_of(one_node)
+
+
+@pytest.mark.slow
 def test_a_job_is_refused_without_the_token_placed_scaled_stopped_and_finished_when_submitted_again(
     nodes: RayNodes, tmp_path: Path
 ) -> None:
     folder, run = tmp_path / "submitted", ("--run", str(tmp_path / "submitted"))
-    assert httpx.get(f"{nodes.url}/api/jobs/").status_code == 401
-    assert nodes.ray("job", "list", "--address", nodes.url, check=False, token=False).returncode != 0
-
-    options = settings(folder.parent, folder.name, f"loop.updates={UPDATES}", *PLACED)
-    nodes.submit("first", options)
+    assert refuses_without_a_token(nodes)
+    options = settings(folder.parent, folder.name, *PLACED)
+    nodes.submit("first", [*options, "--set", ENDLESS])
 
     def updates() -> int:
         assert nodes.state_of("first") in ("PENDING", "RUNNING"), nodes.log_of("first")
@@ -76,10 +102,6 @@ def test_a_job_is_refused_without_the_token_placed_scaled_stopped_and_finished_w
     eventually(lambda: nodes.state_of("first") == "STOPPED", "stop")
     assert "as asked; go on with" in nodes.log_of("first")
     done = len(records_of(folder))
-    assert 0 < done < UPDATES
-
-    nodes.submit("second", options)
-    eventually(lambda: nodes.state_of("second") in ("SUCCEEDED", "FAILED"), "end", 240)
-    assert nodes.state_of("second") == "SUCCEEDED", nodes.log_of("second")
-    finished = read_run(folder)
-    assert [update["update"] for update in finished.updates] == list(range(1, UPDATES + 1))
+    nodes.submit("second", [*options, "--set", f"loop.updates={done + 2}"])
+    assert ends_well(nodes, "second")
+    assert [update["update"] for update in read_run(folder).updates] == list(range(1, done + 3))

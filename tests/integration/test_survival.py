@@ -1,89 +1,28 @@
 """A run survives its own parts: whatever dies, stops or is torn, it ends at the weights of the undisturbed run."""
 
-import asyncio
-import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import ray
-from rich.console import Console
 
 from deploy.cluster import namespace
-from deploy.loop import train
 from deploy.records.checkpoints import Checkpoints
-from deploy.records.resuming import resumed_config
 from deploy.run import Run
 from deploy.stopping import RunStoppedError
-from deploy.watching.progress import Progress
 from learner.errors import LearnerLostError
-from tests.integration.conftest import FOUR, Finished, read_run, short_config, train_short
+from tests.integration.conftest import FOUR, Finished, train_short
+from tests.integration.disturbed import disturbed, go_on, kill, same_run, stop
 
 pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.timeout(300)]
-Deed = Callable[[Run], object]
-
-
-class Disturbed(Run):
-    """A run to which something happens after some of its updates, each once."""
-
-    deeds: dict[int, Deed]
-
-    async def record(self, *arguments: object) -> None:  # type: ignore[override]
-        await super().record(*arguments)  # type: ignore[arg-type]
-        deed = self.deeds.pop(self.done, None)
-        if deed is not None:
-            deed(self)
-
-
-def disturbed(root: Path, name: str, deeds: dict[int, Deed], *overrides: str) -> Finished:
-    drive(Disturbed(short_config(root, name, *FOUR, *overrides), quiet()), deeds)
-    return read_run(root / name)
-
-
-def drive(run: Run, deeds: dict[int, Deed] | None = None) -> None:
-    run.deeds = dict(deeds or {})  # type: ignore[attr-defined]
-    asyncio.run(asyncio.wait_for(train(run), 240))
-    assert not run.deeds  # type: ignore[attr-defined]
-
-
-def go_on(folder: Path) -> Finished:
-    drive(Disturbed(resumed_config(folder), quiet(), resume=True))
-    return read_run(folder)
-
-
-def quiet() -> Progress:
-    return Progress(Console(quiet=True))
-
-
-def kill(actor: str) -> Deed:
-    def deed(run: Run) -> None:
-        handle = ray.get_actor(actor, namespace(run.config.name))
-        os.kill(ray.get(handle.describe.remote(), timeout=10)["pid"], signal.SIGKILL)
-
-    return deed
-
-
-def stop(run: Run) -> None:
-    run.stop.asked.set()
-
-
-def same_run(one: Finished, other: Finished) -> None:
-    assert one.digest == other.digest
-    assert one.summary["exported_digest"] == other.summary["exported_digest"]
-    assert [update["update"] for update in one.updates] == [update["update"] for update in other.updates]
-    for mine, theirs in zip(one.updates, other.updates, strict=True):
-        assert mine["version"] == theirs["version"]
-        assert mine["reward/task_mean"] == theirs["reward/task_mean"]
 
 
 @pytest.mark.parametrize(
     ("stage", "ranks"),
     [
-        (0, 1),
+        pytest.param(0, 1, marks=pytest.mark.slow),
         pytest.param(0, 2, marks=pytest.mark.chaos),
         pytest.param(2, 1, marks=pytest.mark.chaos),
-        (2, 2),
+        pytest.param(2, 2, marks=pytest.mark.slow),
     ],
 )
 def test_some_updates_then_a_resume_then_the_rest_are_the_run_bit_for_bit(
@@ -147,6 +86,7 @@ def test_growing_and_shrinking_while_training_changes_nothing(undisturbed: Finis
     assert scaled.updates[-1]["pool/rollout_wanted"] == 2
 
 
+@pytest.mark.slow
 def test_a_pool_that_is_waited_for_grows_by_itself_and_changes_nothing(undisturbed: Finished, tmp_path: Path) -> None:
     grown = train_short(tmp_path, "grown", *FOUR, "rollout.autoscale={max_workers: 2, grow_above: 0.05}")
     same_run(grown, undisturbed)

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from deploy.cli import app
 from rc_grpo.config import load
 from rc_grpo.pocket.world import PocketWorld
+from tests.unit.deploy.report.folders import write_run
 
 runner = CliRunner()
 
@@ -77,6 +78,20 @@ def test_a_run_of_that_name_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     output = output_of("train", "pocket", "--set", "name=taken", "--set", f"output.root={tmp_path}", code=2)
     assert "choose another name" in output.replace("\n", " ")
+
+
+def test_status_without_a_cluster_lists_the_runs_it_finds_and_where_each_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    write_run(tmp_path / "ended", updates=2, logged=0)
+    write_run(tmp_path / "cut-off", updates=2, logged=0, finished=False)
+    (tmp_path / "no-run").mkdir()
+    output = output_of("status", "--root", str(tmp_path)).replace("\n", " ")
+    assert f"{tmp_path}/ended is finished: 2 updates" in output
+    assert f"{tmp_path}/cut-off is not running, and has no checkpoint yet" in output
+    assert "no-run" not in output
+    assert "no Ray cluster answers" in output_of("status", "--root", str(tmp_path / "no-run"), code=2)
 
 
 def test_edit_writes_the_edit_and_a_side_by_side_sheet(tmp_path: Path) -> None:
