@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from rc_grpo.editor.geometry import binary_mask, resize_image, resize_mask
 from rc_grpo.images import Pixels, decode_rgb
@@ -14,7 +14,8 @@ from rc_grpo.messages import EditTask
 CELL_AT_MOST = 192
 GAP = 6
 LINE = 16
-MASK_TINT = np.array([255, 64, 64], dtype=np.float32)
+_LINES_IN_A_CELL = 128
+"""An outline is as wide as one of so many lines of the image, so that it survives the thumbnail."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def task_row(task: EditTask, cells: Sequence[tuple[Pixels, str]]) -> Row:
     """Return a row of source, mask and target (if known), then edits of the task with what is printed under each."""
     height, width = cells[0][0].shape[:2]
     source = resize_image(decode_rgb(task.source), height, width)
-    given = [(source, "source"), (_tinted(source, resize_mask(binary_mask(task.mask), height, width)), "mask")]
+    given = [(source, "source"), (outlined(source, resize_mask(binary_mask(task.mask), height, width)), "mask")]
     if task.target is not None:
         given.append((resize_image(decode_rgb(task.target), height, width), "target"))
     return Row(f"{task.task_id}: {task.instruction}", (*given, *cells))
@@ -80,6 +81,23 @@ def _thumbnail(image: Pixels) -> Image.Image:
     return picture
 
 
-def _tinted(image: Pixels, inside: NDArray[np.float32]) -> Pixels:
-    strength = 0.55 * inside[..., None]
-    return (image * (1 - strength) + MASK_TINT * strength).astype(np.uint8)
+def outlined(image: Pixels, inside: NDArray[np.float32]) -> Pixels:
+    """Return an image with a mask's border drawn in black and white, one of which shows on any colour.
+
+    The border lies within the mask, along the image's edge as well, so that a mask of the whole image has one.
+
+    Args:
+        image: ``[h, w, 3]`` uint8.
+        inside: ``[h, w]``, above 0.5 where the edit may happen. Beyond the border nothing is changed.
+    """
+    line = max(1, round(min(image.shape[:2]) / _LINES_IN_A_CELL))
+    region = np.pad(inside > 0.5, 2 * line)
+    black, white = (_shrunk(region, width)[2 * line : -2 * line, 2 * line : -2 * line] for width in (line, 2 * line))
+    drawn = image.copy()
+    drawn[(inside > 0.5) & ~black] = 0
+    drawn[black & ~white] = 255
+    return drawn
+
+
+def _shrunk(region: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    return np.asarray(Image.fromarray(region).convert("L").filter(ImageFilter.MinFilter(2 * width + 1))) > 0

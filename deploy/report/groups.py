@@ -144,7 +144,7 @@ def _shown(rank: str, note: GroupNote, group: LoggedGroup, task: EditTask | None
 
 _ALT = {
     "source": "The source image",
-    "mask": "The source image with the edit region tinted",
+    "mask": "The source image with the edit region outlined",
     "target": "The true result",
 }
 
