@@ -40,7 +40,7 @@ def replay(run: Path, group: str) -> ReplayReport:
     Args:
         run: the run's folder.
         group: ``UPDATE/TASK_ID``, as ``12/pocket-train-00003``; with ``#2`` behind it the second group of that task,
-            where an update holds several.
+            where an update holds several. An update alone is its first group.
 
     Returns:
         What was compared: as much as ``output.experience`` logged.
@@ -99,7 +99,7 @@ def show_replay(run: Path, group: str, sheet: Path | None, console: Console) -> 
 
 def _find_group(run: Path, config: RunConfig, name: str) -> LoggedGroup:
     update, _, task_id = name.partition("/")
-    if not (update.isdecimal() and task_id):
+    if not update.isdecimal():
         raise ReplayError(f"a group is named UPDATE/TASK_ID, such as 12/pocket-train-00003, not {name!r}")
     path = RunFolder(run).experience_file(int(update))
     if not path.is_file():
@@ -111,6 +111,8 @@ def _find_group(run: Path, config: RunConfig, name: str) -> LoggedGroup:
         there = list(RunFolder(run).experience())
         updates = f"there are {there[0]}..{there[-1]}" if there else "there is none of any update"
         raise ReplayError(f"{run} has no experience of update {int(update)}; {updates}")
+    if not task_id:
+        return read_groups(path, need="scores")[0]
     groups = read_groups(path, need="scores", task_id=task_id)
     if not groups and "#" in task_id:
         task_id, _, ordinal = task_id.rpartition("#")

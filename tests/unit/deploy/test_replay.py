@@ -164,10 +164,13 @@ def test_of_two_groups_of_a_task_in_an_update_one_is_chosen_by_its_number(make: 
     assert not replay(folder, f"{NAME}#2").identical
 
 
+def test_an_update_alone_is_its_first_group(make: Make) -> None:
+    assert replay(make(), NAME.partition("/")[0]).identical
+
+
 @pytest.mark.parametrize(
     ("group", "says"),
     [
-        ("12", "UPDATE/TASK_ID, such as 12/pocket-train-00003, not '12'"),
         (f"x/{TASK.task_id}", "UPDATE/TASK_ID"),
         (f"13/{TASK.task_id}", r"no experience of update 13; there are 12\.\.12"),
         ("12/other", f"no group '12/other'; its tasks are: {TASK.task_id}"),
