@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rc_grpo.config import EditScoreConfig
+from rc_grpo.config import EditScoreConfig, SamplingConfig
 from rc_grpo.editor.geometry import resize_image
 from rc_grpo.images import Pixels, decode_rgb, encode_png
 from rc_grpo.messages import EditTask
-from reward_service.client import ChatClient, RequestRefusedError
+from reward_service.client import ChatClient, ForeignServerError, RequestRefusedError
 from reward_service.contract import (
     ANSWER_SCHEMA,
     QUESTIONS,
@@ -30,7 +30,8 @@ from reward_service.contract import (
     parse_answer,
 )
 from reward_service.endpoint import Endpoint
-from reward_service.judge import JudgeSetupError, Verdict
+from reward_service.judge import JudgeSetupError, JudgeUnavailableError, Verdict
+from reward_service.openai_answers import Completion
 from reward_service.prompts import Family, Prompts, chat
 
 
@@ -68,14 +69,15 @@ class EditScoreJudge:
         """Wait until the server serves; check key and model.
 
         Raises:
-            JudgeSetupError: the key is refused, or the server has no such model.
+            JudgeSetupError: the key is refused, the server has no such model, or is none of the protocol.
         """
         await self._endpoint.open()
-        served = await self._connected().models()
-        if self._config.model not in served:
-            raise JudgeSetupError(
-                f"the server at {self._endpoint.url} has no model {self._config.model!r}; it has {', '.join(served)}"
-            )
+        try:
+            await self._connected().require_model()
+        except ForeignServerError as error:
+            raise JudgeSetupError(f"{error}; do the judge's urls name a server of the OpenAI chat protocol?") from error
+        except JudgeUnavailableError as error:
+            raise JudgeSetupError(f"{error}; the server cannot say which models it has") from error
 
     async def ready(self) -> None:
         """Return when the server serves again."""
@@ -120,7 +122,7 @@ class EditScoreJudge:
         sampling, client = self._config.sampling, self._connected()
         messages = chat(self._prompts.question(question), images, instruction, self._family)
         answers: list[Answer] = []
-        reason = ""
+        reason = "too few texts"
         for attempt in range(sampling.attempts):
             completions = await client.complete(
                 messages,
@@ -131,11 +133,7 @@ class EditScoreJudge:
             )
             for completion in completions:
                 try:
-                    if not completion.finished:
-                        raise AnswerError(
-                            f"cut off at max_tokens = {sampling.max_tokens}: ...{completion.text[-80:]!r}"
-                        )
-                    answers.append(parse_answer(completion.text))
+                    answers.append(_parsed(completion, sampling))
                 except AnswerError as error:
                     reason = str(error)
             if len(answers) >= sampling.passes:
@@ -166,6 +164,13 @@ def verdict(answers: Mapping[Question, Answers]) -> Verdict:
     }
     said = " | ".join(f"{question}: {answers[question].passes[0].reasoning}" for question in QUESTIONS)
     return Verdict(reward, subscores, said, attempts=max(answer.attempts for answer in answers.values()))
+
+
+def _parsed(completion: Completion, sampling: SamplingConfig) -> Answer:
+    if not completion.finished:
+        why = completion.remark or f"cut off at max_tokens = {sampling.max_tokens}"
+        raise AnswerError(f"{why}: ...{completion.text[-80:]!r}")
+    return parse_answer(completion.text)
 
 
 def bounded(image: Pixels, side: int) -> Pixels:

@@ -4,10 +4,9 @@ import asyncio
 import time
 from typing import Protocol
 
-import httpx
-
 from rc_grpo.config import ServerConfig
 from rc_grpo.waiting import DeadlineExceededError
+from reward_service.transport import NoReplyError, Reply, Transport
 
 _POLL_SECONDS = 0.5
 
@@ -48,26 +47,37 @@ class Probe:
     """
 
     def __init__(self, deadline: float) -> None:
-        self._client = httpx.AsyncClient(timeout=deadline, trust_env=False)
+        self._transport = Transport(deadline)
+
+    async def health(self, url: str) -> Reply:
+        """Return what the server of an API answers at ``/health``.
+
+        Raises:
+            NoReplyError, UnreachableError: nothing.
+        """
+        return await self._get(url, "health")
 
     async def answers(self, url: str) -> bool:
         """Whether ``/health`` says that all is well."""
-        return await self._get(url, "health") is not None
+        try:
+            return (await self.health(url)).is_success
+        except NoReplyError:
+            return False
 
     async def metrics(self, url: str) -> str:
         """Return ``/metrics``, or nothing."""
-        return await self._get(url, "metrics") or ""
+        try:
+            reply = await self._get(url, "metrics")
+        except NoReplyError:
+            return ""
+        return reply.text if reply.is_success and reply.whole else ""
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._transport.close()
 
-    async def _get(self, url: str, path: str) -> str | None:
-        try:
-            answer = await self._client.get(f"{url.removesuffix('/v1')}/{path}")
-        except httpx.HTTPError:
-            return None
-        return answer.text if answer.is_success else None
+    async def _get(self, url: str, path: str) -> Reply:
+        return await self._transport.send("GET", f"{url.removesuffix('/v1')}/{path}")
 
 
 class AttachedServer:

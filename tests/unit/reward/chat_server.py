@@ -34,6 +34,10 @@ class ChatServer:
 
     def __init__(self, reply: Reply) -> None:
         self.requests: list[dict[str, Any]] = []
+        self.models_answer: Callable[[], web.Response] = lambda: web.json_response(
+            {"object": "list", "data": [{"id": "judge", "object": "model"}]}
+        )
+        self.health_answer: Callable[[], web.Response] = web.Response
         self.url = ""
         self.at_once = self.most_at_once = 0
         self._reply = reply
@@ -51,10 +55,10 @@ class ChatServer:
     async def models(self, request: web.Request) -> web.Response:
         if request.headers.get("Authorization") != "Bearer key":
             return refusal(401, "Unauthorized")
-        return web.json_response({"object": "list", "data": [{"id": "judge", "object": "model"}]})
+        return self.models_answer()
 
     async def health(self, request: web.Request) -> web.Response:
-        return web.Response()
+        return self.health_answer()
 
 
 @asynccontextmanager
