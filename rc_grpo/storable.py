@@ -1,7 +1,7 @@
 """Text of strangers, made fit to be kept: valid Unicode without control characters, of bounded length.
 
-What a judge or a server says goes into Arrow, JSON, protobuf, a terminal and HTML. Python holds more than these do: half
-a surrogate pair (JSON's escape of half an emoji) is no UTF-8, an escape sequence repaints a terminal.
+What a judge or a server says goes into Arrow, JSON, protobuf, a terminal and HTML. Python holds more than these do:
+half a surrogate pair (JSON's escape of half an emoji) is no UTF-8, an escape sequence repaints a terminal.
 """
 
 import re

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
 from rc_grpo.evaluation.gains import PairedGain
 from rc_grpo.waiting import in_words
@@ -26,12 +27,12 @@ class Progress:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
         self._bars = Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
             transient=False,
         )
@@ -48,8 +49,8 @@ class Progress:
         self._bars.stop()
 
     def say(self, text: str) -> None:
-        """Print a line above the bars."""
-        self.console.print(text, highlight=False)
+        """Print a line above the bars, as it is: ids and errors of others may look like markup."""
+        self.console.print(Text(text))
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]:
