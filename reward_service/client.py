@@ -111,7 +111,10 @@ class ChatClient:
             JudgeUnavailableError: as `complete`.
             JudgeSetupError: one of them is wrong.
         """
-        served = await self.models()
+        try:
+            served = await self.models()
+        except RequestRefusedError as error:
+            raise JudgeSetupError(f"{error}; a server of the OpenAI chat protocol lists its models there") from error
         if self._model not in served:
             named = ", ".join(one_line(name, QUOTED_CHARACTERS) for name in served[:_MODELS_NAMED])
             more = f" and {len(served) - _MODELS_NAMED} more" if len(served) > _MODELS_NAMED else ""

@@ -2,8 +2,17 @@
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, StringConstraints, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from rc_grpo.config.base import Fraction, PoolConfig, Strict
 
@@ -63,6 +72,9 @@ class ServerConfig(Strict):
     arguments: tuple[str, ...] = Field((), description="more command line of `vllm serve`, after ours")
     environment: dict[str, str] = Field(default_factory=dict, description="more environment variables, after ours")
     start_deadline_s: PositiveFloat = Field(600.0, description="it must answer by then")
+    reach_deadline_s: PositiveFloat = Field(
+        10.0, description="one of `urls` that refuses connections, or whose host is unknown, is given up by then"
+    )
     probe_every_s: PositiveFloat = Field(5.0, description="pause between probes of a server that runs")
     probe_deadline_s: PositiveFloat = Field(10.0, description="a probe must be answered by then")
     probes_missed: PositiveInt = Field(3, description="unanswered probes in a row after which it counts as hanging")
@@ -92,6 +104,14 @@ class EditScoreConfig(JudgeConfig):
     client: ClientConfig = ClientConfig()
     server: ServerConfig = ServerConfig()
 
+    @field_validator("urls")
+    @classmethod
+    def _addresses(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            if (fault := _fault(url)) is not None:
+                raise ValueError(f"urls: {url!r} {fault}; an address is http://host:port/v1")
+        return urls
+
     @model_validator(mode="after")
     def _servers_fit(self) -> Self:
         if self.urls and self.workers < len(self.urls):
@@ -105,6 +125,22 @@ class EditScoreConfig(JudgeConfig):
                 "a server runs on its actor's own GPUs"
             )
         return self
+
+
+def _fault(url: str) -> str | None:
+    """Return what makes a URL none of an API's, if anything does."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        return f"is no URL ({error})"
+    if parts.scheme not in ("http", "https"):
+        return "does not begin with http:// or https://"
+    if not host or port == 0 or any(char.isspace() or not char.isprintable() for char in url):
+        return "names no host and port"
+    if parts.query or parts.fragment:
+        return "goes on after its path"
+    return None
 
 
 AnyJudgeConfig = Annotated[GroundTruthConfig | EditScoreConfig, Field(discriminator="kind")]

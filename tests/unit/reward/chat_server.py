@@ -62,7 +62,7 @@ class ChatServer:
 
 
 @asynccontextmanager
-async def serving(reply: Reply) -> AsyncIterator[ChatServer]:
+async def serving(reply: Reply, port: int = 0) -> AsyncIterator[ChatServer]:
     server = ChatServer(reply)
     app = web.Application()
     app.router.add_post("/v1/chat/completions", server.chat)
@@ -70,7 +70,7 @@ async def serving(reply: Reply) -> AsyncIterator[ChatServer]:
     app.router.add_get("/health", server.health)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", port)
     await site.start()
     host, port = runner.addresses[0][:2]
     server.url = f"http://{host}:{port}/v1"
