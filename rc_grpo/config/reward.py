@@ -4,15 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import (
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    StringConstraints,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, StringConstraints, model_validator
 
 from rc_grpo.config.base import Fraction, PoolConfig, Strict
 
@@ -104,14 +96,6 @@ class EditScoreConfig(JudgeConfig):
     client: ClientConfig = ClientConfig()
     server: ServerConfig = ServerConfig()
 
-    @field_validator("urls")
-    @classmethod
-    def _addresses(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
-        for url in urls:
-            if (fault := _fault(url)) is not None:
-                raise ValueError(f"urls: {url!r} {fault}; an address is http://host:port/v1")
-        return urls
-
     @model_validator(mode="after")
     def _servers_fit(self) -> Self:
         if self.urls and self.workers < len(self.urls):
@@ -124,6 +108,9 @@ class EditScoreConfig(JudgeConfig):
                 f"server.tensor_parallel = {self.server.tensor_parallel} but resources.num_gpus = {gpus:g}: "
                 "a server runs on its actor's own GPUs"
             )
+        for url in self.urls:
+            if (fault := _fault(url)) is not None:
+                raise ValueError(f"urls: {url!r} {fault}; an address is http://host:port/v1")
         return self
 
 
