@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from deploy import stopping
 from deploy.stopping import GuardError, RunStoppedError
@@ -51,12 +51,13 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except RunStoppedError as stopped:
-        Console(stderr=True).print(escape(str(stopped)), highlight=False, soft_wrap=True)
+        Console(stderr=True).print(Text(str(stopped)), soft_wrap=True)
         sys.exit(stopping.EXIT_CODE)
     except mendable() as error:
         from ray.exceptions import RayTaskError
 
         # Of an actor's error Ray shows the remote traceback; what it says is in its cause.
         said = str(error.cause if isinstance(error, RayTaskError) else error)
-        Console(stderr=True).print(f"[red]error:[/red] {escape(said)}", highlight=False, soft_wrap=True)
+        # As it is: markup and emoji codes in what others said are theirs.
+        Console(stderr=True).print(Text.assemble(("error:", "red"), f" {said}"), soft_wrap=True)
         sys.exit(EXIT_CODE)

@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 
 from rc_grpo.record_batch import as_rows, from_rows, read_header, with_header
 from rc_grpo.seeds import derive
+from rc_grpo.storable import storable
 
 EditKind = Literal["add", "remove", "replace", "other"]
 _GROUP_METADATA = b"rc_grpo.group"
 _SCORES_METADATA = b"rc_grpo.scores"
+
+REASON_CHARACTERS = 10_000
+"""Of what was said about one candidate that a message keeps."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +235,8 @@ class GroupScores:
         task_reward: ``[G]`` float64 in 0..1; NaN where scoring failed. A failure is never a number.
         acd_reward: ``[G]`` float64, R_acd of the group's own recordings; NaN where not recorded.
         subscores: the parts as ``JUDGE.PART``, each ``[G]`` float64.
-        reasons: for each candidate why scoring failed, or what the judge said, or None.
+        reasons: for each candidate why scoring failed, or what the judge said, or None; made `storable`, with at most
+            `REASON_CHARACTERS` each.
         attempts: how often a candidate was asked about, at most.
         latency: seconds from receipt to verdict.
         rewards: each judge's reward by its name, ``[G]`` float64, NaN where that judge failed; given none, its own.
@@ -248,6 +253,8 @@ class GroupScores:
     rewards: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        kept = (None if reason is None else storable(reason, REASON_CHARACTERS) for reason in self.reasons)
+        object.__setattr__(self, "reasons", tuple(kept))
         if not self.rewards:
             object.__setattr__(self, "rewards", {self.judge: self.task_reward})
 
@@ -255,6 +262,12 @@ class GroupScores:
     def failed(self) -> int:
         """Number of candidates without a score."""
         return int(np.isnan(self.task_reward).sum())
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Why scoring failed, for each candidate that it failed for and of which somebody said so."""
+        found = zip(np.isnan(self.task_reward), self.reasons, strict=False)
+        return tuple(reason for failed, reason in found if failed and reason is not None)
 
     @property
     def columns(self) -> dict[str, NDArray[np.float64]]:

@@ -1,40 +1,40 @@
 """Asking a server of the OpenAI chat protocol: bounded, with deadlines, patient with what passes.
 
-Tried again: connection errors, time-outs, 408, 429 and 5xx, with exponential backoff and jitter. Anything else says the
-same thing however often it is asked.
+Tried again: connection errors, time-outs, 408, 425, 429, 5xx, and a success that holds no answer of the protocol (a
+login page, half a body), with exponential backoff and jitter. Anything else stays the same however often it is asked.
 """
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-import openai
-from tenacity import AsyncRetrying, before_sleep_log, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import (
+    AsyncRetrying,
+    before_sleep_log,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential_jitter,
+)
 
 from rc_grpo.config import ClientConfig, SamplingConfig
+from rc_grpo.storable import one_line
 from reward_service.judge import JudgeSetupError, JudgeUnavailableError
+from reward_service.openai_answers import Completion, ForeignAnswerError, read_completions, read_models
+from reward_service.transport import QUOTED_CHARACTERS, NoReplyError, Reply, Transport
 
 logger = logging.getLogger(__name__)
+Read = TypeVar("Read")
 _SETUP_STATUS = (401, 403, 404)
+_MODELS_NAMED = 10
 
 
 class RequestRefusedError(ValueError):
     """The server will not answer this request, today or ever: a bad image, a prompt that is too long."""
 
 
-@dataclass(frozen=True)
-class Completion:
-    """One of the texts that a request brought.
-
-    Attributes:
-        text: as generated.
-        finished: False when it was cut off at ``max_tokens``.
-    """
-
-    text: str
-    finished: bool
+class ForeignServerError(JudgeUnavailableError):
+    """What answers at the server's address, every time, is not of the protocol."""
 
 
 class ChatClient:
@@ -42,20 +42,18 @@ class ChatClient:
 
     Args:
         url: of the API, ``http://host:port/v1``.
-        api_key: sent with every request.
+        api_key: sent with every request, if it is not empty.
         model: name under which the server has the judge.
         config: concurrency, deadlines, tries.
     """
 
     def __init__(self, url: str, api_key: str, model: str, config: ClientConfig) -> None:
         self.url = url
+        self._key = api_key
         self._model = model
         self._config = config
         self._places = asyncio.Semaphore(config.concurrency)
-        # Its own retries would multiply ours.
-        self._client = openai.AsyncOpenAI(
-            base_url=url, api_key=api_key, max_retries=0, timeout=config.request_deadline_s
-        )
+        self._transport = Transport(config.request_deadline_s)
 
     async def complete(
         self,
@@ -66,7 +64,7 @@ class ChatClient:
         count: int,
         seed: int,
     ) -> list[Completion]:
-        """Ask for ``count`` texts; the k-th is sampled with ``seed + k``.
+        """Ask for ``count`` texts; the k-th is sampled with ``seed + k``. A server may send another number of them.
 
         Args:
             messages: the chat.
@@ -77,33 +75,26 @@ class ChatClient:
 
         Raises:
             JudgeUnavailableError: every try failed for a reason that passes.
+            ForeignServerError: of which the last was an answer that is no completion.
             RequestRefusedError: the server refused the request itself.
             JudgeSetupError: key, model or address are wrong.
         """
-
-        async def request() -> Any:
-            create: Any = self._client.chat.completions.create
-            return await create(
-                model=self._model,
-                messages=list(messages),
-                n=count,
-                seed=seed,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                max_tokens=sampling.max_tokens,
-                response_format={
-                    "type": "json_schema",
-                    "json_schema": {"name": "answer", "schema": schema, "strict": True},
-                },
-                extra_body={"top_k": sampling.top_k},
-            )
-
+        body = {
+            "model": self._model,
+            "messages": list(messages),
+            "n": count,
+            "seed": seed,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "max_tokens": sampling.max_tokens,
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "schema": schema, "strict": True},
+            },
+        }
         async with self._places:
-            answer = await self._patiently(request)
-        return [
-            Completion(choice.message.content or "", finished=choice.finish_reason == "stop")
-            for choice in answer.choices
-        ]
+            return await self._patiently("POST", "chat/completions", read_completions, body)
 
     async def models(self) -> list[str]:
         """Return the names of the models that the server has; also the check of address and key.
@@ -111,55 +102,68 @@ class ChatClient:
         Raises:
             JudgeUnavailableError, JudgeSetupError: as `complete`.
         """
+        return await self._patiently("GET", "models", read_models)
 
-        async def request() -> list[str]:
-            return [model.id async for model in self._client.models.list()]
+    async def require_model(self) -> None:
+        """Check address, key and model.
 
-        names: list[str] = await self._patiently(request)
-        return names
+        Raises:
+            JudgeUnavailableError: as `complete`.
+            JudgeSetupError: one of them is wrong.
+        """
+        try:
+            served = await self.models()
+        except RequestRefusedError as error:
+            raise JudgeSetupError(f"{error}; a server of the OpenAI chat protocol lists its models there") from error
+        if self._model not in served:
+            named = ", ".join(one_line(name, QUOTED_CHARACTERS) for name in served[:_MODELS_NAMED])
+            more = f" and {len(served) - _MODELS_NAMED} more" if len(served) > _MODELS_NAMED else ""
+            raise JudgeSetupError(
+                f"the server at {self.url} has no model {self._model!r}; it has {named or 'none'}{more}"
+            )
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.close()
+        await self._transport.close()
 
-    async def _patiently(self, request: Any) -> Any:
-        config = self._config
+    async def _patiently(self, method: str, path: str, read: Callable[[str], Read], body: Any = None) -> Read:
+        config, url = self._config, f"{self.url}/{path}"
         tries = AsyncRetrying(
             stop=stop_after_attempt(config.tries),
             wait=wait_exponential_jitter(config.backoff_s, config.backoff_max_s, jitter=config.backoff_s),
-            retry=retry_if_exception(_passes),
+            retry=retry_if_exception_type((NoReplyError, JudgeUnavailableError)),
             before_sleep=before_sleep_log(logger, logging.INFO),
             reraise=True,
         )
+
+        async def request() -> Read:
+            reply = await self._transport.send(method, url, key=self._key, body=body)
+            return self._understood(reply, url, read)
+
         try:
-            async for attempt in tries:
-                with attempt:
-                    # The client's own time-out is for a silent socket; this one is for the whole request.
-                    return await asyncio.wait_for(request(), config.request_deadline_s)
-        except openai.APIStatusError as error:
-            raise self._named(error) from error
-        except (openai.APIConnectionError, TimeoutError) as error:
+            return await tries(request)
+        except NoReplyError as error:
             raise JudgeUnavailableError(
-                f"{self.url} did not answer {config.tries} tries ({config.request_deadline_s:g} s each): "
-                f"{type(error).__name__} {error}"
+                f"{url} did not answer {config.tries} tries ({config.request_deadline_s:g} s each): {error}"
             ) from error
 
-    def _named(self, error: openai.APIStatusError) -> Exception:
-        said = f"{self.url} answered {error.status_code}: {_message(error)}"
-        if _passes(error):
+    def _understood(self, reply: Reply, url: str, read: Callable[[str], Read]) -> Read:
+        if not reply.is_success:
+            raise self._named(reply, url)
+        try:
+            return read(reply.text)
+        except ForeignAnswerError as error:
+            held = str(error) if reply.whole else "more than can be one"
+            raise ForeignServerError(
+                f"{url} answered {reply.status}, and not by the OpenAI protocol ({held}): {reply.gist}"
+            ) from error
+
+    def _named(self, reply: Reply, url: str) -> Exception:
+        said = f"{url} answered {reply.status}: {reply.gist}"
+        if reply.passes:
             return JudgeUnavailableError(said)
-        if error.status_code in _SETUP_STATUS:
+        if reply.status < 400:
+            return JudgeSetupError(f"{said}. The key is not sent on; if that is the server, put its address into urls")
+        if reply.status in _SETUP_STATUS:
             return JudgeSetupError(f"{said} (model {self._model!r}; check the judge's urls, model and key)")
         return RequestRefusedError(said)
-
-
-def _passes(error: BaseException) -> bool:
-    """Whether the same request may succeed later."""
-    if isinstance(error, openai.APIStatusError):
-        return error.status_code in (408, 429) or error.status_code >= 500
-    return isinstance(error, openai.APIConnectionError | TimeoutError)
-
-
-def _message(error: openai.APIStatusError) -> str:
-    body = error.body
-    return str(body["message"]) if isinstance(body, dict) and "message" in body else error.message

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rc_grpo.storable import storable
 from reward_service.judge import ARTIFACTS, FULL_MARKS, NATURALNESS, OVER_EDITING, SUCCESS
 
 Question = Literal["sc", "pq"]
@@ -36,6 +37,10 @@ ANSWER_SCHEMA: dict[str, Any] = {
 """What structured output holds the judge to; it is parsed as strictly without it."""
 
 
+REASONING_CHARACTERS = 4000
+"""Of a judge's reasoning that are kept, for each question; `sampling.max_tokens` allows half of it by default."""
+
+
 class AnswerError(ValueError):
     """A judge's text is not an answer; the message says why."""
 
@@ -46,7 +51,7 @@ class Answer:
 
     Attributes:
         score: two numbers, 0..25.
-        reasoning: in the judge's words.
+        reasoning: in the judge's words, as `storable` text of at most `REASONING_CHARACTERS`.
     """
 
     score: tuple[float, float]
@@ -70,8 +75,9 @@ def parse_answer(text: str) -> Answer:
         raise AnswerError(f"no object with a list `score`: {_shown(text)}")
     score = content["score"]
     if len(score) != 2 or not all(_is_mark(value) for value in score):
-        raise AnswerError(f"score is not two numbers in 0..{FULL_MARKS:g}: {_shown(json.dumps(score))}")
-    return Answer((float(score[0]), float(score[1])), str(content.get("reasoning", "")))
+        raise AnswerError(f"score is not two numbers in 0..{FULL_MARKS:g}: {_shown(_text(score))}")
+    reasoning = storable(_text(content.get("reasoning", "")), REASONING_CHARACTERS)
+    return Answer((float(score[0]), float(score[1])), reasoning)
 
 
 def overall(sc: Sequence[float], pq: Sequence[float]) -> float:
@@ -89,6 +95,13 @@ def overall(sc: Sequence[float], pq: Sequence[float]) -> float:
 def _is_mark(value: object) -> bool:
     # bool is an int to Python, and json reads NaN and Infinity.
     return isinstance(value, int | float) and not isinstance(value, bool) and 0.0 <= value <= FULL_MARKS
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except RecursionError:
+        return "(nested too deeply)"
 
 
 def _shown(text: str, limit: int = 120) -> str:

@@ -6,6 +6,7 @@ at random, pass an out-of-range score, read digits out of a cut-off text, ask ag
 
 import asyncio
 import base64
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rc_grpo.config import EditScoreConfig
+from rc_grpo.config import EditScoreConfig, SamplingConfig
 from rc_grpo.editor.geometry import resize_image
 from rc_grpo.images import Pixels, decode_rgb, encode_png
 from rc_grpo.messages import EditTask
-from reward_service.client import ChatClient, RequestRefusedError
+from rc_grpo.storable import storable
+from reward_service.client import ChatClient, ForeignServerError, RequestRefusedError
 from reward_service.contract import (
     ANSWER_SCHEMA,
     QUESTIONS,
@@ -30,8 +32,23 @@ from reward_service.contract import (
     parse_answer,
 )
 from reward_service.endpoint import Endpoint
-from reward_service.judge import JudgeSetupError, Verdict
+from reward_service.judge import JudgeSetupError, JudgeUnavailableError, Verdict
+from reward_service.openai_answers import Completion
 from reward_service.prompts import Family, Prompts, chat
+
+logger = logging.getLogger(__name__)
+
+RAW_CHARACTERS = 8000
+"""Of a text of the judge that is shown as it came."""
+
+_OPENING_TOKENS, _OPENING_SIDE = 8, 128
+_OPENING_INSTRUCTION = "Paint the upper left quarter white."
+_PROTOCOL = "Do the judge's urls name a server of the OpenAI chat protocol?"
+_WAY_OUT = (
+    "That was a question with two small images, to be answered by a JSON schema, as all are that the judge will be "
+    "asked. An attached vLLM server takes two images when it is started with --limit-mm-per-prompt '{\"image\": 2}'; "
+    "for one started here, see server.arguments"
+)
 
 
 class UnansweredError(ValueError):
@@ -44,6 +61,21 @@ class Answers:
 
     passes: tuple[Answer, ...]
     attempts: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a judge said to one question with two images, the first of its two.
+
+    Attributes:
+        raw: its text as it came, but `storable` and with at most `RAW_CHARACTERS`.
+        answer: the text as an answer, its score success and absence of over-editing; None where it is none.
+        fault: why it is none.
+    """
+
+    raw: str
+    answer: Answer | None = None
+    fault: str | None = None
 
 
 class EditScoreJudge:
@@ -65,17 +97,28 @@ class EditScoreJudge:
         self._client: ChatClient | None = None
 
     async def open(self) -> None:
-        """Wait until the server serves; check key and model.
+        """Wait until the server serves; check key and model, and that it takes a question with two images.
 
         Raises:
-            JudgeSetupError: the key is refused, or the server has no such model.
+            JudgeSetupError: the key is refused, the server has no such model, refuses the question, or is none of the
+                protocol.
         """
         await self._endpoint.open()
-        served = await self._connected().models()
-        if self._config.model not in served:
-            raise JudgeSetupError(
-                f"the server at {self._endpoint.url} has no model {self._config.model!r}; it has {', '.join(served)}"
-            )
+        try:
+            await self._connected().require_model()
+        except ForeignServerError as error:
+            raise JudgeSetupError(f"{error}. {_PROTOCOL}") from error
+        except JudgeUnavailableError as error:
+            raise JudgeSetupError(f"{error}. The server cannot say which models it has") from error
+        await self._ask_something()
+
+    async def sample(self, instruction: str, source: Pixels, edited: Pixels) -> Sample:
+        """Ask the question with two images once, about images ``[H, W, 3]`` of one size.
+
+        Raises:
+            JudgeUnavailableError, RequestRefusedError, JudgeSetupError: as `ChatClient.complete`.
+        """
+        return await self._sample(instruction, source, edited, self._config.sampling)
 
     async def ready(self) -> None:
         """Return when the server serves again."""
@@ -107,6 +150,25 @@ class EditScoreJudge:
             for question in asked:
                 question.cancel()
 
+    async def _ask_something(self) -> None:
+        """Ask the first question, a small one; what it is answered does not matter, that it is answered does."""
+        short = self._config.sampling.model_copy(update={"max_tokens": _OPENING_TOKENS})
+        try:
+            await self._sample(_OPENING_INSTRUCTION, *_opening_images(), short)
+        except RequestRefusedError as error:
+            raise JudgeSetupError(f"{error}. {_WAY_OUT}") from error
+        except ForeignServerError as error:
+            raise JudgeSetupError(f"{error}. {_PROTOCOL}") from error
+        except JudgeUnavailableError as error:
+            # It may be busy with others' groups; if it stays so, the first group tells.
+            logger.warning("%s: the opening question is left unanswered: %s", self.name, error)
+
+    async def _sample(self, instruction: str, source: Pixels, edited: Pixels, sampling: SamplingConfig) -> Sample:
+        images = [await asyncio.to_thread(self._url, image) for image in (source, edited)]
+        messages = chat(self._prompts.question("sc"), images, instruction, self._family)
+        completions = await self._connected().complete(messages, sampling, ANSWER_SCHEMA, count=1, seed=sampling.seed)
+        return _sampled(completions[0], sampling)
+
     async def _judge(self, instruction: str, source: str, image: Pixels) -> Verdict:
         edited = await asyncio.to_thread(self._url, image)
         shown: dict[Question, list[str]] = {"sc": [source, edited], "pq": [edited]}
@@ -120,7 +182,7 @@ class EditScoreJudge:
         sampling, client = self._config.sampling, self._connected()
         messages = chat(self._prompts.question(question), images, instruction, self._family)
         answers: list[Answer] = []
-        reason = ""
+        reason = "too few texts"
         for attempt in range(sampling.attempts):
             completions = await client.complete(
                 messages,
@@ -131,11 +193,7 @@ class EditScoreJudge:
             )
             for completion in completions:
                 try:
-                    if not completion.finished:
-                        raise AnswerError(
-                            f"cut off at max_tokens = {sampling.max_tokens}: ...{completion.text[-80:]!r}"
-                        )
-                    answers.append(parse_answer(completion.text))
+                    answers.append(_parsed(completion, sampling))
                 except AnswerError as error:
                     reason = str(error)
             if len(answers) >= sampling.passes:
@@ -166,6 +224,29 @@ def verdict(answers: Mapping[Question, Answers]) -> Verdict:
     }
     said = " | ".join(f"{question}: {answers[question].passes[0].reasoning}" for question in QUESTIONS)
     return Verdict(reward, subscores, said, attempts=max(answer.attempts for answer in answers.values()))
+
+
+def _sampled(completion: Completion, sampling: SamplingConfig) -> Sample:
+    raw = storable(completion.text, RAW_CHARACTERS)
+    try:
+        return Sample(raw, _parsed(completion, sampling))
+    except AnswerError as error:
+        return Sample(raw, fault=str(error))
+
+
+def _opening_images() -> tuple[Pixels, Pixels]:
+    ramp = np.linspace(0, 255, _OPENING_SIDE, dtype=np.uint8)
+    source = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], np.uint8(128)), axis=-1)
+    edited = source.copy()
+    edited[: _OPENING_SIDE // 2, : _OPENING_SIDE // 2] = 255
+    return source, edited
+
+
+def _parsed(completion: Completion, sampling: SamplingConfig) -> Answer:
+    if not completion.finished:
+        why = completion.remark or f"cut off at max_tokens = {sampling.max_tokens}"
+        raise AnswerError(f"{why}: ...{completion.text[-80:]!r}")
+    return parse_answer(completion.text)
 
 
 def bounded(image: Pixels, side: int) -> Pixels:

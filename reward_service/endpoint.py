@@ -1,14 +1,17 @@
 """Where a judge is served: what a client needs to know of a server, whoever runs it."""
 
 import asyncio
+import contextlib
+import logging
 import time
 from typing import Protocol
 
-import httpx
-
 from rc_grpo.config import ServerConfig
 from rc_grpo.waiting import DeadlineExceededError
+from reward_service.judge import JudgeSetupError
+from reward_service.transport import NoReplyError, Reply, Transport, UnreachableError
 
+logger = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
 
 
@@ -48,26 +51,37 @@ class Probe:
     """
 
     def __init__(self, deadline: float) -> None:
-        self._client = httpx.AsyncClient(timeout=deadline, trust_env=False)
+        self._transport = Transport(deadline)
+
+    async def health(self, url: str) -> Reply:
+        """Return what the server of an API answers at ``/health``.
+
+        Raises:
+            NoReplyError, UnreachableError: nothing.
+        """
+        return await self._get(url, "health")
 
     async def answers(self, url: str) -> bool:
         """Whether ``/health`` says that all is well."""
-        return await self._get(url, "health") is not None
+        try:
+            return (await self.health(url)).is_success
+        except NoReplyError:
+            return False
 
     async def metrics(self, url: str) -> str:
         """Return ``/metrics``, or nothing."""
-        return await self._get(url, "metrics") or ""
+        try:
+            reply = await self._get(url, "metrics")
+        except NoReplyError:
+            return ""
+        return reply.text if reply.is_success and reply.whole else ""
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._transport.close()
 
-    async def _get(self, url: str, path: str) -> str | None:
-        try:
-            answer = await self._client.get(f"{url.removesuffix('/v1')}/{path}")
-        except httpx.HTTPError:
-            return None
-        return answer.text if answer.is_success else None
+    async def _get(self, url: str, path: str) -> Reply:
+        return await self._transport.send("GET", f"{url.removesuffix('/v1')}/{path}")
 
 
 class AttachedServer:
@@ -85,25 +99,57 @@ class AttachedServer:
         self.url = url.rstrip("/")
         self.api_key = api_key
         self._deadline = config.start_deadline_s
+        self._grace = min(config.reach_deadline_s, config.start_deadline_s)
         self._probe = Probe(config.probe_deadline_s)
 
     async def open(self) -> None:
-        """Wait until it answers."""
+        """Wait until it serves: for one that loads its model as `ready`, for one that is not there as `reach`.
+
+        Raises:
+            JudgeSetupError, DeadlineExceededError: as these.
+        """
+        with contextlib.suppress(NoReplyError):
+            await self.reach()
         await self.ready()
 
     async def ready(self) -> None:
-        """Return when it answers its health probe.
+        """Return when it serves; it may be away as long as it takes somebody to start it again.
+
+        A server without a health probe (404) serves: what else is wrong, requests will say.
 
         Raises:
             DeadlineExceededError: it did not within ``start_deadline_s``.
         """
         deadline = time.monotonic() + self._deadline
-        while not await self._probe.answers(self.url):
+        heard = None
+        while (missing := await self._missing()) is not None:
             if time.monotonic() > deadline:
                 raise DeadlineExceededError(
                     f"the server at {self.url} did not answer its health probe within server.start_deadline_s = "
-                    f"{self._deadline:g}; does it run, and can it be reached from this node?"
+                    f"{self._deadline:g} (last: {missing}); does it run, and can it be reached from this node?"
                 )
+            if missing != heard:
+                logger.warning("waiting for the judge's server at %s: %s", self.url, missing)
+                heard = missing
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def reach(self) -> Reply:
+        """Return what it answers to its health probe, as soon as there is somebody to ask.
+
+        Raises:
+            JudgeSetupError: there is nobody within ``reach_deadline_s``.
+            NoReplyError: there is, and no answer comes.
+        """
+        deadline = time.monotonic() + self._grace
+        while True:
+            try:
+                return await self._probe.health(self.url)
+            except UnreachableError as error:
+                if time.monotonic() > deadline:
+                    raise JudgeSetupError(
+                        f"the judge's server at {self.url} cannot be reached from this node: {error}, for "
+                        f"{self._grace:g} s (server.reach_deadline_s). Start it first, or correct the judge's urls"
+                    ) from error
             await asyncio.sleep(_POLL_SECONDS)
 
     async def metrics(self) -> str:
@@ -113,3 +159,11 @@ class AttachedServer:
     async def close(self) -> None:
         """Close the connections."""
         await self._probe.close()
+
+    async def _missing(self) -> str | None:
+        """Return what says that it does not serve yet, if anything does."""
+        try:
+            reply = await self._probe.health(self.url)
+        except NoReplyError as error:
+            return str(error)
+        return f"it answers {reply.status}: {reply.gist}" if reply.passes else None

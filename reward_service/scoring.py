@@ -3,15 +3,18 @@
 import asyncio
 import inspect
 import logging
+import math
 import time
 from collections.abc import Sequence
 
 import numpy as np
 
 from rc_grpo.messages import CandidateGroup, EditTask, GroupScores
+from rc_grpo.storable import one_line
 from reward_service.judge import Judge, JudgeSetupError, JudgeUnavailableError, Verdict
 
 logger = logging.getLogger(__name__)
+_LOGGED_CHARACTERS = 1000
 
 
 async def score_group(judge: Judge, task: EditTask, group: CandidateGroup, *, name: str | None = None) -> GroupScores:
@@ -35,7 +38,7 @@ async def score_group(judge: Judge, task: EditTask, group: CandidateGroup, *, na
     except (JudgeUnavailableError, JudgeSetupError):
         raise
     except Exception as error:  # noqa: BLE001 - a judge is a plug-in; its every failure is a failed score, and is said
-        logger.warning("scoring %s failed: %r", task.task_id, error)
+        logger.warning("scoring %s failed: %s", task.task_id, one_line(repr(error), _LOGGED_CHARACTERS))
         verdicts = [Verdict.failure(f"{type(error).__name__}: {error}")] * group.size
     reward = np.array([verdict.reward for verdict in verdicts])
     parts = sorted({part for verdict in verdicts for part in verdict.subscores})
@@ -47,10 +50,16 @@ async def score_group(judge: Judge, task: EditTask, group: CandidateGroup, *, na
         subscores={
             f"{name}.{part}": np.array([verdict.subscores.get(part, np.nan) for verdict in verdicts]) for part in parts
         },
-        reasons=tuple(verdict.reason for verdict in verdicts),
+        reasons=tuple(_reason(verdict, name) for verdict in verdicts),
         attempts=max(verdict.attempts for verdict in verdicts),
         latency=time.perf_counter() - started,
     )
+
+
+def _reason(verdict: Verdict, judge: str) -> str | None:
+    if verdict.reason is None and math.isnan(verdict.reward):
+        return f"judge {judge} gave neither a reward nor a reason"
+    return verdict.reason
 
 
 async def _verdicts(judge: Judge, task: EditTask, group: CandidateGroup) -> Sequence[Verdict]:

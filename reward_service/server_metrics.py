@@ -1,9 +1,15 @@
 """A judge server's own Prometheus metrics, passed on through Ray's, so that one dashboard shows both."""
 
+import logging
 from collections.abc import Mapping
 
 from prometheus_client.parser import text_string_to_metric_families
 from ray.util.metrics import Gauge
+
+from rc_grpo.storable import one_line
+
+logger = logging.getLogger(__name__)
+_LOGGED_CHARACTERS = 200
 
 PREFIX = "vllm:"
 SUMMARY = {
@@ -33,8 +39,12 @@ class ServerMetrics:
         self._gauges: dict[str, Gauge] = {}
 
     def export(self, text: str) -> None:
-        """Take over what the server says now; silence changes nothing."""
-        values = read(text)
+        """Take over what the server says now; silence, or what is no metrics, changes nothing."""
+        try:
+            values = read(text)
+        except ValueError as error:
+            logger.info("%s: its server's metrics are none: %s", self._worker, one_line(str(error), _LOGGED_CHARACTERS))
+            return
         for name, value in values.items():
             if name not in self._gauges:
                 self._gauges[name] = Gauge(name.replace(":", "_"), f"{name} of the judge's server", ("worker",))
@@ -44,7 +54,11 @@ class ServerMetrics:
 
 
 def read(text: str) -> Mapping[str, float]:
-    """Return vLLM's metrics by name, summed over their labels; buckets of histograms and creation times left out."""
+    """Return vLLM's metrics by name, summed over their labels; buckets of histograms and creation times left out.
+
+    Raises:
+        ValueError: the text is none of Prometheus'.
+    """
     values: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from rc_grpo.config import ServerConfig
+from rc_grpo.storable import one_line
 from rc_grpo.waiting import DeadlineExceededError
 from reward_service import guardian
 from reward_service.endpoint import Probe
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 _PORTS = range(20000, 32000)
 """Below Linux's ephemeral ports, so that no client's connection sits on the one chosen."""
 
-_TAIL_LINES = 30
+_TAIL_LINES, _LINE_CHARACTERS = 30, 500
 _POLL_SECONDS = 0.5
 _BACKOFF_MAX_S = 60.0
 
@@ -226,7 +227,7 @@ class VllmServer:
 
     def _with_tail(self, what: str) -> str:
         lines = self.log.read_text(errors="replace").splitlines()[-_TAIL_LINES:] if self.log.exists() else []
-        tail = "\n".join(f"    {line}" for line in lines)
+        tail = "\n".join(f"    {one_line(line, _LINE_CHARACTERS)}" for line in lines)
         return f"{self._name}'s vLLM server {what}; the end of {self.log}:\n{tail}"
 
 

@@ -66,8 +66,8 @@ class Progress:
         self._bars.stop()
 
     def say(self, text: str) -> None:
-        """Print a line above the bars."""
-        self.console.print(text, highlight=False)
+        """Print a line above the bars, as it is: ids and errors of others may look like markup."""
+        self.console.print(Text(text))
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]:

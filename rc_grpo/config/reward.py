@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, StringConstraints, model_validator
 
@@ -63,6 +64,9 @@ class ServerConfig(Strict):
     arguments: tuple[str, ...] = Field((), description="more command line of `vllm serve`, after ours")
     environment: dict[str, str] = Field(default_factory=dict, description="more environment variables, after ours")
     start_deadline_s: PositiveFloat = Field(600.0, description="it must answer by then")
+    reach_deadline_s: PositiveFloat = Field(
+        10.0, description="one of `urls` that refuses connections, or whose host is unknown, is given up by then"
+    )
     probe_every_s: PositiveFloat = Field(5.0, description="pause between probes of a server that runs")
     probe_deadline_s: PositiveFloat = Field(10.0, description="a probe must be answered by then")
     probes_missed: PositiveInt = Field(3, description="unanswered probes in a row after which it counts as hanging")
@@ -104,7 +108,26 @@ class EditScoreConfig(JudgeConfig):
                 f"server.tensor_parallel = {self.server.tensor_parallel} but resources.num_gpus = {gpus:g}: "
                 "a server runs on its actor's own GPUs"
             )
+        for url in self.urls:
+            if (fault := _fault(url)) is not None:
+                raise ValueError(f"urls: {url!r} {fault}; an address is http://host:port/v1")
         return self
+
+
+def _fault(url: str) -> str | None:
+    """Return what makes a URL none of an API's, if anything does."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        return f"is no URL ({error})"
+    if parts.scheme not in ("http", "https"):
+        return "does not begin with http:// or https://"
+    if not host or port == 0 or any(char.isspace() or not char.isprintable() for char in url):
+        return "names no host and port"
+    if parts.query or parts.fragment:
+        return "goes on after its path"
+    return None
 
 
 AnyJudgeConfig = Annotated[GroundTruthConfig | EditScoreConfig, Field(discriminator="kind")]

@@ -74,6 +74,8 @@ async def replicas(*replies: Reply, **settings: Any) -> AsyncIterator[tuple[Rewa
         pool = RewardPool("vlm", config, f"replicas-{time.monotonic_ns()}")
         try:
             await pool.open()
+            for server in servers:
+                server.requests.clear()  # Each actor's opening question.
             yield pool, servers
         finally:
             await pool.drain()

@@ -28,7 +28,7 @@ LIBRARIES = (
     "deepspeed",
     "diffusers.hooks",
     "diffusers.models.transformers.transformer_flux",
-    "openai",
+    "httpx",
     "peft",
     "pyarrow.parquet",
     "torch.utils.tensorboard",

@@ -34,6 +34,10 @@ class ChatServer:
 
     def __init__(self, reply: Reply) -> None:
         self.requests: list[dict[str, Any]] = []
+        self.models_answer: Callable[[], web.Response] = lambda: web.json_response(
+            {"object": "list", "data": [{"id": "judge", "object": "model"}]}
+        )
+        self.health_answer: Callable[[], web.Response] = web.Response
         self.url = ""
         self.at_once = self.most_at_once = 0
         self._reply = reply
@@ -51,14 +55,14 @@ class ChatServer:
     async def models(self, request: web.Request) -> web.Response:
         if request.headers.get("Authorization") != "Bearer key":
             return refusal(401, "Unauthorized")
-        return web.json_response({"object": "list", "data": [{"id": "judge", "object": "model"}]})
+        return self.models_answer()
 
     async def health(self, request: web.Request) -> web.Response:
-        return web.Response()
+        return self.health_answer()
 
 
 @asynccontextmanager
-async def serving(reply: Reply) -> AsyncIterator[ChatServer]:
+async def serving(reply: Reply, port: int = 0) -> AsyncIterator[ChatServer]:
     server = ChatServer(reply)
     app = web.Application()
     app.router.add_post("/v1/chat/completions", server.chat)
@@ -66,7 +70,7 @@ async def serving(reply: Reply) -> AsyncIterator[ChatServer]:
     app.router.add_get("/health", server.health)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", port)
     await site.start()
     host, port = runner.addresses[0][:2]
     server.url = f"http://{host}:{port}/v1"

@@ -48,6 +48,7 @@ def score(
             endpoint = AttachedServer(server.url, key, ServerConfig(start_deadline_s=2))
             judge = EditScoreJudge(chosen, endpoint, Prompts.load(DEFAULT_PROMPTS), "qwen2_5_vl")
             await judge.open()
+            server.requests.clear()  # The opening question, see `test_opening`.
             try:
                 return await judge.score(TASK, images), server.requests
             finally:

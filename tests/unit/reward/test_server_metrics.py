@@ -1,4 +1,6 @@
-from reward_service.server_metrics import read
+import pytest
+
+from reward_service.server_metrics import ServerMetrics, read
 
 TEXT = """
 # TYPE vllm:num_requests_waiting gauge
@@ -24,3 +26,10 @@ def test_the_server_s_own_metrics_are_read_and_engines_added_up() -> None:
 
 def test_silence_is_no_metrics() -> None:
     assert read("") == {}
+
+
+@pytest.mark.parametrize("text", ["<html></html>", '{"error": "none"}', "vllm:a{", "vllm:a 1_0", "# TYPE\n", "\x00"])
+def test_what_is_no_metrics_changes_nothing_and_ends_nothing(text: str) -> None:
+    metrics = ServerMetrics("reward-0")
+    metrics.export(text)
+    assert metrics.latest == {}

@@ -1,0 +1,100 @@
+"""What answers of the OpenAI protocol hold, read from whatever a server sent as one."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+
+class ForeignAnswerError(ValueError):
+    """An answer is not of the protocol; the message says what it lacks."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One of the texts that a request brought.
+
+    Attributes:
+        text: as generated; empty where the model was not let speak.
+        finished: False when it was cut off, at ``max_tokens`` if ``remark`` says nothing else.
+        remark: why there is no text, or why it ended.
+    """
+
+    text: str
+    finished: bool
+    remark: str = ""
+
+
+def read_completions(body: str) -> list[Completion]:
+    """Read the answer to a chat request.
+
+    A message without text is legal (a refusal, reasoning that used up ``max_tokens``), and so is one in parts.
+
+    Raises:
+        ForeignAnswerError: it is no completion.
+    """
+    choices = _list(_content(body), "choices")
+    if not choices:
+        raise ForeignAnswerError("an empty list `choices`")
+    return [_completion(choice) for choice in choices]
+
+
+def read_models(body: str) -> list[str]:
+    """Read the names of the models that a server has.
+
+    Raises:
+        ForeignAnswerError: it is no list of models.
+    """
+    names = [entry.get("id") if isinstance(entry, dict) else None for entry in _list(_content(body), "data")]
+    if not all(isinstance(name, str) for name in names):
+        raise ForeignAnswerError("a model without an `id`")
+    return [str(name) for name in names]
+
+
+def _content(body: str) -> Any:
+    try:
+        return json.loads(body)
+    # Thousands of digits are a ValueError, thousands of brackets a RecursionError.
+    except (ValueError, RecursionError) as error:
+        raise ForeignAnswerError("no JSON") from error
+
+
+def _list(content: Any, name: str) -> list[Any]:
+    values = content.get(name) if isinstance(content, dict) else None
+    if not isinstance(values, list):
+        raise ForeignAnswerError(f"no list `{name}`")
+    return values
+
+
+def _completion(choice: Any) -> Completion:
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(message, dict):
+        raise ForeignAnswerError("a choice without a `message`")
+    text, reason = _text(message.get("content")), choice.get("finish_reason")
+    if text is None:
+        refusal = message.get("refusal")
+        why = f"refusal {refusal!r}" if isinstance(refusal, str) else f"finish_reason {reason!r}"
+        return Completion("", finished=False, remark=f"the server sent no text ({why})")
+    if reason in ("stop", "length"):
+        return Completion(text, finished=reason == "stop")
+    return Completion(text, finished=False, remark=f"ended by finish_reason {reason!r}")
+
+
+def _text(content: Any) -> str | None:
+    if content is None or isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise ForeignAnswerError("a `content` that is no text")
+    texts = [_part(part) for part in content]
+    return "".join(text for text in texts if text is not None) if texts else None
+
+
+def _part(part: Any) -> str | None:
+    """Return the text of a part, or None for one of another kind."""
+    if isinstance(part, str):
+        return part
+    text = part.get("text") if isinstance(part, dict) else None
+    if not isinstance(part, dict) or not isinstance(part.get("type", "text"), str):
+        raise ForeignAnswerError("a part of `content` that is none")
+    if text is not None and not isinstance(text, str):
+        raise ForeignAnswerError("a part of `content` whose `text` is none")
+    return text

@@ -1,0 +1,114 @@
+"""Looking at attached judge servers from where a run is started, before anything of it is."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from rc_grpo.config import AnyJudgeConfig, EditScoreConfig
+from rc_grpo.editor.geometry import resize_image
+from rc_grpo.images import Pixels, decode_rgb
+from rc_grpo.messages import EditTask
+from reward_service.client import ChatClient, ForeignServerError, RequestRefusedError
+from reward_service.editscore import EditScoreJudge, Sample
+from reward_service.endpoint import AttachedServer
+from reward_service.factory import family, prompts
+from reward_service.judge import JudgeSetupError, JudgeUnavailableError
+from reward_service.transport import NoReplyError
+
+State = Literal["serves", "loads", "unusable"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How an attached server is.
+
+    Attributes:
+        judge: name in the configuration.
+        url: of its API.
+        state: ``serves`` the judge's model to us; ``loads``, or is too busy to say: a run would wait for it; or is
+            ``unusable``: a run would end.
+        said: why it does not serve, on one line; empty where it does.
+    """
+
+    judge: str
+    url: str
+    state: State
+    said: str = ""
+
+
+async def probe(judges: Mapping[str, AnyJudgeConfig]) -> list[Finding]:
+    """Look at every server of ``urls``: is it there, does it take our key, does it have the model. All at once.
+
+    Takes ``server.reach_deadline_s`` where nobody listens, and a few ``server.probe_deadline_s`` where nobody answers.
+    No question is asked. What a node of the cluster can reach may differ from what is reached from here.
+
+    Args:
+        judges: by name; those without urls are passed over.
+    """
+    attached = [
+        (name, config, url)
+        for name, config in judges.items()
+        if isinstance(config, EditScoreConfig)
+        for url in dict.fromkeys(config.urls)
+    ]
+    return list(await asyncio.gather(*(_look(name, config, url) for name, config, url in attached)))
+
+
+async def sample(config: EditScoreConfig, task: EditTask, edited: Pixels) -> Sample:
+    """Ask the first of an attached judge's servers its question with two images about one edit.
+
+    Args:
+        config: of a judge with urls.
+        task: what was to be edited; its source is resized to the edit, as for scoring.
+        edited: the edit ``[H, W, 3]``.
+
+    Raises:
+        JudgeSetupError: it has no urls, or its server cannot be used.
+        JudgeUnavailableError: it can, but not now.
+    """
+    if not config.urls:
+        raise JudgeSetupError("a judge without urls starts a server of its own in a run; before, there is none to ask")
+    server = AttachedServer(config.urls[0], _key(config), config.server)
+    judge = EditScoreJudge(config, server, prompts(config), family(config))
+    height, width = edited.shape[:2]
+    try:
+        return await judge.sample(task.instruction, resize_image(decode_rgb(task.source), height, width), edited)
+    except RequestRefusedError as error:
+        raise JudgeSetupError(str(error)) from error
+    finally:
+        await judge.close()
+
+
+async def _look(name: str, config: EditScoreConfig, url: str) -> Finding:
+    try:
+        state, said = await _state(config, url)
+    except (JudgeSetupError, ForeignServerError) as error:
+        state, said = "unusable", str(error)
+    return Finding(name, url, state, said)
+
+
+async def _state(config: EditScoreConfig, url: str) -> tuple[State, str]:
+    server = AttachedServer(url, _key(config), config.server)
+    quick = config.client.model_copy(update={"tries": 1, "request_deadline_s": config.server.probe_deadline_s})
+    client = ChatClient(server.url, server.api_key, config.model, quick)
+    try:
+        health = await server.reach()
+        if health.passes:
+            return "loads", f"{url} answers its health probe with {health.status}: {health.gist}"
+        await client.require_model()
+    except ForeignServerError:
+        raise
+    except (NoReplyError, JudgeUnavailableError) as error:
+        return "loads", f"{url}: {error}"
+    finally:
+        await client.close()
+        await server.close()
+    return "serves", ""
+
+
+def _key(config: EditScoreConfig) -> str:
+    if (key := os.environ.get(config.api_key_variable)) is None:
+        raise JudgeSetupError(f"the judge has urls; set ${config.api_key_variable} to their key")
+    return key
