@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rc_grpo.data.errors import DataError
-from rc_grpo.data.record import Record, text
+from rc_grpo.data.record import Record
+from rc_grpo.data.text import identity, readable
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,11 @@ def is_hub_data(columns: Collection[str]) -> bool:
 def task_id(family: str, image_path: str) -> str:
     """Return ``family/image_path``, which is also where CompBench's script looks for the edited image."""
     return f"{family}/{image_path}"
+
+
+def name_of(entry: Mapping[str, Any]) -> str | None:
+    """Return an entry's image path, below each of its family's folders; the script takes either name."""
+    return readable(entry.get("image_path")) or readable(entry.get("image_name"))
 
 
 @dataclass(frozen=True)
@@ -80,11 +86,11 @@ class CompBench:
     def record(self, index: int) -> Record:
         """Return one task; its images are named, not read."""
         family, number, item = self.items[index]
-        # The script takes either name.
-        name = text(item.get("image_path")) or text(item.get("image_name"))
+        name = name_of(item)
+        identified, fault = identity(item.get("image_path") or item.get("image_name"), f"entry-{number:06d}")
         return Record(
             place=f"{self.root / family / 'metadata.json'}, entry {number}",
-            task_id=task_id(family, name or f"entry-{number:06d}"),
+            task_id=task_id(family, identified),
             values={
                 "kind": family,
                 "source": f"input_image/{name}",
@@ -94,7 +100,7 @@ class CompBench:
                 "caption": item.get("caption"),
             },
             folder=self.root / family,
-            fault=None if name else "the entry has no image_path",
+            fault=fault or (None if name else "the entry has no image_path"),
             # Its script scales image and mask to 512x512 each for itself, so that their sizes need not agree.
             stretch_mask=True,
         )

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rc_grpo.data.columns import resolve_columns
-from rc_grpo.data.errors import DataError
-from rc_grpo.data.record import Record, text
+from rc_grpo.data.errors import DataError, printable
+from rc_grpo.data.record import Record
+from rc_grpo.data.text import identity
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,13 @@ class JsonLines:
     def _record(self, number: int, line: bytes) -> Record:
         row, fault = _parse(line)
         values = {field: row.get(key) for field, key in self.columns.items()}
+        task_id, unidentified = identity(values.get("task_id"), f"{printable(self.path.stem)}-{number:06d}")
         return Record(
             place=f"{self.path}, line {number}",
-            task_id=text(values.get("task_id")) or f"{self.path.stem}-{number:06d}",
+            task_id=task_id,
             values=values,
             folder=self.path.parent,
-            fault=fault,
+            fault=fault or unidentified,
         )
 
 

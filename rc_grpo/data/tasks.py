@@ -10,10 +10,11 @@ from itertools import islice
 from typing import overload
 
 from rc_grpo.config import TaskSource
-from rc_grpo.data.errors import DataError
+from rc_grpo.data.errors import DataError, printable
 from rc_grpo.data.masks import canonical_mask, mask_of
 from rc_grpo.data.picture import Picture, opaque, picture
-from rc_grpo.data.record import Reader, Record, text
+from rc_grpo.data.record import Reader, Record
+from rc_grpo.data.text import read_kind, read_text
 from rc_grpo.messages import EditKind, EditTask
 
 logger = logging.getLogger(__name__)
@@ -28,10 +29,11 @@ _WAY_OUT = "Mend the data, or set on_bad_task: skip to leave such tasks out"
 
 @dataclass(frozen=True)
 class Refusal:
-    """A task that was left out, and why."""
+    """A task that is unusable, why, and where it stands (file and row)."""
 
     task_id: str
     reason: str
+    place: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +108,7 @@ def checked(reader: Reader, source: TaskSource, where: str) -> TaskSet:
             if reason is not None:
                 if source.on_bad_task == "fail":
                     raise DataError(f"task {record.task_id!r} ({record.place}): {reason}. {_WAY_OUT}")
-                refused.append(Refusal(record.task_id, reason))
+                refused.append(Refusal(record.task_id, printable(reason), printable(record.place)))
             else:
                 _claim(places, record)
                 rows.append(row)
@@ -123,6 +125,24 @@ def checked(reader: Reader, source: TaskSource, where: str) -> TaskSet:
         reason = f": all {len(refused)} tasks are unusable, the first because {refused[0].reason}" if refused else ""
         raise DataError(f"{where} holds no task{reason}")
     return TaskSet(_Opener(reader, source), tuple(rows), dict(zip(places, rows, strict=True)), tuple(refused))
+
+
+@dataclass(frozen=True)
+class _Words:
+    """The texts of a record."""
+
+    instruction: str
+    caption: str | None
+    kind: EditKind
+
+    @classmethod
+    def of(cls, record: Record) -> "_Words":
+        """Read them; raise ValueError with the reason if one is none."""
+        instruction = read_text(record.values.get("instruction"), "instruction")
+        if instruction is None:
+            raise ValueError("the instruction is empty")
+        kind = (read_kind(record.values.get("kind")) or "").lower()
+        return cls(instruction, read_text(record.values.get("caption"), "caption"), _KINDS.get(kind, "other"))
 
 
 def _verdicts(reader: Reader, source: TaskSource, pool: ThreadPoolExecutor) -> Iterator[tuple[Record, str | None]]:
@@ -145,7 +165,7 @@ def _claim(places: dict[str, str], record: Record) -> None:
 def _objection(record: Record, source: TaskSource) -> str | None:
     """Return why a record is unusable, or None if it is not."""
     try:
-        image, _ = _parts(record, source)
+        _, image, _ = _parts(record, source)
         image.check()
         if target := picture(record.values.get("target"), record.folder, "target"):
             target.check()
@@ -154,39 +174,36 @@ def _objection(record: Record, source: TaskSource) -> str | None:
     return None
 
 
-def _parts(record: Record, source: TaskSource) -> tuple[Picture, bytes]:
-    """Return a record's source image and its canonical mask; raise ValueError with the reason if it is unusable."""
+def _parts(record: Record, source: TaskSource) -> tuple["_Words", Picture, bytes]:
+    """Return a record's texts, source image and canonical mask; raise ValueError with the reason if it is unusable."""
     if record.fault is not None:
         raise ValueError(record.fault)
-    if text(record.values.get("instruction")) is None:
-        raise ValueError("the instruction is empty")
+    words = _Words.of(record)
     image = picture(record.values.get("source"), record.folder, "source")
     if image is None:
         raise ValueError("there is no source image")
     mask = mask_of(record.values.get("mask"), record.folder)
-    return image, canonical_mask(
+    return words, image, canonical_mask(
         mask, image, source.mask_format, invert=source.invert_mask, stretch=record.stretch_mask
     )
 
 
 def _open(record: Record, source: TaskSource) -> EditTask:
-    image, mask = _parts(record, source)
+    words, image, mask = _parts(record, source)
     decoded = image.decode()
     target = picture(record.values.get("target"), record.folder, "target")
     if target:
         target.decode()
     alpha_is_mask = mask_of(record.values.get("mask"), record.folder) is None
-    instruction = text(record.values.get("instruction"))
-    assert instruction is not None
     return EditTask(
         task_id=record.task_id,
-        kind=_KINDS.get((text(record.values.get("kind")) or "").lower(), "other"),
+        kind=words.kind,
         # The editor flattens transparency on white. Where it only marks the region, that would be a hole to edit.
         source=opaque(decoded) if alpha_is_mask else image.read(),
-        instruction=instruction,
+        instruction=words.instruction,
         mask=mask,
         target=target.read() if target else None,
-        caption=text(record.values.get("caption")),
+        caption=words.caption,
     )
 
 

@@ -51,7 +51,10 @@ def test_a_limit_stops_the_reading_after_a_chunk_and_not_at_the_end() -> None:
 def test_what_was_refused_is_kept_in_order_with_its_reason_also_by_a_slice() -> None:
     rows = Rows([BAD, {}, {"source": None}, {}])
     tasks = checked(rows, SKIP, "here")
-    refused = (Refusal("t0", "the instruction is empty"), Refusal("t2", "there is no source image"))
+    refused = (
+        Refusal("t0", "the instruction is empty", "row 0"),
+        Refusal("t2", "there is no source image", "row 2"),
+    )
     assert tasks.refused == tasks[1:].refused == refused
     assert (refused[0].task_id, refused[0].reason) == ("t0", "the instruction is empty")
     assert repr(tasks) == "TaskSet(2 tasks, 2 refused)"
