@@ -1,13 +1,13 @@
 """CompBench, the benchmark: its folders as its own script lays them out, and its parquet files as the hub has them."""
 
-import json
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rc_grpo.data.errors import DataError
+from rc_grpo.data.errors import DataError, reading
+from rc_grpo.data.json_text import BOM, parse, sniff
 from rc_grpo.data.record import Record
 from rc_grpo.data.text import identity, readable
 
@@ -64,9 +64,10 @@ class CompBench:
         Raises:
             DataError: ``path`` is not CompBench's folder, or a metadata file is not a list of objects.
         """
-        root = path / "tasks" if (path / "tasks").is_dir() else path
-        files = {family: root / family / "metadata.json" for family in FAMILIES}
-        present = [family for family, file in files.items() if file.is_file()]
+        with reading(path):
+            root = path / "tasks" if (path / "tasks").is_dir() else path
+            files = {family: root / family / "metadata.json" for family in FAMILIES}
+            present = [family for family, file in files.items() if file.is_file()]
         if not present:
             raise DataError(
                 f"{path} is not CompBench's folder: there is none of {', '.join(map(str, files.values()))}. "
@@ -107,10 +108,13 @@ class CompBench:
 
 
 def _entries(file: Path) -> list[Mapping[str, Any]]:
+    sniff(file)
+    with reading(file):
+        data = file.read_bytes()
     try:
-        entries = json.loads(file.read_bytes())
+        entries = parse(data.removeprefix(BOM))
     except ValueError as error:
-        raise DataError(f"{file} is not JSON: {error}") from error
+        raise DataError(f"{file} is {error}") from error
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise DataError(f"{file} must hold a list of objects")
     return entries

@@ -1,6 +1,5 @@
 """From whatever a data set calls a mask to the one form a task carries: a grey PNG of 0 and 255, 255 where to edit."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rc_grpo.data.json_text import parse
 from rc_grpo.data.picture import Picture, picture
 from rc_grpo.data.rle import Rle
 from rc_grpo.editor.geometry import EmptyMaskError, binary_mask
@@ -30,9 +30,9 @@ def mask_of(value: Any, folder: Path) -> Picture | Rle | None:
     """
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
-            value = json.loads(value)
+            value = parse(value)
         except ValueError as error:
-            raise ValueError(f"the mask is neither a path nor RLE as JSON: {error}") from error
+            raise ValueError(f"the mask is neither a path nor RLE as JSON; it is {error}") from error
     if isinstance(value, dict) and "counts" in value:
         return None if value["counts"] is None else Rle.parse(value)
     return picture(value, folder, "mask")

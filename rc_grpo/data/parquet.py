@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from rc_grpo.data import compbench
 from rc_grpo.data.columns import resolve_columns
-from rc_grpo.data.errors import DataError, printable
+from rc_grpo.data.errors import DataError, printable, reading
 from rc_grpo.data.record import Record
 from rc_grpo.data.text import identity, readable
 
@@ -50,9 +50,10 @@ class Parquet:
         Raises:
             DataError: there is no parquet at ``path``, a file is broken, or the map does not fit.
         """
-        files = tuple(sorted(path.rglob("*.parquet"))) if path.is_dir() else (path,)
-        if not files or not path.exists():
-            raise DataError(f"no parquet file at {path}")
+        with reading(path):
+            files = tuple(sorted(path.rglob("*.parquet"))) if path.is_dir() else (path,)
+            if not files or not path.exists():
+                raise DataError(f"no parquet file at {path}")
         counts: list[int] = []
         columns: dict[str, str] = {}
         benchmark = any(compbench.is_hub_data(_names(file)) for file in files)
