@@ -6,12 +6,15 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePath
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from rc_grpo.data.errors import shortened
+from rc_grpo.data.path import path_of, refused, there
+from rc_grpo.data.text import type_in_words
 from rc_grpo.images import encode_png
 
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
@@ -21,7 +24,7 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.D
 _END_MARKS = (b"IEND\xaeB`\x82", b"\xff\xd9")
 """How a PNG and a JPEG end. A download that broke off is the commonest fault, and has neither."""
 
-_TAIL = 32
+_HEAD, _TAIL = 24, 32
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class Picture:
             return self.origin
         try:
             return self.origin.read_bytes()
-        except OSError as error:
-            raise ValueError(f"the {self.role}: cannot read {self.origin} ({error.strerror or error})") from error
+        except (OSError, ValueError) as error:
+            raise refused(self.origin, self.role, error) from error
 
     def size(self) -> tuple[int, int]:
         """Return ``(height, width)`` from the header alone.
@@ -55,10 +58,7 @@ class Picture:
         Raises:
             ValueError: the file is missing or its bytes are not an image.
         """
-        stream = io.BytesIO(self.origin) if isinstance(self.origin, bytes) else self.origin
-        if isinstance(stream, Path) and not stream.is_file():
-            raise ValueError(f"the {self.role}: no file {stream}")
-        with self._readable(), Image.open(stream) as image:
+        with self._stream() as stream, self._readable(), Image.open(stream) as image:
             return image.height, image.width
 
     def check(self) -> None:
@@ -68,12 +68,9 @@ class Picture:
             ValueError: the file is missing, or its bytes are not a whole image.
         """
         self.size()
-        if isinstance(self.origin, bytes):
-            tail = self.origin[-_TAIL:]
-        else:
-            with self.origin.open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
-                tail = file.read()
+        with self._stream() as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL))
+            tail = stream.read()
         if not any(mark in tail for mark in _END_MARKS):
             self.decode()
 
@@ -90,11 +87,30 @@ class Picture:
         return image
 
     @contextmanager
+    def _stream(self) -> Iterator[BinaryIO]:
+        if isinstance(self.origin, bytes):
+            yield io.BytesIO(self.origin)
+            return
+        there(self.origin, self.role)
+        try:
+            stream = self.origin.open("rb")
+        except OSError as error:
+            raise refused(self.origin, self.role, error) from error
+        with stream:
+            yield stream
+
+    @contextmanager
     def _readable(self) -> Iterator[None]:
         try:
             yield
+        except UnidentifiedImageError as error:
+            raise ValueError(f"the {self.role} is not a readable image: it begins with {shortened(self._head())}") from error
         except _UNREADABLE as error:
             raise ValueError(f"the {self.role} is not a readable image: {error}") from error
+
+    def _head(self) -> bytes:
+        with self._stream() as stream:
+            return stream.read(_HEAD)
 
 
 def picture(value: Any, folder: Path, role: str) -> Picture | None:
@@ -112,21 +128,9 @@ def picture(value: Any, folder: Path, role: str) -> Picture | None:
         case bytes():
             return Picture(value, role)
         case str():
-            return Picture(inside(value, folder), role)
-    raise ValueError(f"the {role} is bytes, a path or {{bytes, path}}, not {type(value).__name__}")
-
-
-def inside(path: str, folder: Path) -> Path:
-    """Return ``folder / path`` for a relative path that stays in the folder; links are the owner's business.
-
-    Raises:
-        ValueError: the path is absolute or climbs out. A data file from elsewhere must not name files of this machine.
-    """
-    # Normalised as text, so that what is checked is what is opened, also where a part of the path is a link.
-    normal = os.path.normpath(path)
-    if PurePath(path).is_absolute() or PurePath(normal).parts[:1] == ("..",):
-        raise ValueError(f"path {path!r} leaves the data set's folder {folder}; paths are relative to it")
-    return folder / normal
+            file = path_of(value, folder, role)
+            return None if file is None else Picture(file, role)
+    raise ValueError(f"the {role} is bytes, a path or {{bytes, path}}, not {type_in_words(value)} ({shortened(value)})")
 
 
 def opaque(image: Image.Image) -> bytes:

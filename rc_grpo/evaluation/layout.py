@@ -12,7 +12,8 @@ from rc_grpo.config import TaskSource
 from rc_grpo.data.compbench import FAMILIES, HUB_COLUMNS, CompBench, name_of, task_id
 from rc_grpo.data.errors import DataError
 from rc_grpo.data.parquet import Parquet
-from rc_grpo.data.picture import inside, picture
+from rc_grpo.data.path import inside
+from rc_grpo.data.picture import picture
 from rc_grpo.data.text import readable
 from rc_grpo.durable import write_whole
 from rc_grpo.evaluation.frames import Originals
