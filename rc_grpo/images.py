@@ -9,6 +9,9 @@ from PIL import Image, UnidentifiedImageError
 Pixels = NDArray[np.uint8]
 """An RGB image ``[H, W, 3]`` uint8, or a mask ``[H, W]`` uint8 with values 0 and 255."""
 
+MAX_PIXELS = 2**26
+"""Pixels of the largest image that is decoded, 8192 x 8192: 192 MiB of RGB. A header of a few bytes can claim more."""
+
 
 def encode_png(pixels: Pixels) -> bytes:
     """Encode an image ``[H, W, 3]`` or a mask ``[H, W]`` (uint8) as PNG, the lossless format every message carries."""

@@ -21,6 +21,12 @@ _HALF = 128
 _COLOUR = 48
 """Channels further apart than this are colour; JPEG leaves less in a grey image."""
 
+_TRANSPOSED = {
+    True: ": its size is transposed; an RLE mask's size is [height, width]",
+    False: ": it is transposed, or turned by a quarter against the source",
+}
+"""What a size that is the other way round means, for run lengths and for an image."""
+
 
 def mask_of(value: Any, folder: Path) -> Picture | Rle | None:
     """Return the mask that a cell holds: an image, an RLE object (or its JSON text), or nothing.
@@ -61,7 +67,10 @@ def canonical_mask(
         raise ValueError(f"the mask is {'not ' if form == 'rle' else ''}RLE, but mask_format is {form!r}")
     found = (mask.height, mask.width) if isinstance(mask, Rle) else (mask or source).size()
     if found != size and not stretch:
-        raise ValueError(f"the mask is {found[0]}x{found[1]}, the source {size[0]}x{size[1]} (height x width)")
+        raise ValueError(
+            f"the mask is {found[0]}x{found[1]}, the source {size[0]}x{size[1]} (height x width)"
+            + (_TRANSPOSED[isinstance(mask, Rle)] if found == size[::-1] else "")
+        )
     if isinstance(mask, Rle):
         inside = _settled(mask.decode(), invert)
     else:
