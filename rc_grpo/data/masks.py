@@ -12,7 +12,7 @@ from rc_grpo.data.json_text import parse
 from rc_grpo.data.picture import Picture, picture
 from rc_grpo.data.rle import Rle
 from rc_grpo.editor.geometry import EmptyMaskError, binary_mask
-from rc_grpo.images import encode_png
+from rc_grpo.images import encode_png, rgba
 
 MaskFormat = Literal["auto", "image", "alpha", "rle"]
 _HALF = 128
@@ -113,7 +113,13 @@ def _has_alpha(image: Image.Image) -> bool:
 
 
 def _transparent(image: Image.Image) -> NDArray[np.bool_]:
-    transparent: NDArray[np.bool_] = np.asarray(image.convert("RGBA").getchannel("A")) < _HALF
+    alpha = np.asarray(rgba(image).getchannel("A"))
+    transparent: NDArray[np.bool_] = alpha < _HALF
+    if transparent.all() and np.ptp(alpha):
+        raise ValueError(
+            f"the mask's alpha is {alpha.min()} to {alpha.max()}, transparent everywhere, so that it tells nothing "
+            "inside from outside; set mask_format: image if its brightness is meant"
+        )
     return transparent
 
 
@@ -124,9 +130,9 @@ def _is_canonical(image: Image.Image) -> bool:
 
 
 def _is_colour(image: Image.Image) -> bool:
-    if image.mode in ("1", "L", "LA", "I", "F", "I;16"):
+    if image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;16"):
         return False
-    levels = np.asarray(image.convert("RGB"))
+    levels = np.asarray(rgba(image).convert("RGB"))
     # Of a small share of pixels only, it is an artefact of compression or a stray mark, not a photograph.
     return float((np.ptp(levels, axis=-1) > _COLOUR).mean()) > 0.01
 

@@ -29,9 +29,7 @@ def inside(path: str, folder: Path) -> Path:
     # Normalised as text, so that what is checked is what is opened, also where a part of the path is a link.
     normal = os.path.normpath(path)
     if PurePath(path).is_absolute() or PurePath(normal).parts[:1] == ("..",):
-        raise ValueError(
-            f"path {shortened(path)} leaves the data set's folder {folder}; paths are relative to it"
-        )
+        raise ValueError(f"path {shortened(path)} leaves the data set's folder {folder}; paths are relative to it")
     return folder / normal
 
 

@@ -2,7 +2,6 @@
 
 import io
 import os
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,11 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from rc_grpo.data.errors import shortened
 from rc_grpo.data.path import path_of, refused, there
 from rc_grpo.data.text import type_in_words
-from rc_grpo.images import encode_png
-
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-"""What Pillow raises on bytes that are no image, half an image, or an unreasonably large one."""
-
+from rc_grpo.images import FORMATS, UnfitImageError, decode, encode_png, require_levels, rgba, size_of
 
 _END_MARKS = (b"IEND\xaeB`\x82", b"\xff\xd9")
 """How a PNG and a JPEG end. A download that broke off is the commonest fault, and has neither."""
@@ -53,13 +48,13 @@ class Picture:
             raise refused(self.origin, self.role, error) from error
 
     def size(self) -> tuple[int, int]:
-        """Return ``(height, width)`` from the header alone.
+        """Return the upright ``(height, width)`` from the header alone.
 
         Raises:
             ValueError: the file is missing or its bytes are not an image.
         """
-        with self._stream() as stream, self._readable(), Image.open(stream) as image:
-            return image.height, image.width
+        with self._stream() as stream, self._readable():
+            return size_of(stream)
 
     def check(self) -> None:
         """Make sure that the image is there and whole, without decoding it where its last bytes tell.
@@ -67,24 +62,23 @@ class Picture:
         Raises:
             ValueError: the file is missing, or its bytes are not a whole image.
         """
-        self.size()
         with self._stream() as stream:
+            with self._readable():
+                require_levels(stream)
             stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL))
             tail = stream.read()
         if not any(mark in tail for mark in _END_MARKS):
             self.decode()
 
     def decode(self) -> Image.Image:
-        """Return the decoded image, in the mode it is stored in.
+        """Return the decoded image, upright, in the mode it is stored in.
 
         Raises:
             ValueError: the file is missing or its bytes are not a whole image.
         """
         data = self.read()
         with self._readable():
-            image = Image.open(io.BytesIO(data))
-            image.load()
-        return image
+            return decode(data)
 
     @contextmanager
     def _stream(self) -> Iterator[BinaryIO]:
@@ -103,10 +97,12 @@ class Picture:
     def _readable(self) -> Iterator[None]:
         try:
             yield
-        except UnidentifiedImageError as error:
-            raise ValueError(f"the {self.role} is not a readable image: it begins with {shortened(self._head())}") from error
-        except _UNREADABLE as error:
-            raise ValueError(f"the {self.role} is not a readable image: {error}") from error
+        except UnfitImageError as error:
+            raise ValueError(f"the {self.role} {error}") from error
+        except ValueError as error:
+            said = f"it begins with {shortened(self._head())}; formats are {', '.join(FORMATS)}"
+            unknown = isinstance(error.__cause__, UnidentifiedImageError)
+            raise ValueError(f"the {self.role} is not a readable image: {said if unknown else error}") from error
 
     def _head(self) -> bytes:
         with self._stream() as stream:
@@ -135,4 +131,4 @@ def picture(value: Any, folder: Path, role: str) -> Picture | None:
 
 def opaque(image: Image.Image) -> bytes:
     """Return the image as PNG without its alpha channel, colours as stored below it."""
-    return encode_png(np.asarray(image.convert("RGBA").convert("RGB")))
+    return encode_png(np.asarray(rgba(image).convert("RGB")))

@@ -37,4 +37,3 @@ class Reader(Protocol):
     def record(self, index: int) -> Record:
         """Return one record, complete."""
         ...
-

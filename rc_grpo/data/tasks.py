@@ -183,8 +183,10 @@ def _parts(record: Record, source: TaskSource) -> tuple["_Words", Picture, bytes
     if image is None:
         raise ValueError("there is no source image")
     mask = mask_of(record.values.get("mask"), record.folder)
-    return words, image, canonical_mask(
-        mask, image, source.mask_format, invert=source.invert_mask, stretch=record.stretch_mask
+    return (
+        words,
+        image,
+        canonical_mask(mask, image, source.mask_format, invert=source.invert_mask, stretch=record.stretch_mask),
     )
 
 

@@ -183,7 +183,9 @@ def write_benchmark(folder: Path, tasks: Sequence[EditTask]) -> None:
 def _of_folders(reader: CompBench) -> Iterator[Sample]:
     for index, (family, number, entry) in enumerate(reader.items):
         name = name_of(entry)
-        yield Sample(task_id(family, name or f"entry-{number:06d}"), family, name, readable(entry.get("caption")), index)
+        yield Sample(
+            task_id(family, name or f"entry-{number:06d}"), family, name, readable(entry.get("caption")), index
+        )
 
 
 def _of_hub(reader: Parquet) -> Iterator[Sample]:

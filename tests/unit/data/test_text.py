@@ -92,7 +92,8 @@ def test_whole_numbers_are_ids(value: Any, found: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [True, 7.5, math.nan, math.inf, 1e30, Decimal("NaN"), ["a"], {"id": 1}, "a\nb", "a\tb", "a\u2028b", b"\xff"]
+    "value",
+    [True, 7.5, math.nan, math.inf, 1e30, Decimal("NaN"), ["a"], {"id": 1}, "a\nb", "a\tb", "a\u2028b", b"\xff"],
 )
 def test_what_can_be_no_id_is_refused_under_a_derived_one(value: Any) -> None:
     found, fault = identity(value, "derived-000001")

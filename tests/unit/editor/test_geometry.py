@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rc_grpo.config import MaskConfig
-from rc_grpo.editor.geometry import EmptyMaskError, binary_mask, editing_size, resize_mask, token_mask
+from rc_grpo.editor.geometry import EmptyMaskError, binary_mask, editing_size, mask_remark, resize_mask, token_mask
 from rc_grpo.images import encode_png
 
 
@@ -71,3 +71,28 @@ def test_coverage_is_the_share_of_pixels() -> None:
     inside = np.zeros((64, 64), dtype=bool)
     inside[:, :32] = True
     assert resize_mask(inside, 16, 16).mean() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 100_000), (100_000, 1), (2, 20_000), (1, 1025 * 4)])
+def test_an_image_that_would_be_edited_at_a_multiple_of_the_area_is_refused(height: int, width: int) -> None:
+    with pytest.raises(ValueError, match=f"an image of {height}x{width} .* too narrow to be edited at 512x512"):
+        editing_size(height, width, 512, 16)
+
+
+@given(st.integers(1, 4000), st.integers(1, 4000), st.sampled_from([128, 512, 1024]))
+def test_no_image_is_edited_at_more_than_some_twice_its_area(height: int, width: int, resolution: int) -> None:
+    try:
+        new_height, new_width = editing_size(height, width, resolution, 16)
+    except ValueError:
+        assert max(height, width) > 32 * min(height, width)
+        return
+    assert new_height * new_width < 2.5 * resolution**2
+
+
+def test_a_mask_of_the_whole_image_and_one_below_a_token_are_remarked() -> None:
+    assert mask_remark(np.ones((64, 64), dtype=bool), 128, 16) == (
+        "the mask covers the whole image, so that nothing is to be kept"
+    )
+    # Edited at twice their sides: 63 pixels become 252, and 64 the 256 of a token.
+    assert "covers 252 pixels" in (mask_remark(mask_of(*((row, 3) for row in range(63))), 128, 16) or "")
+    assert mask_remark(mask_of(*((row, 3) for row in range(64))), 128, 16) is None
