@@ -6,11 +6,12 @@ from typing import Literal
 
 from rc_grpo.config import TaskSource
 from rc_grpo.data.compbench import CompBench
-from rc_grpo.data.errors import DataError
+from rc_grpo.data.errors import DataError, printable
 from rc_grpo.data.jsonl import JsonLines
 from rc_grpo.data.parquet import Parquet
 from rc_grpo.data.record import Reader
-from rc_grpo.data.tasks import TaskSet, checked
+from rc_grpo.data.refusals import Refusal
+from rc_grpo.data.tasks import TaskSet, checked, examine
 from rc_grpo.pocket.world import PocketWorld
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,28 @@ def load_tasks(source: TaskSource, purpose: Purpose = "train") -> TaskSet:
         rows = range(len(world))
         return TaskSet(world.__getitem__, rows, {world.task_id(row): row for row in rows})
     assert source.path is not None
-    return checked(_reader(source, source.path, purpose), source, str(source.path))
+    return checked(_reader(source, source.path, purpose), source, printable(str(source.path)))
+
+
+def faults(source: TaskSource, purpose: Purpose = "train") -> tuple[Refusal, ...]:
+    """Return every fault of a data set without raising: unusable tasks, repeated ids, or why it cannot be read at all.
+
+    ``on_bad_task`` makes no difference. A fault of the whole has the path as its place and no task id.
+
+    Args:
+        source: where from, and how to read it.
+        purpose: as of `load_tasks`.
+    """
+    where = printable(str(source.path or source.format))
+    try:
+        if source.path is None:
+            _no_columns(source)
+            return ()
+        found = examine(_reader(source, source.path, purpose), source, where)
+    except DataError as error:
+        return (Refusal("", str(error), where),)
+    nothing = () if found.seen else (Refusal("", f"{where} holds no task", where),)
+    return (*found.refused, *found.repeated, *nothing)
 
 
 def _reader(source: TaskSource, path: Path, purpose: Purpose) -> Reader:

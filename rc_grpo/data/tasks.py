@@ -14,6 +14,7 @@ from rc_grpo.data.errors import DataError, printable
 from rc_grpo.data.masks import canonical_mask, mask_of
 from rc_grpo.data.picture import Picture, opaque, picture
 from rc_grpo.data.record import Reader, Record
+from rc_grpo.data.refusals import Refusal, in_words
 from rc_grpo.data.text import read_kind, read_text
 from rc_grpo.messages import EditKind, EditTask
 
@@ -24,16 +25,7 @@ _CHUNK = 64
 """Records checked at a time; bounds the memory where a record brings its images along."""
 
 _PROGRESS_S = 5.0
-_WAY_OUT = "Mend the data, or set on_bad_task: skip to leave such tasks out"
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A task that is unusable, why, and where it stands (file and row)."""
-
-    task_id: str
-    reason: str
-    place: str
+_UNIQUE = "Make the ids unique, or map no column to task_id to have them derived from file and row"
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,38 +85,79 @@ class _Opener:
             ) from error
 
 
+@dataclass(frozen=True)
+class Examined:
+    """What came of looking at every record.
+
+    Attributes:
+        rows: task id -> row of the usable ones, in order.
+        refused: the unusable ones, in order.
+        repeated: those whose id another one has. Seeds and records go by it, so that no skip mends them.
+    """
+
+    rows: Mapping[str, int]
+    refused: tuple[Refusal, ...]
+    repeated: tuple[Refusal, ...]
+
+    @property
+    def seen(self) -> int:
+        """How many records were looked at."""
+        return len(self.rows) + len(self.refused) + len(self.repeated)
+
+
+def examine(reader: Reader, source: TaskSource, where: str) -> Examined:
+    """Look at every record (its mask in full, its images by their headers) until ``source.limit`` are usable.
+
+    Raises:
+        DataError: the file can be read no further.
+    """
+    rows: dict[str, int] = {}
+    places: dict[str, str] = {}
+    refused: list[Refusal] = []
+    repeated: list[Refusal] = []
+    progress = _Progress(where)
+    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1)), "check-data") as pool:
+        for row, (record, reason) in enumerate(_verdicts(reader, source, pool)):
+            place = printable(record.place)
+            if reason is not None:
+                refused.append(Refusal(record.task_id, printable(reason), place))
+            elif other := places.get(record.task_id):
+                repeated.append(
+                    Refusal(
+                        record.task_id,
+                        f"two tasks have the id {record.task_id!r}: {other} and {place}. {_UNIQUE}",
+                        place,
+                    )
+                )
+            else:
+                rows[record.task_id] = row
+                places[record.task_id] = place
+            progress.report(row + 1, len(refused))
+            if len(rows) == source.limit:
+                break
+    return Examined(rows, tuple(refused), tuple(repeated))
+
+
 def checked(reader: Reader, source: TaskSource, where: str) -> TaskSet:
-    """Check every record (its mask in full, its images by their headers) and return the set of usable tasks.
+    """Check every record and return the set of usable tasks; see `examine`.
 
     Raises:
         DataError: a record is unusable and ``on_bad_task`` is ``fail``; two share an id; none is usable.
     """
-    rows: list[int] = []
-    refused: list[Refusal] = []
-    places: dict[str, str] = {}
-    progress = _Progress(where)
-    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1)), "check-data") as pool:
-        for row, (record, reason) in enumerate(_verdicts(reader, source, pool)):
-            if reason is not None:
-                if source.on_bad_task == "fail":
-                    raise DataError(f"task {record.task_id!r} ({record.place}): {reason}. {_WAY_OUT}")
-                refused.append(Refusal(record.task_id, printable(reason), printable(record.place)))
-            else:
-                _claim(places, record)
-                rows.append(row)
-            progress.report(row + 1, len(refused))
-            if len(rows) == source.limit:
-                break
-    if refused:
-        first = refused[0]
+    found = examine(reader, source, where)
+    fatal = found.repeated if source.on_bad_task == "skip" else (*found.refused, *found.repeated)
+    if fatal:
+        alone = len(fatal) == 1 and found.repeated
+        raise DataError(fatal[0].reason if alone else in_words(fatal, found.seen, where))
+    if refused := found.refused:
         logger.warning(
             "%s: left out %d of %d tasks, the first being %r: %s",
-            *(where, len(refused), len(rows) + len(refused), first.task_id, first.reason),
+            *(where, len(refused), found.seen, refused[0].task_id, refused[0].reason),
         )
-    if not rows:
+    if not found.rows:
         reason = f": all {len(refused)} tasks are unusable, the first because {refused[0].reason}" if refused else ""
         raise DataError(f"{where} holds no task{reason}")
-    return TaskSet(_Opener(reader, source), tuple(rows), dict(zip(places, rows, strict=True)), tuple(refused))
+    return TaskSet(_Opener(reader, source), tuple(found.rows.values()), found.rows, found.refused)
 
 
 @dataclass(frozen=True)
@@ -150,16 +183,6 @@ def _verdicts(reader: Reader, source: TaskSource, pool: ThreadPoolExecutor) -> I
     # In chunks, as the pool's own map would take in every record before it gives out the first verdict.
     while chunk := list(islice(records, _CHUNK)):
         yield from zip(chunk, pool.map(lambda record: _objection(record, source), chunk), strict=True)
-
-
-def _claim(places: dict[str, str], record: Record) -> None:
-    """Note a task's id. Seeds and records go by it, so that two tasks of one id are an error that no skip mends."""
-    if other := places.get(record.task_id):
-        raise DataError(
-            f"two tasks have the id {record.task_id!r}: {other} and {record.place}. "
-            "Make the ids unique, or map no column to task_id to have them derived from file and row"
-        )
-    places[record.task_id] = record.place
 
 
 def _objection(record: Record, source: TaskSource) -> str | None:

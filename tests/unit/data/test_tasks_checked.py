@@ -13,7 +13,8 @@ import pytest
 from rc_grpo.config import TaskSource
 from rc_grpo.data import DataError, load_tasks
 from rc_grpo.data.record import Record
-from rc_grpo.data.tasks import Refusal, checked
+from rc_grpo.data.refusals import Refusal
+from rc_grpo.data.tasks import checked
 from rc_grpo.images import encode_png
 
 from .conftest import HEIGHT, MASK, SOURCE, TARGET, WIDTH, decoded, photo, png, region, rgba, source_of
