@@ -198,7 +198,8 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF":
         return 1
     try:
-        if image.format == "PNG" and "exif" not in image.info and image.fp is not None and _has_exif(image.fp):
+        file = getattr(image, "fp", None)
+        if image.format == "PNG" and "exif" not in image.info and file is not None and _has_exif(file):
             image.load()
         # Of a PNG, its own `getexif` would decode it.
         found = Image.Image.getexif(image).get(_ORIENTATION, 1)

@@ -8,6 +8,7 @@ from typing import Any
 from deploy.batches.ledger import Ledger
 from deploy.cluster import namespace, whereabouts
 from deploy.evaluating.heldout import HeldOutExam
+from deploy.evaluating.tasks import training_tasks
 from deploy.planning.in_words import plan_in_words
 from deploy.records.folder import RunFolder
 from deploy.records.metrics import pace_metrics
@@ -23,7 +24,6 @@ from deploy.watching.progress import Progress
 from learner.group import UpdateReport
 from learner.protocol import Learner
 from rc_grpo.config import RunConfig
-from rc_grpo.data import load_tasks
 from rc_grpo.messages import PolicyVersion, ScoredGroup
 from rc_grpo.waiting import Waits
 from reward_service.panel import JudgePanel
@@ -51,7 +51,7 @@ class Run:
         self.folder = self._files.path
         if not resume:
             self._files.check_free()
-        self._tasks = load_tasks(config.data.train)
+        self._tasks = training_tasks(config)
         self._exam = HeldOutExam(config)
         loop = config.loop
         ledger = Ledger(len(self._tasks), loop.updates, loop.groups_per_update, loop.max_staleness, config.seed)

@@ -5,9 +5,9 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import overload
+from typing import Literal, overload
 
 from rc_grpo.config import TaskSource
 from rc_grpo.data.errors import DataError, printable
@@ -24,6 +24,13 @@ _KINDS: dict[str, EditKind] = {"add": "add", "remove": "remove", "replace": "rep
 _CHUNK = 64
 """Records checked at a time; bounds the memory where a record brings its images along."""
 
+Objection = Callable[[str], str | None]
+"""Returns why an instruction is none, or None where it is one."""
+
+Optional = Literal["target", "caption"]
+OPTIONAL: tuple[Optional, ...] = ("target", "caption")
+"""What a task may have, and some judges need."""
+
 _PROGRESS_S = 5.0
 _UNIQUE = "Make the ids unique, or map no column to task_id to have them derived from file and row"
 
@@ -37,12 +44,14 @@ class TaskSet(Sequence[EditTask]):
         rows: the rows that are usable.
         row_of: task id -> row.
         refused: the tasks that were left out (``on_bad_task: skip``).
+        bare: optional field (``target``, ``caption``) -> rows that have none.
     """
 
     task: Callable[[int], EditTask]
     rows: Sequence[int]
     row_of: Mapping[str, int]
     refused: tuple[Refusal, ...] = ()
+    bare: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -62,6 +71,11 @@ class TaskSet(Sequence[EditTask]):
         """Return the task of an id, or None where there is none (a refused one is none)."""
         row = self.row_of.get(task_id)
         return self.task(row) if row is not None and row in self.rows else None
+
+    def lacking(self, what: Optional) -> tuple[str, ...]:
+        """Return the ids of the tasks that have no target, or no caption, in their order; no image is read."""
+        bare = self.bare.get(what, frozenset()).intersection(self.rows)
+        return tuple(task_id for task_id, row in self.row_of.items() if row in bare)
 
     def __repr__(self) -> str:
         return f"TaskSet({len(self)} tasks, {len(self.refused)} refused)"
@@ -93,11 +107,13 @@ class Examined:
         rows: task id -> row of the usable ones, in order.
         refused: the unusable ones, in order.
         repeated: those whose id another one has. Seeds and records go by it, so that no skip mends them.
+        bare: optional field -> rows of the usable ones that have none.
     """
 
     rows: Mapping[str, int]
     refused: tuple[Refusal, ...]
     repeated: tuple[Refusal, ...]
+    bare: Mapping[str, frozenset[int]]
 
     @property
     def seen(self) -> int:
@@ -105,8 +121,14 @@ class Examined:
         return len(self.rows) + len(self.refused) + len(self.repeated)
 
 
-def examine(reader: Reader, source: TaskSource, where: str) -> Examined:
+def examine(reader: Reader, source: TaskSource, where: str, objection: Objection | None = None) -> Examined:
     """Look at every record (its mask in full, its images by their headers) until ``source.limit`` are usable.
+
+    Args:
+        reader: of the records.
+        source: how they are read.
+        where: the data set, for messages.
+        objection: returns why an instruction is none for the editor, or None; called in this thread alone.
 
     Raises:
         DataError: the file can be read no further.
@@ -115,10 +137,14 @@ def examine(reader: Reader, source: TaskSource, where: str) -> Examined:
     places: dict[str, str] = {}
     refused: list[Refusal] = []
     repeated: list[Refusal] = []
+    bare: dict[str, set[int]] = {name: set() for name in OPTIONAL}
     progress = _Progress(where)
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1)), "check-data") as pool:
-        for row, (record, reason) in enumerate(_verdicts(reader, source, pool)):
+        for row, (record, found) in enumerate(_verdicts(reader, source, pool)):
+            reason = found
             place = printable(record.place)
+            if reason is None and objection is not None:
+                reason = objection(_Words.of(record).instruction)
             if reason is not None:
                 refused.append(Refusal(record.task_id, printable(reason), place))
             elif other := places.get(record.task_id):
@@ -132,19 +158,21 @@ def examine(reader: Reader, source: TaskSource, where: str) -> Examined:
             else:
                 rows[record.task_id] = row
                 places[record.task_id] = place
+                for name in _lacks(record):
+                    bare[name].add(row)
             progress.report(row + 1, len(refused))
             if len(rows) == source.limit:
                 break
-    return Examined(rows, tuple(refused), tuple(repeated))
+    return Examined(rows, tuple(refused), tuple(repeated), {name: frozenset(bare[name]) for name in bare})
 
 
-def checked(reader: Reader, source: TaskSource, where: str) -> TaskSet:
+def checked(reader: Reader, source: TaskSource, where: str, objection: Objection | None = None) -> TaskSet:
     """Check every record and return the set of usable tasks; see `examine`.
 
     Raises:
         DataError: a record is unusable and ``on_bad_task`` is ``fail``; two share an id; none is usable.
     """
-    found = examine(reader, source, where)
+    found = examine(reader, source, where, objection)
     fatal = found.repeated if source.on_bad_task == "skip" else (*found.refused, *found.repeated)
     if fatal:
         alone = len(fatal) == 1 and found.repeated
@@ -157,7 +185,7 @@ def checked(reader: Reader, source: TaskSource, where: str) -> TaskSet:
     if not found.rows:
         reason = f": all {len(refused)} tasks are unusable, the first because {refused[0].reason}" if refused else ""
         raise DataError(f"{where} holds no task{reason}")
-    return TaskSet(_Opener(reader, source), tuple(found.rows.values()), found.rows, found.refused)
+    return TaskSet(_Opener(reader, source), tuple(found.rows.values()), found.rows, found.refused, found.bare)
 
 
 @dataclass(frozen=True)
@@ -195,6 +223,14 @@ def _objection(record: Record, source: TaskSource) -> str | None:
     except ValueError as error:
         return str(error)
     return None
+
+
+def _lacks(record: Record) -> Iterator[Optional]:
+    """Yield the optional fields that a usable record does not have."""
+    if picture(record.values.get("target"), record.folder, "target") is None:
+        yield "target"
+    if read_text(record.values.get("caption"), "caption") is None:
+        yield "caption"
 
 
 def _parts(record: Record, source: TaskSource) -> tuple["_Words", Picture, bytes]:

@@ -58,7 +58,7 @@ def read_text(value: Any, what: str) -> str | None:
         raise ValueError(f"the {what} {fault}: {shortened(stripped)}; write it anew as plain UTF-8 text")
     if not any(map(_says_something, stripped)):
         raise ValueError(
-            f"the {what} says nothing: it holds invisible characters alone ({ascii(stripped[:5])}); "
+            f"the {what} says nothing: it holds invisible characters alone ({stripped[:5]!a}); "
             "write a text, or leave it out"
         )
     return stripped
@@ -121,9 +121,9 @@ def _unsayable(text: str) -> str | None:
     for character in text:
         category = unicodedata.category(character)
         if category == "Cs":
-            return f"holds half a character (the lone surrogate {ascii(character)}), which is no UTF-8"
+            return f"holds half a character (the lone surrogate {character!a}), which is no UTF-8"
         if category == "Cc" and character not in _LINES:
-            return f"holds the control character {ascii(character)}"
+            return f"holds the control character {character!a}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""What is stored becomes the pixels that it shows: bits, modes, palettes, orientation; what cannot is refused by row."""
+"""What is stored becomes the pixels that it shows: bits, modes, palettes, orientation; or it is refused by row."""
 
 import io
 import struct
@@ -17,7 +17,7 @@ from rc_grpo.data.picture import Picture
 from rc_grpo.editor.geometry import inside_of
 from rc_grpo.images import MAX_ASPECT, MAX_PIXELS, UnfitImageError, decode_levels, decode_rgb, encode_png, size_of
 
-from .conftest import HEIGHT, MASK, SOURCE, WIDTH, decoded, photo, png, region, source_of
+from .conftest import HEIGHT, MASK, SOURCE, WIDTH, decoded, photo, png, reason_of, region, source_of
 
 RAMP = np.tile(np.linspace(0, 65535, 64).round().astype(np.uint16), (8, 1))
 SHOWN = np.tile(np.linspace(0, 255, 64), (8, 1))
@@ -177,7 +177,7 @@ def test_a_mask_whose_upright_size_differs_is_refused(lines) -> None:
     turned = Image.Exif()
     turned[0x0112] = 6
     path = lines({"mask": "mask6.png"}, files={"mask6.png": saved(Image.open(io.BytesIO(MASK)), exif=turned)})
-    with pytest.raises(DataError, match="the mask is 32x24, the source 24x32 .*turned by a quarter"):
+    with pytest.raises(DataError, match=r"the mask is 32x24, the source 24x32 .*turned by a quarter"):
         load_tasks(source_of(path))
 
 
@@ -216,7 +216,7 @@ def test_an_image_that_nobody_should_decode_is_refused_by_row(lines, name: str, 
 
 def test_the_largest_and_the_narrowest_that_are_read_are_read() -> None:
     assert size_of(claiming(8192, 8192)) == (8192, 8192)
-    assert 8192**2 == MAX_PIXELS
+    assert MAX_PIXELS == 8192**2
     assert decode_rgb(png(np.zeros((2, 2 * MAX_ASPECT), np.uint8))).shape == (2, 64, 3)
 
 
@@ -228,10 +228,8 @@ def test_damaged_bytes_are_pixels_or_a_value_error(form: str, cut: int, draw: An
         data[draw.draw(st.integers(0, len(data) - 1))] = draw.draw(st.integers(0, 255))
     picture = Picture(bytes(data[: max(1, len(data) - cut)]), "source")
     for look in (picture.check, picture.decode, picture.size):
-        try:
-            look()
-        except ValueError as error:
-            assert str(error).startswith("the source ")
+        reason = reason_of(look)
+        assert reason is None or reason.startswith("the source ")
 
 
 def mask_of(levels: np.ndarray, form: str = "PNG") -> np.ndarray:

@@ -115,5 +115,5 @@ def test_what_cannot_be_read_at_all_is_one_fault_of_the_whole(lines, compbench, 
 
 def test_an_unreadable_target_in_parquet_is_found_by_the_check(table) -> None:
     path = table(source=[SOURCE] * 2, mask=[MASK] * 2, instruction=["a", "b"], target=[TARGET, b"gone bad"])
-    with pytest.raises(DataError, match="row 1.*the target is not a readable image"):
+    with pytest.raises(DataError, match=r"row 1.*the target is not a readable image"):
         load_tasks(source_of(path))

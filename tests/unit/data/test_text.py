@@ -14,7 +14,7 @@ from rc_grpo.config import TaskSource
 from rc_grpo.data import DataError, load_tasks
 from rc_grpo.data.text import identity, read_id, read_kind, read_text
 
-from .conftest import MASK, SOURCE, source_of
+from .conftest import MASK, SOURCE, reason_of, source_of
 
 NO_TEXT = {
     "list": (["Remove it"], r"is a list \(\['Remove it'\]\), not text; name a text column"),
@@ -76,12 +76,9 @@ def test_invisible_characters_alone_say_nothing(value: str) -> None:
 
 @given(st.text(st.characters(categories=["Cs", "Cc", "Cf", "Zs", "Zl", "Zp", "Lo", "So", "Mn"]), max_size=6))
 def test_whatever_is_read_is_utf_8_and_shows_something(value: str) -> None:
-    try:
-        found = read_text(value, "instruction")
-    except ValueError as error:
-        str(error).encode()
-        return
-    if found is not None:
+    if (reason := reason_of(lambda: read_text(value, "instruction"))) is not None:
+        reason.encode()
+    elif (found := read_text(value, "instruction")) is not None:
         found.encode()
         assert any(character.isprintable() and not character.isspace() for character in found)
 
