@@ -10,6 +10,7 @@ from deploy.cluster import namespace, whereabouts
 from deploy.evaluating.heldout import HeldOutExam
 from deploy.evaluating.tasks import training_tasks
 from deploy.planning.in_words import plan_in_words
+from deploy.records import data
 from deploy.records.folder import RunFolder
 from deploy.records.metrics import pace_metrics
 from deploy.records.provenance import run_provenance
@@ -41,6 +42,7 @@ class Run:
     Raises:
         deploy.records.folder.RunExistsError: the folder exists, and this is not to resume it.
         rc_grpo.data.DataError: the tasks cannot be read.
+        rc_grpo.config.ConfigError: a task lacks what a judge needs, or the data of a run to resume have changed.
     """
 
     def __init__(self, config: RunConfig, progress: Progress, *, resume: bool = False) -> None:
@@ -53,6 +55,9 @@ class Run:
             self._files.check_free()
         self._tasks = training_tasks(config)
         self._exam = HeldOutExam(config)
+        self._fingerprints = data.fingerprints(self._tasks, self._exam.tasks)
+        if resume:
+            data.require_unchanged(self._files, self._fingerprints)
         loop = config.loop
         ledger = Ledger(len(self._tasks), loop.updates, loop.groups_per_update, loop.max_staleness, config.seed)
         self._services = Services(config, self._tasks, ledger, self.stop.asked)
@@ -89,6 +94,7 @@ class Run:
         stoppable = self.stop.on_signals(self.config.loop.stop_deadline_s)
         with self._files.driven(), self._books.open(environment), stoppable:
             async with control.answering(home, self._look, list(services.pools.values())):
+                data.keep(self._files, self._fingerprints)
                 self._files.announce(whereabouts(home))
                 async with services.running(self.stop, self._progress):
                     self._position.clock.start()

@@ -41,7 +41,12 @@ def load_tasks(source: TaskSource, purpose: Purpose = "train", objection: Object
             raise DataError(reason)
         world = PocketWorld(source.split, source.limit or _POCKET_SIZES[source.split])
         rows = range(len(world))
-        return TaskSet(world.__getitem__, rows, {world.task_id(row): row for row in rows})
+        return TaskSet(
+            world.__getitem__,
+            rows,
+            {world.task_id(row): row for row in rows},
+            origin=f"the pocket world ({source.split}, {len(world)} tasks)",
+        )
     assert source.path is not None
     return checked(_reader(source, source.path, purpose), source, printable(str(source.path)), objection)
 

@@ -53,7 +53,7 @@ class Picture:
         Raises:
             ValueError: the file is missing or its bytes are not an image.
         """
-        with self._stream() as stream, self._readable():
+        with self.open() as stream, self._readable():
             return size_of(stream)
 
     def check(self) -> None:
@@ -62,7 +62,7 @@ class Picture:
         Raises:
             ValueError: the file is missing, or its bytes are not a whole image.
         """
-        with self._stream() as stream:
+        with self.open() as stream:
             with self._readable():
                 require_levels(stream)
             stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL))
@@ -81,7 +81,12 @@ class Picture:
             return decode(data)
 
     @contextmanager
-    def _stream(self) -> Iterator[BinaryIO]:
+    def open(self) -> Iterator[BinaryIO]:
+        """Open the encoded bytes inside the context.
+
+        Raises:
+            ValueError: the file is missing or unreadable.
+        """
         if isinstance(self.origin, bytes):
             yield io.BytesIO(self.origin)
             return
@@ -105,7 +110,7 @@ class Picture:
             raise ValueError(f"the {self.role} is not a readable image: {said if unknown else error}") from error
 
     def _head(self) -> bytes:
-        with self._stream() as stream:
+        with self.open() as stream:
             return stream.read(_HEAD)
 
 

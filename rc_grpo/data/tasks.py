@@ -45,6 +45,8 @@ class TaskSet(Sequence[EditTask]):
         row_of: task id -> row.
         refused: the tasks that were left out (``on_bad_task: skip``).
         bare: optional field (``target``, ``caption``) -> rows that have none.
+        reader: of the files that the tasks are read from; None where they are generated.
+        origin: what generates them, with its parameters; empty where they are read.
     """
 
     task: Callable[[int], EditTask]
@@ -52,6 +54,8 @@ class TaskSet(Sequence[EditTask]):
     row_of: Mapping[str, int]
     refused: tuple[Refusal, ...] = ()
     bare: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    reader: Reader | None = None
+    origin: str = ""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -76,6 +80,17 @@ class TaskSet(Sequence[EditTask]):
         """Return the ids of the tasks that have no target, or no caption, in their order; no image is read."""
         bare = self.bare.get(what, frozenset()).intersection(self.rows)
         return tuple(task_id for task_id, row in self.row_of.items() if row in bare)
+
+    def records(self) -> Iterator[Record]:
+        """Yield the records of the set, in their order; none where the tasks are generated."""
+        wanted, last = frozenset(self.rows), max(self.rows, default=-1)
+        if self.reader is not None:
+            yield from (record for row, record in enumerate(islice(self.reader, last + 1)) if row in wanted)
+
+    def record(self, task_id: str) -> Record | None:
+        """Return the record of an id; None where there is none, and where the tasks are generated."""
+        row = self.row_of.get(task_id)
+        return None if self.reader is None or row is None or row not in self.rows else self.reader.record(row)
 
     def __repr__(self) -> str:
         return f"TaskSet({len(self)} tasks, {len(self.refused)} refused)"
@@ -185,7 +200,7 @@ def checked(reader: Reader, source: TaskSource, where: str, objection: Objection
     if not found.rows:
         reason = f": all {len(refused)} tasks are unusable, the first because {refused[0].reason}" if refused else ""
         raise DataError(f"{where} holds no task{reason}")
-    return TaskSet(_Opener(reader, source), tuple(found.rows.values()), found.rows, found.refused, found.bare)
+    return TaskSet(_Opener(reader, source), tuple(found.rows.values()), found.rows, found.refused, found.bare, reader)
 
 
 @dataclass(frozen=True)
