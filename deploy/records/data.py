@@ -12,10 +12,25 @@ from rc_grpo.messages import EditTask
 logger = logging.getLogger(__name__)
 
 
-def fingerprints(train: TaskSet, heldout: Sequence[EditTask]) -> dict[str, Fingerprint]:
-    """Return the fingerprints of a run's data by branch of the configuration; held-out tasks may be none."""
+def fingerprints(
+    folder: RunFolder, train: TaskSet, heldout: Sequence[EditTask], *, resume: bool
+) -> dict[str, Fingerprint]:
+    """Return the fingerprints of a run's data by branch of the configuration; held-out tasks may be none.
+
+    Args:
+        folder: of the run.
+        train: training tasks.
+        heldout: held-out tasks.
+        resume: refuse data that are not those which the run began with.
+
+    Raises:
+        ConfigError: see `require_unchanged`.
+    """
     branches = {"train": train, "heldout": heldout}
-    return {name: Fingerprint.of(tasks) for name, tasks in branches.items() if isinstance(tasks, TaskSet)}
+    now = {name: Fingerprint.of(tasks) for name, tasks in branches.items() if isinstance(tasks, TaskSet)}
+    if resume:
+        require_unchanged(folder, now)
+    return now
 
 
 def keep(folder: RunFolder, now: Mapping[str, Fingerprint]) -> None:

@@ -41,23 +41,18 @@ class Run:
 
     Raises:
         deploy.records.folder.RunExistsError: the folder exists, and this is not to resume it.
-        rc_grpo.data.DataError: the tasks cannot be read.
-        rc_grpo.config.ConfigError: a task lacks what a judge needs, or the data of a run to resume have changed.
+        rc_grpo.data.DataError, rc_grpo.config.ConfigError: the tasks cannot be read or judged, or are others now.
     """
 
     def __init__(self, config: RunConfig, progress: Progress, *, resume: bool = False) -> None:
         self.config = config
         self.stop, self.waits = Stop(), Waits()
-        self._progress = progress
-        self._files = RunFolder.of(config)
+        self._progress, self._files = progress, RunFolder.of(config)
         self.folder = self._files.path
         if not resume:
             self._files.check_free()
-        self._tasks = training_tasks(config)
-        self._exam = HeldOutExam(config)
-        self._fingerprints = data.fingerprints(self._tasks, self._exam.tasks)
-        if resume:
-            data.require_unchanged(self._files, self._fingerprints)
+        self._tasks, self._exam = training_tasks(config), HeldOutExam(config)
+        self._fingerprints = data.fingerprints(self._files, self._tasks, self._exam.tasks, resume=resume)
         loop = config.loop
         ledger = Ledger(len(self._tasks), loop.updates, loop.groups_per_update, loop.max_staleness, config.seed)
         self._services = Services(config, self._tasks, ledger, self.stop.asked)
@@ -151,6 +146,5 @@ class Run:
         self._position.finished = True
 
     def _look(self) -> dict[str, Any]:
-        seen = snapshot.take(self._position, self._services, self.stop, self.waits)
-        self._books.look(seen)
+        self._books.look(seen := snapshot.take(self._position, self._services, self.stop, self.waits))
         return seen.as_dict()

@@ -36,16 +36,8 @@ def editing_size(height: int, width: int, resolution: int, multiple: int) -> tup
         width: of the source, pixels.
         resolution: side of the square of the wanted area, pixels.
         multiple: both sides are multiples of this (a token's side in pixels).
-
-    Raises:
-        ValueError: the image is so narrow that the least it can be edited at is over twice that area.
     """
     scale = resolution / math.sqrt(height * width)
-    if min(height, width) * scale < multiple / 2:
-        raise ValueError(
-            f"an image of {height}x{width} (height x width) is too narrow to be edited at {resolution}x{resolution} "
-            f"pixels: its shorter side would be less than {multiple}; crop it, or raise editor.resolution"
-        )
     fitted_height, fitted_width = (max(1, round(side * scale / multiple)) * multiple for side in (height, width))
     return fitted_height, fitted_width
 

@@ -236,7 +236,7 @@ def test_a_task_whose_mask_was_exchanged_is_named_with_what_changed(make: Make, 
     (tmp_path / "own.jsonl").write_text(json.dumps(row))
     source = TaskSource(format="jsonl", path=tmp_path / "own.jsonl")
     folder = make(config=CONFIG.model_copy(update={"data": CONFIG.data.model_copy(update={"train": source})}))
-    keep(RunFolder(folder), fingerprints(load_tasks(source), ()))
+    keep(RunFolder(folder), fingerprints(RunFolder(folder), load_tasks(source), (), resume=False))
     assert replay(folder, NAME).identical
     (tmp_path / "mask.png").write_bytes(PocketWorld("train", 12)[7].mask)
     with pytest.raises(ReplayError, match=rf"'{TASK.task_id}' has changed .*since the run began: its mask; bring"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.records.data import changes_of_task, fingerprints, keep, require_unchanged
+from deploy.records.data import changes_of_task, fingerprints, keep
 from deploy.records.folder import DATA, RunFolder
 from rc_grpo.config import ConfigError, TaskSource
 from rc_grpo.data import TaskSet, load_tasks
@@ -37,12 +37,12 @@ def tasks(tmp_path: Path):
 @pytest.fixture
 def begun(tmp_path: Path, tasks) -> RunFolder:
     folder = RunFolder(tmp_path / "run")
-    keep(folder, fingerprints(tasks(), tasks()[:1]))
+    keep(folder, fingerprints(folder, tasks(), tasks()[:1], resume=False))
     return folder
 
 
 def test_unchanged_data_are_gone_on_with(begun: RunFolder, tasks) -> None:
-    require_unchanged(begun, fingerprints(tasks(), tasks()[:1]))
+    fingerprints(begun, tasks(), tasks()[:1], resume=True)
     assert changes_of_task(begun, tasks(), "t1") == []
 
 
@@ -55,12 +55,12 @@ def test_unchanged_data_are_gone_on_with(begun: RunFolder, tasks) -> None:
 )
 def test_changed_data_are_refused_by_task_and_with_the_ways_out(begun: RunFolder, tasks, change, said: str) -> None:
     with pytest.raises(ConfigError, match=rf"{said}.*remove .*{DATA}"):
-        require_unchanged(begun, fingerprints(tasks(**change), ()))
+        fingerprints(begun, tasks(**change), (), resume=True)
 
 
 def test_held_out_data_count_too(begun: RunFolder, tasks) -> None:
     with pytest.raises(ConfigError, match=r"data.heldout has changed .* 1 added \('t1'\)"):
-        require_unchanged(begun, fingerprints(tasks(), tasks()[:2]))
+        fingerprints(begun, tasks(), tasks()[:2], resume=True)
 
 
 def test_without_fingerprints_nothing_is_compared_and_that_is_told(
@@ -68,7 +68,7 @@ def test_without_fingerprints_nothing_is_compared_and_that_is_told(
 ) -> None:
     (begun.path / DATA).unlink()
     with caplog.at_level(logging.WARNING):
-        require_unchanged(begun, fingerprints(tasks(swapped=True), ()))
+        fingerprints(begun, tasks(swapped=True), (), resume=True)
     assert "whether its data have changed is unknown" in caplog.text
     assert changes_of_task(begun, tasks(swapped=True), "t1") == []
 
