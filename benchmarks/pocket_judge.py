@@ -28,7 +28,7 @@ from benchmarks.served_judge import judge_on, pocket_judge_config, serving
 from deploy.configs import load_config
 from rc_grpo.config import RunConfig, SamplingConfig
 from rc_grpo.editor.loading import load_editor
-from rc_grpo.images import Pixels, decode_gray, decode_rgb
+from rc_grpo.images import Pixels, decode_levels, decode_rgb
 from rc_grpo.messages import EditTask, PolicyVersion, RolloutSeeds
 from rc_grpo.pocket.world import PocketWorld
 from reward_service.editscore import EditScoreJudge
@@ -67,7 +67,7 @@ def by_hand(task: EditTask, other: EditTask) -> dict[str, Pixels]:
     assert task.target is not None
     assert other.target is not None
     source, target = (decode_rgb(data).astype(np.float32) for data in (task.source, task.target))
-    inside = (decode_gray(task.mask) > 0)[..., None]
+    inside = (decode_levels(task.mask) > 0)[..., None]
     noise = np.random.default_rng(int(inside.sum())).normal(0, 40, target.shape)
     blurred = np.asarray(Image.fromarray(target.astype(np.uint8)).filter(ImageFilter.GaussianBlur(3)))
     edits = {

@@ -187,7 +187,9 @@ def report(
 @app.command()
 def replay(
     run: Annotated[Path, typer.Argument(help="a run's folder")],
-    group: Annotated[str, typer.Argument(help="UPDATE/TASK_ID, such as 12/pocket-train-00003; or UPDATE, for its first group")],
+    group: Annotated[
+        str, typer.Argument(help="UPDATE/TASK_ID, such as 12/pocket-train-00003; or UPDATE, for its first group")
+    ],
     sheet: Annotated[Path | None, typer.Option(help="draw logged and replayed images side by side")] = None,
 ) -> None:
     """Rebuild a logged group from its seeds and policy, and say what differs from the log; exit 1 if anything does."""

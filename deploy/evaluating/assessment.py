@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.cluster import beside_the_driver, connect, namespace
-from deploy.evaluating.heldout import evaluate, heldout_tasks
+from deploy.evaluating.heldout import evaluate
 from deploy.evaluating.preflight import check_editor, check_judges
+from deploy.evaluating.tasks import heldout_tasks
 from deploy.records.contact_sheet import contact_sheet, task_row
 from deploy.records.provenance import provenance
 from deploy.watching.progress import Progress
@@ -75,10 +76,10 @@ def run_assessment(
         raise ValueError("evaluation needs data.heldout and evaluation.tasks > 0")
     check_editor(config)
     check_judges(config)
+    tasks = heldout_tasks(config)
     policies = {"base": lora.copied(load_denoiser(config.editor, config.seed).policy.weights())}
     if folder is not None:
         policies[folder.parent.name if folder.name == "lora" else folder.name] = read_lora(config.editor.lora, folder)
-    tasks = heldout_tasks(config)
     connect(config)
     try:
         with Progress(console) as progress:

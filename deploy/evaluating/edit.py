@@ -4,8 +4,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from deploy.evaluating.tasks import InstructionCheck
 from deploy.records.contact_sheet import Row, contact_sheet
 from rc_grpo.config import EditorConfig
+from rc_grpo.data.text import read_text
 from rc_grpo.editor.export import WEIGHTS_NAME
 from rc_grpo.editor.geometry import editing_size, resize_image
 from rc_grpo.editor.loading import load_architecture, load_pipeline
@@ -41,12 +43,18 @@ def edit_image(
         The edited image, and a sheet of source, base edit and LoRA edit side by side.
 
     Raises:
-        ValueError: the image cannot be read or the LoRA is not there.
+        ValueError: the image cannot be read, the instruction is too long, or the LoRA is not there.
     """
     if not image.is_file():
         raise ValueError(f"no image at {image}")
     if lora is not None and not (lora / WEIGHTS_NAME).is_file():
         raise ValueError(f"no {WEIGHTS_NAME} in {lora}; a run leaves one in runs/NAME/lora")
+    told = read_text(instruction, "instruction")
+    if told is None:
+        raise ValueError("the instruction is empty; say what to do")
+    # The stock pipeline would cut it without a word that anybody sees.
+    if objection := InstructionCheck(config)(told):
+        raise ValueError(objection)
     family, pipeline = find(config), load_pipeline(config)
     pixels = decode_rgb(image.read_bytes())
     token = load_architecture(config).token

@@ -5,20 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from deploy.evaluating.tasks import heldout_tasks
 from rc_grpo.config import EvaluationConfig, RunConfig
-from rc_grpo.data import load_tasks
 from rc_grpo.evaluation.gains import HeldOut, PairedGain
 from rc_grpo.messages import EditTask, RolloutSeeds, ScoredGroup
 from rc_grpo.seeds import derive
 from reward_service.panel import JudgePanel
 from rollout_workers.pool import RolloutPool
-
-
-def heldout_tasks(config: RunConfig) -> Sequence[EditTask]:
-    """Return the tasks that a configuration evaluates on; none where it evaluates nothing."""
-    if config.data.heldout is None or not config.evaluation.tasks:
-        return ()
-    return load_tasks(config.data.heldout, purpose="evaluate")[: config.evaluation.tasks]
 
 
 class HeldOutExam:

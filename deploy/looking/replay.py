@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from deploy.looking.replay_report import Comparison, ReplayReport, Surrounding, compare
+from deploy.records.data import changes_of_task
 from deploy.records.folder import RunFolder
 from deploy.records.provenance import provenance
 from rc_grpo.config import RunConfig, load
@@ -57,7 +58,7 @@ def replay(run: Path, group: str) -> ReplayReport:
     logged = _find_group(run, config, group)
     policy = logged.candidates.policy
     weights = PolicyStore(run / "policies").load(policy.number, policy.digest)
-    task = _find_task(config, logged)
+    task = _find_task(RunFolder(run), config, logged)
     torch.set_num_threads(config.rollout.threads)
     editor = load_rollout_editor(config.editor, config.rollout, config.seed)
     try:
@@ -129,8 +130,9 @@ def _find_group(run: Path, config: RunConfig, name: str) -> LoggedGroup:
     return groups[0]
 
 
-def _find_task(config: RunConfig, logged: LoggedGroup) -> EditTask:
-    task = load_tasks(config.data.train).find(logged.task_id)
+def _find_task(folder: RunFolder, config: RunConfig, logged: LoggedGroup) -> EditTask:
+    tasks = load_tasks(config.data.train)
+    task = tasks.find(logged.task_id)
     where = config.data.train.path or config.data.train.format
     if task is None:
         raise ReplayError(f"task {logged.task_id!r} is no longer in the training data ({where}); bring the data back")
@@ -138,6 +140,11 @@ def _find_task(config: RunConfig, logged: LoggedGroup) -> EditTask:
         raise ReplayError(
             f"task {logged.task_id!r} has changed in the training data ({where}): it was {logged.instruction!r} and is "
             f"{task.instruction!r}; bring the data back"
+        )
+    if changed := changes_of_task(folder, tasks, logged.task_id):
+        raise ReplayError(
+            f"task {logged.task_id!r} has changed in the training data ({where}) since the run began: its "
+            f"{', '.join(changed)}; bring the data back"
         )
     return task
 

@@ -12,6 +12,7 @@ from rc_grpo.config import RunConfig, dump
 from rc_grpo.durable import write_whole
 
 CONFIG, ENVIRONMENT, SUMMARY, ADDRESS = "config.yaml", "environment.json", "summary.json", "cluster.json"
+DATA = "data.json"
 _OF_AN_UPDATE = ("experience", "grids", "evaluations")
 
 
@@ -86,6 +87,16 @@ class RunFolder:
         before = json.loads(path.read_text()) if path.exists() else {}
         earlier = [*before.pop("earlier_starts", []), *([before] if before else [])]
         write_whole(path, json.dumps(dict(environment) | {"earlier_starts": earlier}, indent=2) + "\n")
+
+    def keep_data(self, fingerprints: Mapping[str, Any]) -> None:
+        """Write the fingerprints of the run's data (see `deploy.records.data`)."""
+        write_whole(self.path / DATA, json.dumps(dict(fingerprints), indent=0) + "\n")
+
+    def data(self) -> dict[str, Any] | None:
+        """Read the fingerprints of the run's data; None where there are none."""
+        path = self.path / DATA
+        found: dict[str, Any] | None = json.loads(path.read_text()) if path.is_file() else None
+        return found
 
     def summarise(self, summary: Mapping[str, Any]) -> None:
         """Write what came of the run, which is then finished."""

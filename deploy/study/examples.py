@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rc_grpo.data.picture import Picture
-from rc_grpo.data.record import text
+from rc_grpo.data.text import read_text
 from rc_grpo.evaluation.frames import Originals
 from rc_grpo.evaluation.layout import Benchmark, Edits, Sample
 
@@ -118,7 +118,7 @@ def _example(benchmark: Benchmark, sample: Sample, models: Mapping[str, Edits]) 
     paths = {name: edits.path(sample) for name, edits in models.items()}
     if without := [name for name, path in paths.items() if not path.is_file()]:
         raise ValueError(f"no edit by {', '.join(without)}")
-    instruction = text(benchmark.reader.record(sample.index).values.get("instruction"))
+    instruction = read_text(benchmark.reader.record(sample.index).values.get("instruction"), "instruction")
     if instruction is None:
         raise ValueError("there is no instruction")
     originals = benchmark.originals(sample)

@@ -1,16 +1,21 @@
 """Who scores the candidates: one or several judges, each a pool of actors of its own."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, StringConstraints, model_validator
 
 from rc_grpo.config.base import Fraction, PoolConfig, Strict
 
+Need = Literal["target", "caption"]
+
 
 class JudgeConfig(PoolConfig):
     """What all kinds of judges have in common."""
+
+    needs: ClassVar[tuple[Need, ...]] = ()
+    """What each task must have beside source, instruction and mask, or every score of it fails."""
 
     weight: float = Field(
         1.0, ge=0, description="in the sum of the judges' z-scores; 0: scored, logged, evaluated, never learned from"
@@ -20,6 +25,8 @@ class JudgeConfig(PoolConfig):
 
 class GroundTruthConfig(JudgeConfig):
     """Compares with the true target: for worlds and data sets that know it."""
+
+    needs: ClassVar[tuple[Need, ...]] = ("target",)
 
     kind: Literal["ground_truth"] = Field("ground_truth", description="which kind of judge this is")
 
@@ -131,6 +138,9 @@ def _fault(url: str) -> str | None:
 
 
 AnyJudgeConfig = Annotated[GroundTruthConfig | EditScoreConfig, Field(discriminator="kind")]
+JUDGES: dict[str, type[JudgeConfig]] = {"ground_truth": GroundTruthConfig, "editscore": EditScoreConfig}
+"""Configuration of each kind of judge."""
+
 JudgeName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 
 

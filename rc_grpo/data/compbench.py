@@ -1,14 +1,15 @@
 """CompBench, the benchmark: its folders as its own script lays them out, and its parquet files as the hub has them."""
 
-import json
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rc_grpo.data.errors import DataError
-from rc_grpo.data.record import Record, text
+from rc_grpo.data.errors import DataError, reading
+from rc_grpo.data.json_text import BOM, parse, sniff
+from rc_grpo.data.record import Record
+from rc_grpo.data.text import identity, readable
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,11 @@ def task_id(family: str, image_path: str) -> str:
     return f"{family}/{image_path}"
 
 
+def name_of(entry: Mapping[str, Any]) -> str | None:
+    """Return an entry's image path, below each of its family's folders; the script takes either name."""
+    return readable(entry.get("image_path")) or readable(entry.get("image_name"))
+
+
 @dataclass(frozen=True)
 class CompBench:
     """Reader of ``tasks/{add,remove,replace}/metadata.json`` and the image folders beside it.
@@ -58,9 +64,10 @@ class CompBench:
         Raises:
             DataError: ``path`` is not CompBench's folder, or a metadata file is not a list of objects.
         """
-        root = path / "tasks" if (path / "tasks").is_dir() else path
-        files = {family: root / family / "metadata.json" for family in FAMILIES}
-        present = [family for family, file in files.items() if file.is_file()]
+        with reading(path):
+            root = path / "tasks" if (path / "tasks").is_dir() else path
+            files = {family: root / family / "metadata.json" for family in FAMILIES}
+            present = [family for family, file in files.items() if file.is_file()]
         if not present:
             raise DataError(
                 f"{path} is not CompBench's folder: there is none of {', '.join(map(str, files.values()))}. "
@@ -80,11 +87,11 @@ class CompBench:
     def record(self, index: int) -> Record:
         """Return one task; its images are named, not read."""
         family, number, item = self.items[index]
-        # The script takes either name.
-        name = text(item.get("image_path")) or text(item.get("image_name"))
+        name = name_of(item)
+        identified, fault = identity(item.get("image_path") or item.get("image_name"), f"entry-{number:06d}")
         return Record(
             place=f"{self.root / family / 'metadata.json'}, entry {number}",
-            task_id=task_id(family, name or f"entry-{number:06d}"),
+            task_id=task_id(family, identified),
             values={
                 "kind": family,
                 "source": f"input_image/{name}",
@@ -94,17 +101,20 @@ class CompBench:
                 "caption": item.get("caption"),
             },
             folder=self.root / family,
-            fault=None if name else "the entry has no image_path",
+            fault=fault or (None if name else "the entry has no image_path"),
             # Its script scales image and mask to 512x512 each for itself, so that their sizes need not agree.
             stretch_mask=True,
         )
 
 
 def _entries(file: Path) -> list[Mapping[str, Any]]:
+    sniff(file)
+    with reading(file):
+        data = file.read_bytes()
     try:
-        entries = json.loads(file.read_bytes())
+        entries = parse(data.removeprefix(BOM))
     except ValueError as error:
-        raise DataError(f"{file} is not JSON: {error}") from error
+        raise DataError(f"{file} is {error}") from error
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise DataError(f"{file} must hold a list of objects")
     return entries

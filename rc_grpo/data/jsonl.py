@@ -1,14 +1,15 @@
 """Tasks from JSON lines: one object a line, images as paths relative to the file's folder."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rc_grpo.data.columns import resolve_columns
-from rc_grpo.data.errors import DataError
-from rc_grpo.data.record import Record, text
+from rc_grpo.data.errors import DataError, printable, reading
+from rc_grpo.data.json_text import BOM, parse, refuse_one_value, sniff
+from rc_grpo.data.record import Record
+from rc_grpo.data.text import identity
 
 
 @dataclass(frozen=True)
@@ -33,51 +34,75 @@ class JsonLines:
         Raises:
             DataError: there is no such file, or the map does not fit.
         """
-        if not path.is_file():
-            raise DataError(f"no file {path}")
+        with reading(path):
+            if not path.is_file():
+                raise DataError(f"no file {path}" + (": it is a folder" if path.is_dir() else ""))
+        start = len(BOM) if sniff(path) else 0
         lines: list[tuple[int, int]] = []
         keys: dict[str, None] = {}
-        offset = 0
-        with path.open("rb") as file:
+        faults: list[tuple[int, str]] = []
+        with reading(path), path.open("rb") as file:
+            offset = file.seek(start)
             for number, line in enumerate(file, 1):
                 if line.strip():
                     lines.append((number, offset))
-                    keys |= dict.fromkeys(_parse(line)[0])
+                    row, fault = _parse(line)
+                    keys |= dict.fromkeys(row)
+                    if fault is not None:
+                        if len(lines) == 1:
+                            refuse_one_value(path)
+                        faults.append((number, fault))
                 offset += len(line)
         if not lines:
-            raise DataError(f"{path} holds no task")
-        return cls(path, resolve_columns(mapping, keys, str(path)), tuple(lines))
+            raise DataError(f"{path} holds no task: it is empty")
+        # Where no line is an object there is no key either, and each line's own fault is what is wrong.
+        columns = _columns(mapping, keys, path, faults) if len(faults) < len(lines) else {}
+        return cls(path, columns, tuple(lines))
 
     def __iter__(self) -> Iterator[Record]:
-        with self.path.open("rb") as file:
-            for (number, _), line in zip(self.lines, filter(bytes.strip, file), strict=False):
-                yield self._record(number, line)
+        with reading(self.path), self.path.open("rb") as file:
+            for number, offset in self.lines:
+                file.seek(offset)
+                yield self._record(number, file.readline())
 
     def record(self, index: int) -> Record:
         """Return the task of one line."""
         number, offset = self.lines[index]
-        with self.path.open("rb") as file:
+        with reading(self.path), self.path.open("rb") as file:
             file.seek(offset)
             return self._record(number, file.readline())
 
     def _record(self, number: int, line: bytes) -> Record:
         row, fault = _parse(line)
         values = {field: row.get(key) for field, key in self.columns.items()}
+        task_id, unidentified = identity(values.get("task_id"), f"{printable(self.path.stem)}-{number:06d}")
         return Record(
             place=f"{self.path}, line {number}",
-            task_id=text(values.get("task_id")) or f"{self.path.stem}-{number:06d}",
+            task_id=task_id,
             values=values,
             folder=self.path.parent,
-            fault=fault,
+            fault=fault or unidentified,
         )
+
+
+def _columns(
+    mapping: Mapping[str, str], keys: Iterable[str], path: Path, faults: Sequence[tuple[int, str]]
+) -> dict[str, str]:
+    try:
+        return resolve_columns(mapping, keys, str(path))
+    except DataError as error:
+        if not faults:
+            raise
+        number, fault = faults[0]
+        raise DataError(f"{error}. Broken lines: {len(faults)}, the first being line {number}: {fault}") from error
 
 
 def _parse(line: bytes) -> tuple[dict[str, Any], str | None]:
     """Return a line's object, and what is wrong if it is none: one broken line need not spoil the file."""
     try:
-        row = json.loads(line)
+        row = parse(line)
     except ValueError as error:
-        return {}, f"the line is not JSON: {error}"
+        return {}, f"the line is {error}"
     if not isinstance(row, dict):
         return {}, f"the line holds no object but a {type(row).__name__}"
     return row, None

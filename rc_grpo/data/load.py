@@ -6,12 +6,13 @@ from typing import Literal
 
 from rc_grpo.config import TaskSource
 from rc_grpo.data.compbench import CompBench
-from rc_grpo.data.errors import DataError
+from rc_grpo.data.errors import DataError, printable
 from rc_grpo.data.jsonl import JsonLines
 from rc_grpo.data.parquet import Parquet
 from rc_grpo.data.record import Reader
-from rc_grpo.data.tasks import TaskSet, checked
-from rc_grpo.pocket.world import PocketWorld
+from rc_grpo.data.refusals import Refusal
+from rc_grpo.data.tasks import Objection, TaskSet, checked, examine
+from rc_grpo.pocket.world import PocketWorld, phrases
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ Purpose = Literal["train", "evaluate"]
 _POCKET_SIZES = {"train": 2000, "heldout": 300}
 
 
-def load_tasks(source: TaskSource, purpose: Purpose = "train") -> TaskSet:
+def load_tasks(source: TaskSource, purpose: Purpose = "train", objection: Objection | None = None) -> TaskSet:
     """Return the tasks of a source, every one of them checked.
 
     Masks are decoded here, images when a task is asked for: bad data fail before a GPU is touched, and a large set
@@ -28,6 +29,7 @@ def load_tasks(source: TaskSource, purpose: Purpose = "train") -> TaskSet:
     Args:
         source: where from, and how to read it.
         purpose: what for. CompBench is for evaluation; training on it wants ``allow_benchmark``.
+        objection: returns why the editor cannot take an instruction, which makes its task unusable, or None.
 
     Raises:
         DataError: the data set is missing, empty, not as described or holds an unusable task (see ``on_bad_task``), or
@@ -35,11 +37,45 @@ def load_tasks(source: TaskSource, purpose: Purpose = "train") -> TaskSet:
     """
     if source.format == "pocket":
         _no_columns(source)
+        if reason := _of_pocket(objection):
+            raise DataError(reason)
         world = PocketWorld(source.split, source.limit or _POCKET_SIZES[source.split])
         rows = range(len(world))
-        return TaskSet(world.__getitem__, rows, {world.task_id(row): row for row in rows})
+        return TaskSet(
+            world.__getitem__,
+            rows,
+            {world.task_id(row): row for row in rows},
+            origin=f"the pocket world ({source.split}, {len(world)} tasks)",
+        )
     assert source.path is not None
-    return checked(_reader(source, source.path, purpose), source, str(source.path))
+    return checked(_reader(source, source.path, purpose), source, printable(str(source.path)), objection)
+
+
+def faults(source: TaskSource, purpose: Purpose = "train", objection: Objection | None = None) -> tuple[Refusal, ...]:
+    """Return every fault of a data set without raising: unusable tasks, repeated ids, or why it cannot be read at all.
+
+    ``on_bad_task`` makes no difference. A fault of the whole has the path as its place and no task id.
+
+    Args:
+        source: where from, and how to read it.
+        purpose: as of `load_tasks`.
+        objection: likewise.
+    """
+    where = printable(str(source.path or source.format))
+    try:
+        if source.path is None:
+            load_tasks(source, purpose, objection)
+            return ()
+        found = examine(_reader(source, source.path, purpose), source, where, objection)
+    except DataError as error:
+        return (Refusal("", str(error), where),)
+    nothing = () if found.seen else (Refusal("", f"{where} holds no task", where),)
+    return (*found.refused, *found.repeated, *nothing)
+
+
+def _of_pocket(objection: Objection | None) -> str | None:
+    reasons = () if objection is None else map(objection, dict.fromkeys(phrases()))
+    return next((f"the pocket world's instructions: {reason}" for reason in reasons if reason), None)
 
 
 def _reader(source: TaskSource, path: Path, purpose: Purpose) -> Reader:

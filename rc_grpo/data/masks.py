@@ -1,6 +1,5 @@
 """From whatever a data set calls a mask to the one form a task carries: a grey PNG of 0 and 255, 255 where to edit."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -9,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rc_grpo.data.json_text import parse
 from rc_grpo.data.picture import Picture, picture
 from rc_grpo.data.rle import Rle
 from rc_grpo.editor.geometry import EmptyMaskError, binary_mask
-from rc_grpo.images import encode_png
+from rc_grpo.images import encode_png, rgba
 
 MaskFormat = Literal["auto", "image", "alpha", "rle"]
 _HALF = 128
@@ -20,6 +20,12 @@ _HALF = 128
 
 _COLOUR = 48
 """Channels further apart than this are colour; JPEG leaves less in a grey image."""
+
+_TRANSPOSED = {
+    True: ": its size is transposed; an RLE mask's size is [height, width]",
+    False: ": it is transposed, or turned by a quarter against the source",
+}
+"""What a size that is the other way round means, for run lengths and for an image."""
 
 
 def mask_of(value: Any, folder: Path) -> Picture | Rle | None:
@@ -30,9 +36,9 @@ def mask_of(value: Any, folder: Path) -> Picture | Rle | None:
     """
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
-            value = json.loads(value)
+            value = parse(value)
         except ValueError as error:
-            raise ValueError(f"the mask is neither a path nor RLE as JSON: {error}") from error
+            raise ValueError(f"the mask is neither a path nor RLE as JSON; it is {error}") from error
     if isinstance(value, dict) and "counts" in value:
         return None if value["counts"] is None else Rle.parse(value)
     return picture(value, folder, "mask")
@@ -61,7 +67,10 @@ def canonical_mask(
         raise ValueError(f"the mask is {'not ' if form == 'rle' else ''}RLE, but mask_format is {form!r}")
     found = (mask.height, mask.width) if isinstance(mask, Rle) else (mask or source).size()
     if found != size and not stretch:
-        raise ValueError(f"the mask is {found[0]}x{found[1]}, the source {size[0]}x{size[1]} (height x width)")
+        raise ValueError(
+            f"the mask is {found[0]}x{found[1]}, the source {size[0]}x{size[1]} (height x width)"
+            + (_TRANSPOSED[isinstance(mask, Rle)] if found == size[::-1] else "")
+        )
     if isinstance(mask, Rle):
         inside = _settled(mask.decode(), invert)
     else:
@@ -104,7 +113,13 @@ def _has_alpha(image: Image.Image) -> bool:
 
 
 def _transparent(image: Image.Image) -> NDArray[np.bool_]:
-    transparent: NDArray[np.bool_] = np.asarray(image.convert("RGBA").getchannel("A")) < _HALF
+    alpha = np.asarray(rgba(image).getchannel("A"))
+    transparent: NDArray[np.bool_] = alpha < _HALF
+    if transparent.all() and np.ptp(alpha):
+        raise ValueError(
+            f"the mask's alpha is {alpha.min()} to {alpha.max()}, transparent everywhere, so that it tells nothing "
+            "inside from outside; set mask_format: image if its brightness is meant"
+        )
     return transparent
 
 
@@ -115,9 +130,9 @@ def _is_canonical(image: Image.Image) -> bool:
 
 
 def _is_colour(image: Image.Image) -> bool:
-    if image.mode in ("1", "L", "LA", "I", "F", "I;16"):
+    if image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;16"):
         return False
-    levels = np.asarray(image.convert("RGB"))
+    levels = np.asarray(rgba(image).convert("RGB"))
     # Of a small share of pixels only, it is an artefact of compression or a stray mark, not a photograph.
     return float((np.ptp(levels, axis=-1) > _COLOUR).mean()) > 0.01
 

@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -13,8 +14,9 @@ import pyarrow.parquet as pq
 
 from rc_grpo.data import compbench
 from rc_grpo.data.columns import resolve_columns
-from rc_grpo.data.errors import DataError
-from rc_grpo.data.record import Record, text
+from rc_grpo.data.errors import DataError, printable, reading
+from rc_grpo.data.record import Record
+from rc_grpo.data.text import identity, readable
 
 _BATCH = 16
 """Rows in memory at a time while everything is checked."""
@@ -48,9 +50,10 @@ class Parquet:
         Raises:
             DataError: there is no parquet at ``path``, a file is broken, or the map does not fit.
         """
-        files = tuple(sorted(path.rglob("*.parquet"))) if path.is_dir() else (path,)
-        if not files or not path.exists():
-            raise DataError(f"no parquet file at {path}")
+        with reading(path):
+            files = tuple(sorted(path.rglob("*.parquet"))) if path.is_dir() else (path,)
+            if not files or not path.exists():
+                raise DataError(f"no parquet file at {path}")
         counts: list[int] = []
         columns: dict[str, str] = {}
         benchmark = any(compbench.is_hub_data(_names(file)) for file in files)
@@ -60,17 +63,17 @@ class Parquet:
             if columns and found != columns:
                 raise DataError(f"{file} has other columns than {files[0]}: {found} against {columns}")
             columns = found
-            counts.append(pq.read_metadata(file).num_rows)
+            with _reading(file):
+                counts.append(pq.read_metadata(file).num_rows)
         return cls(path, files, tuple(accumulate(counts)), columns, benchmark)
 
     def __iter__(self) -> Iterator[Record]:
-        # The target is left out: nothing is checked about it that would be worth reading it.
-        columns = [column for field, column in self.columns.items() if field != "target"]
+        columns = list(set(self.columns.values()))
         for file in self.files:
             row = 0
-            with pq.ParquetFile(file, pre_buffer=False) as parquet:
+            with _reading(file), pq.ParquetFile(file, pre_buffer=False) as parquet:
                 for batch in parquet.iter_batches(_BATCH, columns=columns, use_threads=False):
-                    for cells in batch.to_pylist():
+                    for cells in _as_python(batch):
                         yield self._record(file, row, cells)
                         row += 1
 
@@ -79,22 +82,25 @@ class Parquet:
         number = bisect_right(self.ends, index)
         row = index - (self.ends[number - 1] if number else 0)
         file = self.files[number]
-        return self._record(file, row, _cells(file, file.stat().st_mtime_ns, row, tuple(set(self.columns.values()))))
+        with _reading(file):
+            cells = _cells(file, file.stat().st_mtime_ns, row, tuple(set(self.columns.values())))
+        return self._record(file, row, cells)
 
     def _record(self, file: Path, row: int, cells: Mapping[str, Any]) -> Record:
         values = {field: cells.get(column) for field, column in self.columns.items()}
         name = file.relative_to(self.root).as_posix() if file != self.root else file.name
-        task_id = text(values.get("task_id"))
-        fault = None
-        if self.is_benchmark and task_id and self.columns["task_id"] == compbench.HUB_COLUMNS["task_id"]:
-            family = text(values.get("kind")) or "?"
+        derived = f"{printable(name).removesuffix('.parquet')}-{row:06d}"
+        task_id, fault = identity(values.get("task_id"), derived)
+        benchmarks = self.is_benchmark and self.columns["task_id"] == compbench.HUB_COLUMNS["task_id"]
+        if benchmarks and task_id != derived:
+            family = readable(values.get("kind")) or "?"
             # Of another family, the same path is another task.
             task_id = compbench.task_id(family, task_id)
             if family not in compbench.FAMILIES:
                 fault = f"CompBench's family {family!r} is not evaluated, only {', '.join(compbench.FAMILIES)} are"
         return Record(
             place=f"{file}, row {row}",
-            task_id=task_id or f"{name.removesuffix('.parquet')}-{row:06d}",
+            task_id=task_id,
             values=values,
             folder=file.parent,
             fault=fault,
@@ -102,12 +108,45 @@ class Parquet:
         )
 
 
-def _names(file: Path) -> list[str]:
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
     try:
-        names: list[str] = pq.read_schema(file).names
+        yield
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file} is not a readable parquet file: {error}") from error
+
+
+def _names(file: Path) -> list[str]:
+    with _reading(file):
+        names: list[str] = pq.read_schema(file).names
     return names
+
+
+class _Unreadable:
+    """What stands for a cell that is no value in Python, such as text of another encoding: no field takes it."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __repr__(self) -> str:
+        return f"unreadable: {self._error}"
+
+
+def _as_python(rows: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
+    """Return rows as Python's values. A cell that is none spoils its own row alone."""
+    try:
+        found: list[dict[str, Any]] = rows.to_pylist()
+    except (ValueError, OverflowError, pa.ArrowException):
+        names = rows.schema.names
+        found = [{name: _value(rows.column(name)[row]) for name in names} for row in range(rows.num_rows)]
+    return found
+
+
+def _value(cell: pa.Scalar) -> Any:
+    try:
+        return cell.as_py()
+    except (ValueError, OverflowError, pa.ArrowException) as error:
+        return _Unreadable(error)
 
 
 def _cells(file: Path, version: int, row: int, columns: tuple[str, ...]) -> dict[str, Any]:
@@ -120,9 +159,9 @@ def _cells(file: Path, version: int, row: int, columns: tuple[str, ...]) -> dict
         if parquet.metadata.row_group(group).total_byte_size > _KEEP_BYTES:
             for batch in parquet.iter_batches(_BATCH, row_groups=[group], columns=list(columns), use_threads=False):
                 if row < batch.num_rows:
-                    return _only(batch.slice(row, 1).to_pylist())
+                    return _only(_as_python(batch.slice(row, 1)))
                 row -= batch.num_rows
-    return _only(_row_group(file, version, group, columns).slice(row, 1).to_pylist())
+    return _only(_as_python(_row_group(file, version, group, columns).slice(row, 1)))
 
 
 @lru_cache(maxsize=1)

@@ -2,26 +2,24 @@
 
 import io
 import os
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePath
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from rc_grpo.images import encode_png
-
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-"""What Pillow raises on bytes that are no image, half an image, or an unreasonably large one."""
-
+from rc_grpo.data.errors import shortened
+from rc_grpo.data.path import path_of, refused, there
+from rc_grpo.data.text import type_in_words
+from rc_grpo.images import FORMATS, UnfitImageError, decode, encode_png, require_levels, rgba, size_of
 
 _END_MARKS = (b"IEND\xaeB`\x82", b"\xff\xd9")
 """How a PNG and a JPEG end. A download that broke off is the commonest fault, and has neither."""
 
-_TAIL = 32
+_HEAD, _TAIL = 24, 32
 
 
 @dataclass(frozen=True)
@@ -46,20 +44,17 @@ class Picture:
             return self.origin
         try:
             return self.origin.read_bytes()
-        except OSError as error:
-            raise ValueError(f"the {self.role}: cannot read {self.origin} ({error.strerror or error})") from error
+        except (OSError, ValueError) as error:
+            raise refused(self.origin, self.role, error) from error
 
     def size(self) -> tuple[int, int]:
-        """Return ``(height, width)`` from the header alone.
+        """Return the upright ``(height, width)`` from the header alone.
 
         Raises:
             ValueError: the file is missing or its bytes are not an image.
         """
-        stream = io.BytesIO(self.origin) if isinstance(self.origin, bytes) else self.origin
-        if isinstance(stream, Path) and not stream.is_file():
-            raise ValueError(f"the {self.role}: no file {stream}")
-        with self._readable(), Image.open(stream) as image:
-            return image.height, image.width
+        with self.open() as stream, self._readable():
+            return size_of(stream)
 
     def check(self) -> None:
         """Make sure that the image is there and whole, without decoding it where its last bytes tell.
@@ -67,34 +62,56 @@ class Picture:
         Raises:
             ValueError: the file is missing, or its bytes are not a whole image.
         """
-        self.size()
-        if isinstance(self.origin, bytes):
-            tail = self.origin[-_TAIL:]
-        else:
-            with self.origin.open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
-                tail = file.read()
+        with self.open() as stream:
+            with self._readable():
+                require_levels(stream)
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL))
+            tail = stream.read()
         if not any(mark in tail for mark in _END_MARKS):
             self.decode()
 
     def decode(self) -> Image.Image:
-        """Return the decoded image, in the mode it is stored in.
+        """Return the decoded image, upright, in the mode it is stored in.
 
         Raises:
             ValueError: the file is missing or its bytes are not a whole image.
         """
         data = self.read()
         with self._readable():
-            image = Image.open(io.BytesIO(data))
-            image.load()
-        return image
+            return decode(data)
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """Open the encoded bytes inside the context.
+
+        Raises:
+            ValueError: the file is missing or unreadable.
+        """
+        if isinstance(self.origin, bytes):
+            yield io.BytesIO(self.origin)
+            return
+        there(self.origin, self.role)
+        try:
+            stream = self.origin.open("rb")
+        except OSError as error:
+            raise refused(self.origin, self.role, error) from error
+        with stream:
+            yield stream
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
         try:
             yield
-        except _UNREADABLE as error:
-            raise ValueError(f"the {self.role} is not a readable image: {error}") from error
+        except UnfitImageError as error:
+            raise ValueError(f"the {self.role} {error}") from error
+        except ValueError as error:
+            said = f"it begins with {shortened(self._head())}; formats are {', '.join(FORMATS)}"
+            unknown = isinstance(error.__cause__, UnidentifiedImageError)
+            raise ValueError(f"the {self.role} is not a readable image: {said if unknown else error}") from error
+
+    def _head(self) -> bytes:
+        with self.open() as stream:
+            return stream.read(_HEAD)
 
 
 def picture(value: Any, folder: Path, role: str) -> Picture | None:
@@ -112,23 +129,11 @@ def picture(value: Any, folder: Path, role: str) -> Picture | None:
         case bytes():
             return Picture(value, role)
         case str():
-            return Picture(inside(value, folder), role)
-    raise ValueError(f"the {role} is bytes, a path or {{bytes, path}}, not {type(value).__name__}")
-
-
-def inside(path: str, folder: Path) -> Path:
-    """Return ``folder / path`` for a relative path that stays in the folder; links are the owner's business.
-
-    Raises:
-        ValueError: the path is absolute or climbs out. A data file from elsewhere must not name files of this machine.
-    """
-    # Normalised as text, so that what is checked is what is opened, also where a part of the path is a link.
-    normal = os.path.normpath(path)
-    if PurePath(path).is_absolute() or PurePath(normal).parts[:1] == ("..",):
-        raise ValueError(f"path {path!r} leaves the data set's folder {folder}; paths are relative to it")
-    return folder / normal
+            file = path_of(value, folder, role)
+            return None if file is None else Picture(file, role)
+    raise ValueError(f"the {role} is bytes, a path or {{bytes, path}}, not {type_in_words(value)} ({shortened(value)})")
 
 
 def opaque(image: Image.Image) -> bytes:
     """Return the image as PNG without its alpha channel, colours as stored below it."""
-    return encode_png(np.asarray(image.convert("RGBA").convert("RGB")))
+    return encode_png(np.asarray(rgba(image).convert("RGB")))

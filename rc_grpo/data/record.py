@@ -31,15 +31,9 @@ class Reader(Protocol):
     """A data set as a sequence of records. Immutable and picklable: files are opened when something is read."""
 
     def __iter__(self) -> Iterator[Record]:
-        """Yield every record in order, with all that checking it needs (a reader may leave the target out)."""
+        """Yield every record in order, complete."""
         ...
 
     def record(self, index: int) -> Record:
         """Return one record, complete."""
         ...
-
-
-def text(value: Any) -> str | None:
-    """Return a cell as stripped text, or None where it holds nothing. Numbers are text, too: ids often are numbers."""
-    stripped = "" if value is None else str(value).strip()
-    return stripped or None

@@ -5,15 +5,17 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import overload
+from typing import Literal, overload
 
 from rc_grpo.config import TaskSource
-from rc_grpo.data.errors import DataError
+from rc_grpo.data.errors import DataError, printable
 from rc_grpo.data.masks import canonical_mask, mask_of
 from rc_grpo.data.picture import Picture, opaque, picture
-from rc_grpo.data.record import Reader, Record, text
+from rc_grpo.data.record import Reader, Record
+from rc_grpo.data.refusals import Refusal, in_words
+from rc_grpo.data.text import read_kind, read_text
 from rc_grpo.messages import EditKind, EditTask
 
 logger = logging.getLogger(__name__)
@@ -22,16 +24,15 @@ _KINDS: dict[str, EditKind] = {"add": "add", "remove": "remove", "replace": "rep
 _CHUNK = 64
 """Records checked at a time; bounds the memory where a record brings its images along."""
 
+Objection = Callable[[str], str | None]
+"""Returns why an instruction is none, or None where it is one."""
+
+Optional = Literal["target", "caption"]
+OPTIONAL: tuple[Optional, ...] = ("target", "caption")
+"""What a task may have, and some judges need."""
+
 _PROGRESS_S = 5.0
-_WAY_OUT = "Mend the data, or set on_bad_task: skip to leave such tasks out"
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A task that was left out, and why."""
-
-    task_id: str
-    reason: str
+_UNIQUE = "Make the ids unique, or map no column to task_id to have them derived from file and row"
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +44,18 @@ class TaskSet(Sequence[EditTask]):
         rows: the rows that are usable.
         row_of: task id -> row.
         refused: the tasks that were left out (``on_bad_task: skip``).
+        bare: optional field (``target``, ``caption``) -> rows that have none.
+        reader: of the files that the tasks are read from; None where they are generated.
+        origin: what generates them, with its parameters; empty where they are read.
     """
 
     task: Callable[[int], EditTask]
     rows: Sequence[int]
     row_of: Mapping[str, int]
     refused: tuple[Refusal, ...] = ()
+    bare: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    reader: Reader | None = None
+    origin: str = ""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -68,6 +75,22 @@ class TaskSet(Sequence[EditTask]):
         """Return the task of an id, or None where there is none (a refused one is none)."""
         row = self.row_of.get(task_id)
         return self.task(row) if row is not None and row in self.rows else None
+
+    def lacking(self, what: Optional) -> tuple[str, ...]:
+        """Return the ids of the tasks that have no target, or no caption, in their order; no image is read."""
+        bare = self.bare.get(what, frozenset()).intersection(self.rows)
+        return tuple(task_id for task_id, row in self.row_of.items() if row in bare)
+
+    def records(self) -> Iterator[Record]:
+        """Yield the records of the set, in their order; none where the tasks are generated."""
+        wanted, last = frozenset(self.rows), max(self.rows, default=-1)
+        if self.reader is not None:
+            yield from (record for row, record in enumerate(islice(self.reader, last + 1)) if row in wanted)
+
+    def record(self, task_id: str) -> Record | None:
+        """Return the record of an id; None where there is none, and where the tasks are generated."""
+        row = self.row_of.get(task_id)
+        return None if self.reader is None or row is None or row not in self.rows else self.reader.record(row)
 
     def __repr__(self) -> str:
         return f"TaskSet({len(self)} tasks, {len(self.refused)} refused)"
@@ -91,38 +114,111 @@ class _Opener:
             ) from error
 
 
-def checked(reader: Reader, source: TaskSource, where: str) -> TaskSet:
-    """Check every record (its mask in full, its images by their headers) and return the set of usable tasks.
+@dataclass(frozen=True)
+class Examined:
+    """What came of looking at every record.
+
+    Attributes:
+        rows: task id -> row of the usable ones, in order.
+        refused: the unusable ones, in order.
+        repeated: those whose id another one has. Seeds and records go by it, so that no skip mends them.
+        bare: optional field -> rows of the usable ones that have none.
+    """
+
+    rows: Mapping[str, int]
+    refused: tuple[Refusal, ...]
+    repeated: tuple[Refusal, ...]
+    bare: Mapping[str, frozenset[int]]
+
+    @property
+    def seen(self) -> int:
+        """How many records were looked at."""
+        return len(self.rows) + len(self.refused) + len(self.repeated)
+
+
+def examine(reader: Reader, source: TaskSource, where: str, objection: Objection | None = None) -> Examined:
+    """Look at every record (its mask in full, its images by their headers) until ``source.limit`` are usable.
+
+    Args:
+        reader: of the records.
+        source: how they are read.
+        where: the data set, for messages.
+        objection: returns why an instruction is none for the editor, or None; called in this thread alone.
+
+    Raises:
+        DataError: the file can be read no further.
+    """
+    rows: dict[str, int] = {}
+    places: dict[str, str] = {}
+    refused: list[Refusal] = []
+    repeated: list[Refusal] = []
+    bare: dict[str, set[int]] = {name: set() for name in OPTIONAL}
+    progress = _Progress(where)
+    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1)), "check-data") as pool:
+        for row, (record, found) in enumerate(_verdicts(reader, source, pool)):
+            reason = found
+            place = printable(record.place)
+            if reason is None and objection is not None:
+                reason = objection(_Words.of(record).instruction)
+            if reason is not None:
+                refused.append(Refusal(record.task_id, printable(reason), place))
+            elif other := places.get(record.task_id):
+                repeated.append(
+                    Refusal(
+                        record.task_id,
+                        f"two tasks have the id {record.task_id!r}: {other} and {place}. {_UNIQUE}",
+                        place,
+                    )
+                )
+            else:
+                rows[record.task_id] = row
+                places[record.task_id] = place
+                for name in _lacks(record):
+                    bare[name].add(row)
+            progress.report(row + 1, len(refused))
+            if len(rows) == source.limit:
+                break
+    return Examined(rows, tuple(refused), tuple(repeated), {name: frozenset(bare[name]) for name in bare})
+
+
+def checked(reader: Reader, source: TaskSource, where: str, objection: Objection | None = None) -> TaskSet:
+    """Check every record and return the set of usable tasks; see `examine`.
 
     Raises:
         DataError: a record is unusable and ``on_bad_task`` is ``fail``; two share an id; none is usable.
     """
-    rows: list[int] = []
-    refused: list[Refusal] = []
-    places: dict[str, str] = {}
-    progress = _Progress(where)
-    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1)), "check-data") as pool:
-        for row, (record, reason) in enumerate(_verdicts(reader, source, pool)):
-            if reason is not None:
-                if source.on_bad_task == "fail":
-                    raise DataError(f"task {record.task_id!r} ({record.place}): {reason}. {_WAY_OUT}")
-                refused.append(Refusal(record.task_id, reason))
-            else:
-                _claim(places, record)
-                rows.append(row)
-            progress.report(row + 1, len(refused))
-            if len(rows) == source.limit:
-                break
-    if refused:
-        first = refused[0]
+    found = examine(reader, source, where, objection)
+    fatal = found.repeated if source.on_bad_task == "skip" else (*found.refused, *found.repeated)
+    if fatal:
+        alone = len(fatal) == 1 and found.repeated
+        raise DataError(fatal[0].reason if alone else in_words(fatal, found.seen, where))
+    if refused := found.refused:
         logger.warning(
             "%s: left out %d of %d tasks, the first being %r: %s",
-            *(where, len(refused), len(rows) + len(refused), first.task_id, first.reason),
+            *(where, len(refused), found.seen, refused[0].task_id, refused[0].reason),
         )
-    if not rows:
+    if not found.rows:
         reason = f": all {len(refused)} tasks are unusable, the first because {refused[0].reason}" if refused else ""
         raise DataError(f"{where} holds no task{reason}")
-    return TaskSet(_Opener(reader, source), tuple(rows), dict(zip(places, rows, strict=True)), tuple(refused))
+    return TaskSet(_Opener(reader, source), tuple(found.rows.values()), found.rows, found.refused, found.bare, reader)
+
+
+@dataclass(frozen=True)
+class _Words:
+    """The texts of a record."""
+
+    instruction: str
+    caption: str | None
+    kind: EditKind
+
+    @classmethod
+    def of(cls, record: Record) -> "_Words":
+        """Read them; raise ValueError with the reason if one is none."""
+        instruction = read_text(record.values.get("instruction"), "instruction")
+        if instruction is None:
+            raise ValueError("the instruction is empty")
+        kind = (read_kind(record.values.get("kind")) or "").lower()
+        return cls(instruction, read_text(record.values.get("caption"), "caption"), _KINDS.get(kind, "other"))
 
 
 def _verdicts(reader: Reader, source: TaskSource, pool: ThreadPoolExecutor) -> Iterator[tuple[Record, str | None]]:
@@ -132,20 +228,10 @@ def _verdicts(reader: Reader, source: TaskSource, pool: ThreadPoolExecutor) -> I
         yield from zip(chunk, pool.map(lambda record: _objection(record, source), chunk), strict=True)
 
 
-def _claim(places: dict[str, str], record: Record) -> None:
-    """Note a task's id. Seeds and records go by it, so that two tasks of one id are an error that no skip mends."""
-    if other := places.get(record.task_id):
-        raise DataError(
-            f"two tasks have the id {record.task_id!r}: {other} and {record.place}. "
-            "Make the ids unique, or map no column to task_id to have them derived from file and row"
-        )
-    places[record.task_id] = record.place
-
-
 def _objection(record: Record, source: TaskSource) -> str | None:
     """Return why a record is unusable, or None if it is not."""
     try:
-        image, _ = _parts(record, source)
+        _, image, _ = _parts(record, source)
         image.check()
         if target := picture(record.values.get("target"), record.folder, "target"):
             target.check()
@@ -154,39 +240,46 @@ def _objection(record: Record, source: TaskSource) -> str | None:
     return None
 
 
-def _parts(record: Record, source: TaskSource) -> tuple[Picture, bytes]:
-    """Return a record's source image and its canonical mask; raise ValueError with the reason if it is unusable."""
+def _lacks(record: Record) -> Iterator[Optional]:
+    """Yield the optional fields that a usable record does not have."""
+    if picture(record.values.get("target"), record.folder, "target") is None:
+        yield "target"
+    if read_text(record.values.get("caption"), "caption") is None:
+        yield "caption"
+
+
+def _parts(record: Record, source: TaskSource) -> tuple["_Words", Picture, bytes]:
+    """Return a record's texts, source image and canonical mask; raise ValueError with the reason if it is unusable."""
     if record.fault is not None:
         raise ValueError(record.fault)
-    if text(record.values.get("instruction")) is None:
-        raise ValueError("the instruction is empty")
+    words = _Words.of(record)
     image = picture(record.values.get("source"), record.folder, "source")
     if image is None:
         raise ValueError("there is no source image")
     mask = mask_of(record.values.get("mask"), record.folder)
-    return image, canonical_mask(
-        mask, image, source.mask_format, invert=source.invert_mask, stretch=record.stretch_mask
+    return (
+        words,
+        image,
+        canonical_mask(mask, image, source.mask_format, invert=source.invert_mask, stretch=record.stretch_mask),
     )
 
 
 def _open(record: Record, source: TaskSource) -> EditTask:
-    image, mask = _parts(record, source)
+    words, image, mask = _parts(record, source)
     decoded = image.decode()
     target = picture(record.values.get("target"), record.folder, "target")
     if target:
         target.decode()
     alpha_is_mask = mask_of(record.values.get("mask"), record.folder) is None
-    instruction = text(record.values.get("instruction"))
-    assert instruction is not None
     return EditTask(
         task_id=record.task_id,
-        kind=_KINDS.get((text(record.values.get("kind")) or "").lower(), "other"),
+        kind=words.kind,
         # The editor flattens transparency on white. Where it only marks the region, that would be a hole to edit.
         source=opaque(decoded) if alpha_is_mask else image.read(),
-        instruction=instruction,
+        instruction=words.instruction,
         mask=mask,
         target=target.read() if target else None,
-        caption=text(record.values.get("caption")),
+        caption=words.caption,
     )
 
 

@@ -31,6 +31,8 @@ __all__ = [
     "Layout",
     "Probe",
     "Text",
+    "TextCounter",
+    "TextLength",
     "Tokens",
 ]
 
@@ -63,6 +65,34 @@ class Tokens:
     def total(self) -> int:
         """All of them, the prefix included."""
         return self.text + self.target + self.sources
+
+
+@dataclass(frozen=True)
+class TextLength:
+    """How long an instruction is to an editor.
+
+    Attributes:
+        tokens: of the instruction, with what the model wants around it.
+        slots: that there are for them.
+        cut: in words, what a further encoder leaves unread of a text that fits all the same; None if it reads all.
+    """
+
+    tokens: int
+    slots: int
+    cut: str | None = None
+
+    @property
+    def objection(self) -> str | None:
+        """Why the instruction cannot be encoded, or None; cutting it would change what is asked for."""
+        if self.tokens <= self.slots:
+            return None
+        return (
+            f"the instruction has {self.tokens} tokens and editor.text_tokens is {self.slots}; "
+            "shorten it, or raise editor.text_tokens"
+        )
+
+
+TextCounter = Callable[[str], TextLength]
 
 
 @dataclass(frozen=True)
@@ -200,6 +230,14 @@ class Family(Protocol):
 
         Raises:
             rc_grpo.editor.files.ModelNotFoundError: they are not there.
+        """
+        ...
+
+    def text_counter(self, editor: EditorConfig) -> TextCounter:
+        """Load what counts an instruction's tokens, such as the tokenizers; no weights. It counts as the codec does.
+
+        Raises:
+            rc_grpo.editor.files.ModelNotFoundError: it is not there.
         """
         ...
 

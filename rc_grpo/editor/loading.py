@@ -8,7 +8,7 @@ from rc_grpo.config import AcdConfig, EditorConfig, RolloutConfig
 from rc_grpo.editor import compiling, files
 from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.editor.editor import Editor
-from rc_grpo.editor.family import Architecture, Body
+from rc_grpo.editor.family import Architecture, Body, TextCounter
 from rc_grpo.editor.merged import MergedPolicy
 from rc_grpo.editor.registry import find
 
@@ -20,6 +20,15 @@ def load_architecture(editor: EditorConfig) -> Architecture:
         ModelNotFoundError: it is not there.
     """
     return find(editor).architecture(editor)
+
+
+def load_text_counter(editor: EditorConfig) -> TextCounter:
+    """Load what counts an instruction's tokens, without any weights.
+
+    Raises:
+        ModelNotFoundError: it is not there.
+    """
+    return find(editor).text_counter(editor)
 
 
 def load_denoiser(editor: EditorConfig, seed: int) -> Denoiser:

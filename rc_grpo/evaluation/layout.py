@@ -9,11 +9,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from rc_grpo.config import TaskSource
-from rc_grpo.data.compbench import FAMILIES, HUB_COLUMNS, CompBench, task_id
+from rc_grpo.data.compbench import FAMILIES, HUB_COLUMNS, CompBench, name_of, task_id
 from rc_grpo.data.errors import DataError
 from rc_grpo.data.parquet import Parquet
-from rc_grpo.data.picture import inside, picture
-from rc_grpo.data.record import text
+from rc_grpo.data.path import inside
+from rc_grpo.data.picture import picture
+from rc_grpo.data.text import readable
 from rc_grpo.durable import write_whole
 from rc_grpo.evaluation.frames import Originals
 from rc_grpo.messages import EditTask
@@ -181,8 +182,10 @@ def write_benchmark(folder: Path, tasks: Sequence[EditTask]) -> None:
 
 def _of_folders(reader: CompBench) -> Iterator[Sample]:
     for index, (family, number, entry) in enumerate(reader.items):
-        name = text(entry.get("image_path")) or text(entry.get("image_name"))
-        yield Sample(task_id(family, name or f"entry-{number:06d}"), family, name, text(entry.get("caption")), index)
+        name = name_of(entry)
+        yield Sample(
+            task_id(family, name or f"entry-{number:06d}"), family, name, readable(entry.get("caption")), index
+        )
 
 
 def _of_hub(reader: Parquet) -> Iterator[Sample]:
@@ -190,7 +193,7 @@ def _of_hub(reader: Parquet) -> Iterator[Sample]:
     columns = [HUB_COLUMNS[field] for field in ("kind", "task_id", "caption")]
     for file in reader.files:
         for row in pq.read_table(file, columns=columns).to_pylist():
-            family, name, caption = (text(row[column]) for column in columns)
+            family, name, caption = (readable(row[column]) for column in columns)
             if family in FAMILIES and name:
                 yield Sample(task_id(family, name), family, name, caption, index)
             index += 1

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from rc_grpo.images import decode_gray, decode_rgb
+from rc_grpo.images import decode_levels, decode_rgb
 from rc_grpo.messages import EditTask
 from rc_grpo.pocket import MAX_SEQUENCE_LENGTH, MODEL_PATH
 from rc_grpo.pocket.architecture import GUIDANCE
@@ -70,7 +70,7 @@ _Row = tuple[str, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 def _errors(task: EditTask, images: NDArray[np.float32]) -> _Row:
     assert task.target is not None
     source, target = (decode_rgb(data) / 255.0 for data in (task.source, task.target))
-    inside = decode_gray(task.mask) > 0
+    inside = decode_levels(task.mask) > 0
     edited = images.astype(np.float64)
     error = _rms(edited[:, inside] - target[inside])
     return task.kind, error, error / _rms((source - target)[None, inside]), _rms(edited[:, ~inside] - source[~inside])
@@ -107,7 +107,7 @@ def grid(pipeline: Any, tasks: int, noises: int = 4) -> Image.Image:
         task = world[1000 + row]
         assert task.target is not None
         source, top = decode_rgb(task.source), _LINE + row * (step + _LINE)
-        pictures = [source, _outlined(source, decode_gray(task.mask)), decode_rgb(task.target)]
+        pictures = [source, _outlined(source, decode_levels(task.mask)), decode_rgb(task.target)]
         pictures += [(255 * image).round().astype(np.uint8) for image in edit(pipeline, task, range(noises))]
         for column, picture in enumerate(pictures):
             canvas.paste(Image.fromarray(picture), (_GAP + column * step, top))

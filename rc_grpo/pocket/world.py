@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from typing import overload
 
 import numpy as np
@@ -172,6 +173,13 @@ class PocketWorld(Sequence[EditTask]):
 def article(name: str) -> str:
     """Return the indefinite article of an object's name."""
     return "an" if name[0] in "aeiou" else "a"
+
+
+def phrases() -> Iterator[str]:
+    """Yield an instruction of each template for each object, size and place: no task's is longer than all of them."""
+    for templates in TEMPLATES.values():
+        for text, name, size, place in product(templates, SPRITES, SIZES, PLACES):
+            yield text.format(old=name, new=name, size=size, place=place, article=article(name))
 
 
 def vocabulary() -> tuple[str, ...]:

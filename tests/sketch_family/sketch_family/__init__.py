@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from rc_grpo.config import EditorConfig
-from rc_grpo.editor.family import Architecture, Body, Codec, Guidance
+from rc_grpo.editor.family import Architecture, Body, Codec, Guidance, TextCounter
 from rc_grpo.images import Pixels
 
 
@@ -29,6 +29,12 @@ class Sketch:
         from sketch_family.model import SketchArchitecture
 
         return SketchArchitecture.of(layers=2, width=32)
+
+    def text_counter(self, editor: EditorConfig) -> TextCounter:
+        """Return what counts words."""
+        from sketch_family.codec import count
+
+        return lambda instruction: count(instruction, editor)
 
     def load_transformer(self, editor: EditorConfig, device: torch.device, dtype: torch.dtype) -> nn.Module:
         """Make the transformer, the same weights every time."""

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rc_grpo.config import EditorConfig
+from rc_grpo.editor.family import TextLength
 from rc_grpo.editor.geometry import editing_size, resize_image
 from rc_grpo.images import Pixels, decode_rgb
 from rc_grpo.messages import Conditions, EditTask
@@ -36,9 +37,9 @@ class SketchCodec:
             ValueError: the instruction has more words than there are slots.
         """
         slots = self._editor.text_tokens
-        words = [*TEMPLATE, *instruction.lower().split()]
-        if len(words) > slots:
-            raise ValueError(f"the instruction has {len(words)} words and editor.text_tokens is {slots}")
+        words = _words(instruction)
+        if objection := count(instruction, self._editor).objection:
+            raise ValueError(objection)
         # Twice a token, so that the shrunk source has whole ones too.
         multiple = SOURCE_SHRUNK_BY * TOKEN
         height, width = editing_size(*source.shape[:2], self._editor.resolution, multiple)
@@ -63,6 +64,15 @@ class SketchCodec:
         image = blocks.permute(0, 3, 1, 4, 2, 5).flatten(2, 3).flatten(3, 4)
         image = functional.interpolate(image, scale_factor=BLOCK)
         return np.asarray(((image / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+
+
+def count(instruction: str, editor: EditorConfig) -> TextLength:
+    """Count the words of an instruction, the template's among them."""
+    return TextLength(len(_words(instruction)), editor.text_tokens)
+
+
+def _words(instruction: str) -> list[str]:
+    return [*TEMPLATE, *instruction.lower().split()]
 
 
 def _embedded(words: list[str], slots: int) -> NDArray[np.float32]:

@@ -44,6 +44,15 @@ def decoded(mask):
     return np.asarray(Image.open(io.BytesIO(mask))) > 0
 
 
+def reason_of(look):
+    """Return what a ValueError says, or None where there is none; any other error is one of ours."""
+    try:
+        look()
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 @pytest.fixture
 def lines(tmp_path):
     """Write a jsonl file of good tasks, each changed by one mapping, and the images they name."""

@@ -115,6 +115,16 @@ def test_a_mask_of_another_size_is_refused_unless_it_may_be_stretched(shape: tup
         assert decoded(canonical(mask, stretch=True)).shape == (HEIGHT, WIDTH)
 
 
+def test_a_size_that_is_the_other_way_round_is_said_to_be_transposed() -> None:
+    runs = {"size": [WIDTH, HEIGHT], "counts": [0, WIDTH * HEIGHT]}
+    with pytest.raises(ValueError, match=r"32x24, the source 24x32 .*its size is transposed; .* \[height, width\]"):
+        canonical(Rle.parse(runs))
+    with pytest.raises(ValueError, match="transposed, or turned by a quarter"):
+        canonical(png(np.full((WIDTH, HEIGHT), 255, np.uint8)))
+    with pytest.raises(ValueError, match=r"\(height x width\)$"):
+        canonical(Rle(HEIGHT, WIDTH - 1, (0, HEIGHT * (WIDTH - 1))))
+
+
 @pytest.mark.parametrize("invert", [False, True])
 def test_a_stretched_mask_takes_the_nearest_pixels(invert: bool) -> None:
     small = np.zeros((6, 8), np.uint8)

@@ -108,7 +108,7 @@ BAD = {
     "no mask": ({"mask": None}, "there is no mask, and the source has no alpha channel"),
     "empty mask": ({"mask": "empty.png"}, "the mask covers no pixel"),
     "mask of another size": ({"mask": "small.png"}, r"the mask is 12x16, the source 24x32 \(height x width\)"),
-    "mask of another type": ({"mask": 5}, "the mask is bytes, a path or .*, not int"),
+    "mask of another type": ({"mask": 5}, "the mask is bytes, a path or .*, not a number \\(5\\)"),
     "escape upwards": ({"source": "a/../../secret.png"}, "leaves the data set's folder"),
     "absolute path": ({"mask": "/etc/hostname"}, "leaves the data set's folder"),
     "broken RLE": ({"mask": {"size": [24, 32], "counts": [5, 5]}}, "add up to 10, not to 24x32"),

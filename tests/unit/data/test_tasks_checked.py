@@ -13,7 +13,8 @@ import pytest
 from rc_grpo.config import TaskSource
 from rc_grpo.data import DataError, load_tasks
 from rc_grpo.data.record import Record
-from rc_grpo.data.tasks import Refusal, checked
+from rc_grpo.data.refusals import Refusal
+from rc_grpo.data.tasks import checked
 from rc_grpo.images import encode_png
 
 from .conftest import HEIGHT, MASK, SOURCE, TARGET, WIDTH, decoded, photo, png, region, rgba, source_of
@@ -51,7 +52,10 @@ def test_a_limit_stops_the_reading_after_a_chunk_and_not_at_the_end() -> None:
 def test_what_was_refused_is_kept_in_order_with_its_reason_also_by_a_slice() -> None:
     rows = Rows([BAD, {}, {"source": None}, {}])
     tasks = checked(rows, SKIP, "here")
-    refused = (Refusal("t0", "the instruction is empty"), Refusal("t2", "there is no source image"))
+    refused = (
+        Refusal("t0", "the instruction is empty", "row 0"),
+        Refusal("t2", "there is no source image", "row 2"),
+    )
     assert tasks.refused == tasks[1:].refused == refused
     assert (refused[0].task_id, refused[0].reason) == ("t0", "the instruction is empty")
     assert repr(tasks) == "TaskSet(2 tasks, 2 refused)"

@@ -13,9 +13,11 @@ from rich.console import Console
 from deploy.configs import load_config
 from deploy.looking.replay import ReplayError, replay
 from deploy.looking.replay_report import ReplayReport, compare
+from deploy.records.data import fingerprints, keep
+from deploy.records.folder import RunFolder
 from deploy.records.provenance import provenance
-from rc_grpo.config import RunConfig, dump
-from rc_grpo.data import DataError
+from rc_grpo.config import RunConfig, TaskSource, dump
+from rc_grpo.data import DataError, load_tasks
 from rc_grpo.data.experience import Level, ScoredCandidates, write_experience
 from rc_grpo.data.policies import PolicyAlteredError, PolicyNotKeptError, PolicyStore
 from rc_grpo.editor import lora
@@ -228,6 +230,20 @@ def test_a_task_that_is_gone_or_has_changed_is_named(make: Make, written: Writte
         (folder / "config.yaml").write_text(dump(load_config(str(folder / "config.yaml"), (override,))))
         with pytest.raises((ReplayError, DataError), match=says):
             replay(folder, NAME)
+
+
+def test_a_task_whose_mask_was_exchanged_is_named_with_what_changed(make: Make, tmp_path: Path) -> None:
+    for name, data in (("source.png", TASK.source), ("mask.png", TASK.mask)):
+        (tmp_path / name).write_bytes(data)
+    row = {"task_id": TASK.task_id, "instruction": TASK.instruction, "source": "source.png", "mask": "mask.png"}
+    (tmp_path / "own.jsonl").write_text(json.dumps(row))
+    source = TaskSource(format="jsonl", path=tmp_path / "own.jsonl")
+    folder = make(config=CONFIG.model_copy(update={"data": CONFIG.data.model_copy(update={"train": source})}))
+    keep(RunFolder(folder), fingerprints(RunFolder(folder), load_tasks(source), (), resume=False))
+    assert replay(folder, NAME).identical
+    (tmp_path / "mask.png").write_bytes(PocketWorld("train", 12)[7].mask)
+    with pytest.raises(ReplayError, match=rf"'{TASK.task_id}' has changed .*since the run began: its mask; bring"):
+        replay(folder, NAME)
 
 
 def test_arrays_are_compared_by_their_bits() -> None:

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rc_grpo.config import MaskConfig
-from rc_grpo.editor.geometry import EmptyMaskError, binary_mask, editing_size, resize_mask, token_mask
-from rc_grpo.images import encode_png
+from rc_grpo.editor.geometry import EmptyMaskError, binary_mask, editing_size, mask_remark, resize_mask, token_mask
+from rc_grpo.images import MAX_ASPECT, encode_png
 
 
 def mask_of(*points: tuple[int, int], size: int = 64) -> np.ndarray:
@@ -71,3 +71,21 @@ def test_coverage_is_the_share_of_pixels() -> None:
     inside = np.zeros((64, 64), dtype=bool)
     inside[:, :32] = True
     assert resize_mask(inside, 16, 16).mean() == pytest.approx(0.5)
+
+
+@given(st.integers(1, 4000), st.integers(1, 4000), st.sampled_from([128, 512, 1024]))
+def test_no_image_that_is_decoded_is_edited_at_more_than_some_twice_its_area(
+    height: int, width: int, resolution: int
+) -> None:
+    if max(height, width) <= MAX_ASPECT * min(height, width):
+        new_height, new_width = editing_size(height, width, resolution, 16)
+        assert new_height * new_width < 2.1 * resolution**2
+
+
+def test_a_mask_of_the_whole_image_and_one_below_a_token_are_remarked() -> None:
+    assert mask_remark(np.ones((64, 64), dtype=bool), 128, 16) == (
+        "the mask covers the whole image, so that nothing is to be kept"
+    )
+    # Edited at twice their sides: 63 pixels become 252, and 64 the 256 of a token.
+    assert "covers 252 pixels" in (mask_remark(mask_of(*((row, 3) for row in range(63))), 128, 16) or "")
+    assert mask_remark(mask_of(*((row, 3) for row in range(64))), 128, 16) is None

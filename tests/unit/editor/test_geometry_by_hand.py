@@ -69,9 +69,9 @@ def test_grey_masks_are_warned_about_once(caplog: pytest.LogCaptureFixture) -> N
         binary_mask(encode_png(np.array([[0, 255]], dtype=np.uint8)))
         assert not caplog.records
         for _ in range(2):
-            binary_mask(encode_png(np.array([[0, 200]], dtype=np.uint8)))
+            binary_mask(encode_png(np.array([[0, 100, 200]], dtype=np.uint8)))
     assert len(caplog.records) == 1
-    assert "thresholded at 128" in caplog.text
+    assert "thresholded at half of their range, 128 of 255" in caplog.text
 
 
 def test_coverage_is_each_new_pixels_share_of_old_ones() -> None:

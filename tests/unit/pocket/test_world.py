@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rc_grpo.images import decode_gray, decode_rgb
+from rc_grpo.images import decode_levels, decode_rgb
 from rc_grpo.messages import EditTask
 from rc_grpo.pocket.collect import credits
 from rc_grpo.pocket.photographs import ASSETS, PHOTOGRAPHS, photographs
@@ -94,4 +94,4 @@ def test_images_are_png() -> None:
 
 def _decoded(task: EditTask) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     assert task.target is not None
-    return decode_rgb(task.source), decode_rgb(task.target), decode_gray(task.mask)
+    return decode_rgb(task.source), decode_rgb(task.target), decode_levels(task.mask)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from rc_grpo.config import EditorConfig
-from rc_grpo.editor.family import Architecture, Body, Codec, Guidance
+from rc_grpo.editor.family import Architecture, Body, Codec, Guidance, TextCounter
 from rc_grpo.editor.files import FULL_SIZE, POCKET, model_source, naming_the_model
 from rc_grpo.images import Pixels
 
@@ -28,6 +28,12 @@ class FluxKontext:
         from rc_grpo.editor.families.flux_kontext.architecture import read
 
         return read(editor)
+
+    def text_counter(self, editor: EditorConfig) -> TextCounter:
+        """Load the tokenizers alone."""
+        from rc_grpo.editor.families.flux_kontext.text import KontextTextCounter
+
+        return KontextTextCounter.load(editor)
 
     def load_transformer(self, editor: EditorConfig, device: torch.device, dtype: torch.dtype) -> nn.Module:
         """Load the transformer alone."""

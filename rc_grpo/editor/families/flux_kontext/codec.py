@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from rc_grpo.config import EditorConfig
+from rc_grpo.editor.families.flux_kontext.text import KontextTextCounter
 from rc_grpo.editor.geometry import editing_size, resize_image
 from rc_grpo.images import Pixels, decode_rgb
 from rc_grpo.messages import Conditions, EditTask
@@ -31,6 +32,7 @@ class KontextCodec:
     def __init__(self, pipeline: FluxKontextPipeline, config: EditorConfig, *, offload: bool = False) -> None:
         self._pipeline = pipeline
         self._config = config
+        self._count = KontextTextCounter(pipeline.tokenizer, pipeline.tokenizer_2, config.text_tokens)
         self._offload = offload
         self.token = int(pipeline.vae_scale_factor * 2)
         if pipeline.vae.device.type == "cuda":
@@ -89,13 +91,10 @@ class KontextCodec:
         self._pipeline.text_encoder_2.to(device)
 
     def _text_valid(self, instruction: str) -> NDArray[np.bool_]:
-        slots = self._config.text_tokens
-        tokens = self._pipeline.tokenizer_2(instruction, padding=False, truncation=False)["input_ids"]
-        if len(tokens) > slots:
-            raise ValueError(
-                f"the instruction has {len(tokens)} tokens and editor.text_tokens is {slots}: {instruction[:60]!r}..."
-            )
-        return np.arange(slots) < len(tokens)
+        length = self._count(instruction)
+        if objection := length.objection:
+            raise ValueError(f"{objection}: {instruction[:60]!r}...")
+        return np.arange(length.slots) < length.tokens
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from deploy.study.examples import parse_models
 from deploy.study.manifest import MANIFEST, Manifest
 from deploy.study.pictures import OUTSIDE, Pictures
 from deploy.study.serving import open_tasks
-from rc_grpo.images import decode_gray, decode_rgb
+from rc_grpo.images import decode_levels, decode_rgb
 from tests.unit.deploy.study.benches import MODELS, betrays, gather, write_bench
 
 
@@ -75,7 +75,7 @@ def test_all_pictures_of_a_trial_have_one_size_and_none_has_metadata(blinding: B
 def test_pictures_are_the_ones_they_stand_for(blinding: Blinding) -> None:
     pictures, example = Pictures(blinding), blinding.material.examples[1]
     originals = blinding.material.benchmark.originals(example.sample)
-    source, inside = decode_rgb(originals.source), decode_gray(originals.mask) > 0
+    source, inside = decode_rgb(originals.source), decode_levels(originals.mask) > 0
 
     def drawn(part: str) -> np.ndarray:
         return decode_rgb(pictures.png(blinding.picture(example, part)))
