@@ -3,8 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping
 
-import numpy as np
-
 from learner.work import unlearnable
 from rc_grpo.algorithm.rewards import SkipReason
 from rc_grpo.config import ObjectiveConfig
@@ -36,9 +34,8 @@ class Lessons:
         """Count a group, and return why it cannot be learned from, or None."""
         reason = unlearnable(scores, self._weights, self._objective)
         self.groups[reason] += 1
-        failed = np.flatnonzero(np.isnan(scores.task_reward))
-        if len(failed) and scores.reasons:
-            self.last_failure[scores.judge] = scores.reasons[failed[-1]] or "no reason given"
+        if scores.failures:
+            self.last_failure[scores.judge] = scores.failures[-1]
         return reason
 
     def forget(self) -> None:
