@@ -62,6 +62,20 @@ def train(
 
 
 @app.command()
+def check(
+    config: ConfigArgument,
+    json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+    set_: SetOption = None,
+) -> None:
+    """Say all that is known of a run before it starts: data, judges, LoRA, disk, memory; exit 2 if it would fail."""
+    with plain_errors():
+        from deploy.checking.check import show_check
+
+        ready = show_check(load_config(config, set_), console, machine_readable=json)
+    raise typer.Exit(0 if ready else 2)
+
+
+@app.command()
 def status(run: RunOption = None, address: AddressOption = None, root: RootOption = Path("runs")) -> None:
     """Say where a run is, what its pools do, and what it is waiting for."""
     with plain_errors():

@@ -7,10 +7,10 @@ from typing import Annotated
 import ray
 import typer
 
+from deploy.checking.check import require_ready
 from deploy.cluster import connect
 from deploy.configs import load_config
 from deploy.errors import plain_errors
-from deploy.evaluating.preflight import check_training
 from deploy.loop import train
 from deploy.records.folder import RunFolder
 from deploy.records.resuming import is_the_same_run, resumed_config
@@ -32,7 +32,7 @@ def run_training(config: RunConfig, *, resume: bool = False) -> None:
         RunStoppedError: a signal asked for it.
     """
     keep_memory_flat()
-    check_training(config)
+    require_ready(config, begun=resume)
     with Progress() as progress:
         run = Run(config, progress, resume=resume)
         progress.say(run.plan())

@@ -37,6 +37,7 @@ EXECUTED = (
 ELSEWHERE = {
     "rc-grpo (train|evaluate) flux_kontext_dev": "wants FLUX.1-Kontext-dev's weights",
     "rc-grpo train pocket_vllm": "tests/integration/test_judge_failures.py does",
+    "rc-grpo check ": "tests/unit/deploy/test_check.py does",
     "rc-grpo merge-judge ": "wants published weights; tests/unit/reward merges small ones",
     "rc-grpo scale reward-editscore": "wants EditScore's weights; rollout pools are scaled the same way",
     "rc-grpo train --resume runs/my-run .*cluster.address=auto": "wants a cluster that is there already",

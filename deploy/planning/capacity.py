@@ -150,6 +150,20 @@ def make_plan(config: RunConfig, gpus: int, gpu_type: str) -> Plan:
     return Plan(pools, update, candidates / update, overlapped, speed.memory_gib, speed.source, tuple(warnings))
 
 
+def memory_gib(config: RunConfig) -> dict[str, float]:
+    """Return about how many GiB a rollout worker and a learner rank need, the base in bfloat16; none of a small model.
+
+    What was measured was measured on models of billions of parameters.
+    """
+    size = _architecture(config.editor)
+    if size.width < SMALLEST_WIDTH:
+        return {}
+    tokens = size.tokens(config.editor)
+    update, _ = _update_speed(config, speeds()["H200"])
+    needed = {"rollout worker": _rollout_gib(config, size, tokens)}
+    return needed | ({"learner rank": _learner_gib(config, size, tokens, update)} if config.loop.learn else {})
+
+
 @dataclass(frozen=True)
 class _Work:
     """What one update asks of each stage, in seconds of one GPU, and what one GPU of it has to hold.

@@ -123,9 +123,8 @@ def mask_remark(inside: NDArray[np.bool_], resolution: int, token: int) -> str |
     """
     if inside.all():
         return "the mask covers the whole image, so that nothing is to be kept"
-    pixels = float(inside.mean()) * resolution**2
-    if pixels < token**2:
-        return f"the mask covers {pixels:.0f} pixels of the edited image, less than one token of {token}x{token}"
+    if float(inside.mean()) * resolution**2 < token**2:
+        return f"the mask covers less than one token of {token}x{token} pixels of the edited image"
     return None
 
 

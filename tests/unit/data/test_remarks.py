@@ -16,4 +16,4 @@ def test_masks_of_the_whole_image_or_of_less_than_a_token_are_told(lines) -> Non
     whole, small = mask_remarks(tasks, resolution=64, token=16)
     assert whole == Remark("t1", "the mask covers the whole image, so that nothing is to be kept")
     assert small.task_id == "t2"
-    assert "covers 5 pixels of the edited image, less than one token of 16x16" in small.remark
+    assert "covers less than one token of 16x16 pixels of the edited image" in small.remark

@@ -1,0 +1,1 @@
+"""``rc-grpo check``: everything that can be known of a run before anything of it is started."""

@@ -1,0 +1,62 @@
+"""What a check found, and how a check that raises becomes a finding."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from deploy.errors import mendable
+
+State = Literal["fine", "note", "fault"]
+_STYLES: dict[State, str] = {"fine": "green", "note": "yellow", "fault": "bold red"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is known of a run.
+
+    Attributes:
+        subject: what was looked at: a branch of the configuration, or ``machine``.
+        state: ``fine``; a ``note``, with which a run starts; or a ``fault``, with which it would not, or in vain.
+        said: in words, on one line, with the way out of a fault.
+    """
+
+    subject: str
+    state: State
+    said: str
+
+
+def finding(subject: str, look: Callable[[], str]) -> Finding:
+    """Return what ``look`` says as fine; an error that the user can mend is a fault."""
+    try:
+        return Finding(subject, "fine", look())
+    except mendable() as error:
+        return Finding(subject, "fault", str(error))
+
+
+def faults(found: Iterable[Finding]) -> Iterator[Finding]:
+    """Yield those with which a run would not start."""
+    return (item for item in found if item.state == "fault")
+
+
+def draw(found: Iterable[Finding]) -> RenderableType:
+    """Return findings as a table; what others wrote is not taken for markup."""
+    items = list(found)
+    table = Table(expand=True)
+    table.add_column("what", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("found", ratio=1, overflow="fold")
+    for item in items:
+        table.add_row(Text(item.subject), Text(item.state, _STYLES[item.state]), Text(item.said))
+    count = sum(1 for _ in faults(items))
+    verdict = "nothing is in the way of this run" if not count else f"{count} in the way of this run"
+    return Group(table, Text(verdict, "bold red" if count else "green"))
+
+
+def as_json(found: Iterable[Finding]) -> dict[str, Any]:
+    """Return findings for JSON: ``ready``, and each with its fields."""
+    items = list(found)
+    return {"ready": not any(faults(items)), "findings": [asdict(item) for item in items]}

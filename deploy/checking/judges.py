@@ -1,0 +1,76 @@
+"""The judges of a run: are they there, and what do they say to one real question."""
+
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from deploy.checking.finding import Finding, finding
+from deploy.errors import mendable
+from deploy.evaluating.preflight import check_judges
+from rc_grpo.config import EditScoreConfig, RunConfig
+from rc_grpo.data import load_tasks
+from rc_grpo.images import decode_rgb
+from rc_grpo.messages import EditTask
+from reward_service.factory import make_judge
+from reward_service.judge import JudgeUnavailableError
+from reward_service.probing import probe, sample
+
+
+def check_servers(config: RunConfig) -> Iterator[Finding]:
+    """Yield what attached servers say to a probe; nothing is asked of a model."""
+    for found in asyncio.run(probe(config.reward.judges)):
+        subject = f"reward.judges.{found.judge}"
+        match found.state:
+            case "serves":
+                yield Finding(subject, "fine", f"{found.url} serves the model")
+            case "loads":
+                yield Finding(subject, "note", f"{found.said}; a run would wait for it")
+            case "unusable":
+                yield Finding(subject, "fault", found.said)
+
+
+def check_answers(config: RunConfig) -> Iterator[Finding]:
+    """Yield what each judge that is there says of one edit: the untouched source of the first training task."""
+    there = finding("reward", lambda: _models_are_there(config))
+    yield there
+    servers = list(check_servers(config))
+    yield from servers
+    unusable = {found.subject for found in servers if found.state != "fine"}
+    if there.state == "fault" or config.loop.feed is not None:
+        return
+    try:
+        task = load_tasks(config.data.train)[0]
+    except ValueError:
+        return  # Of the data.
+    for name, judge in config.reward.judges.items():
+        subject = f"reward.judges.{name}"
+        if isinstance(judge, EditScoreConfig) and not judge.urls:
+            yield Finding(subject, "note", "its server is started by the run; nothing was asked of it")
+        elif subject not in unusable:
+            yield _answer(config, name, task)
+
+
+def _models_are_there(config: RunConfig) -> str:
+    check_judges(config)
+    return f"judges: {', '.join(config.reward.judges)}"
+
+
+def _answer(config: RunConfig, name: str, task: EditTask) -> Finding:
+    judge, subject = config.reward.judges[name], f"reward.judges.{name}"
+    source = decode_rgb(task.source)
+    if isinstance(judge, EditScoreConfig):
+        try:
+            said = asyncio.run(sample(judge, task, source))
+        except (JudgeUnavailableError, *mendable()) as error:
+            return Finding(subject, "fault", f"asked about two images: {error}")
+        if said.fault is not None:
+            return Finding(subject, "note", f"its answer does not parse ({said.fault}): {said.raw}")
+        return Finding(subject, "fine", f"of the untouched source of {task.task_id} it says: {said.raw}")
+    with tempfile.TemporaryDirectory() as logs:
+        (verdict,) = make_judge("check", judge, Path(logs)).score(task, source[None])  # type: ignore[misc]
+    if np.isnan(verdict.reward):
+        return Finding(subject, "fault", f"it cannot score {task.task_id}: {verdict.reason}")
+    return Finding(subject, "fine", f"of the untouched source of {task.task_id} it says: {verdict.reward:.3f}")
