@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from rc_grpo.config import PoolConfig
 from rc_grpo.seats import Member, Seat, Seats, Worker
-from rc_grpo.waiting import DeadlineExceededError, Waits
+from rc_grpo.waiting import DeadlineExceededError, Waits, timed
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -171,7 +171,7 @@ class WorkerPool(Generic[Worker]):
             except self._unable as error:
                 self._rest(seat, f"{seat.member.name} could not serve {what} (attempt {attempt}): {_gist(error)}")
             except DeadlineExceededError as error:
-                self._replace(seat, f"{error} (attempt {attempt})")
+                self._replace(seat, f"{_gist(error)} (attempt {attempt})")
             finally:
                 self._release(seat)
         raise PoolError(
@@ -188,7 +188,7 @@ class WorkerPool(Generic[Worker]):
             except self._lost as error:
                 self._replace(seat, f"{seat.member.name} was lost while idle: {_gist(error)}")
             except DeadlineExceededError as error:
-                self._replace(seat, f"{error}, being idle")
+                self._replace(seat, f"{_gist(error)}, being idle")
             finally:
                 self._release(seat)
 
@@ -209,10 +209,7 @@ class WorkerPool(Generic[Worker]):
     ) -> Result:
         name, deadline = seat.member.name, self._config.call_deadline_s
         with self.waits.on(f"the {self.role} pool", f"{name} to answer {what}", deadline):
-            try:
-                return await asyncio.wait_for(call(seat.member), deadline)
-            except TimeoutError as error:
-                raise DeadlineExceededError(f"{name} did not answer {what} within {deadline:g} s") from error
+            return await timed(deadline, call(seat.member), f"{name} did not answer {what} within {deadline:g} s")
 
     async def _lease(self, what: str) -> Seat[Worker]:
         if self._failure is not None:
@@ -232,10 +229,8 @@ class WorkerPool(Generic[Worker]):
         self.statistics.started += 1
         deadline = self._config.start_deadline_s
         with self.waits.on(f"the {self.role} pool", f"{name} to start", deadline):
-            try:
-                handle = await asyncio.wait_for(self._start(name), deadline)
-            except TimeoutError as error:
-                raise DeadlineExceededError(f"{name} was not up within start_deadline_s = {deadline:g} s") from error
+            late = f"{name} was not up within start_deadline_s = {deadline:g} s"
+            handle = await timed(deadline, self._start(name), late)
         if self._closed:
             self._stop(handle)
             return
@@ -246,6 +241,8 @@ class WorkerPool(Generic[Worker]):
         while True:
             try:
                 await self._add()
+                # At once, not when the loop comes to it: whoever loses the worker first would count it twice.
+                self._joined(asyncio.current_task())
                 return
             except Exception as error:
                 self.statistics.failed_starts += 1
@@ -280,7 +277,7 @@ class WorkerPool(Generic[Worker]):
                 self._let_go(seat)
         self._seats.serve()
 
-    def _joined(self, task: asyncio.Task[None]) -> None:
+    def _joined(self, task: asyncio.Task[None] | None) -> None:
         if task in self._joining:
             self._joining.remove(task)
 
@@ -324,9 +321,10 @@ class WorkerPool(Generic[Worker]):
         name, deadline = seat.member.name, self._config.start_deadline_s
         with self.waits.on(f"the {self.role} pool", f"{name} to recover", deadline):
             try:
-                await asyncio.wait_for(self._recover(seat.member.handle), deadline)
-            except TimeoutError:
-                self._replace(seat, f"{name} did not recover within {deadline:g} s")
+                late = f"{name} did not recover within {deadline:g} s"
+                await timed(deadline, self._recover(seat.member.handle), late)
+            except DeadlineExceededError as error:
+                self._replace(seat, _gist(error))
             except self._lost_or_unable as error:
                 self._replace(seat, f"{name} did not recover: {_gist(error)}")
             else:

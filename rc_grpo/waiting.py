@@ -53,6 +53,21 @@ class Wait:
         }
 
 
+async def timed(seconds: float, awaitable: Awaitable[Result], late: str) -> Result:
+    """Await something that may not take for ever; a timeout that it raises by itself is its own, and passes.
+
+    Raises:
+        DeadlineExceededError: it took longer than ``seconds``; says ``late``.
+    """
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            return await awaitable
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise DeadlineExceededError(late) from error
+
+
 class Waits:
     """The waits of one component. One asyncio loop owns it."""
 
@@ -81,10 +96,7 @@ class Waits:
             DeadlineExceededError: it took longer than ``seconds``; names who waited, how long, for what.
         """
         with self.on(who, what, seconds):
-            try:
-                return await asyncio.wait_for(awaitable, seconds)
-            except TimeoutError as error:
-                raise DeadlineExceededError(f"{who} waited {seconds:g} s for {what}") from error
+            return await timed(seconds, awaitable, f"{who} waited {seconds:g} s for {what}")
 
 
 def in_words(waits: Sequence[Mapping[str, Any]], limit: int) -> list[str]:

@@ -52,3 +52,12 @@ def test_what_was_answered_is_left_alone() -> None:
 
     assert asyncio.run(or_undo(answer(), lambda: undone.append("undone"))) == "here"
     assert not undone
+
+
+def test_a_timeout_of_what_is_waited_for_is_not_told_as_ours() -> None:
+    async def inner() -> None:
+        raise DeadlineExceededError("the server did not answer within 3 s")
+
+    for seconds in (0.01, 600.0):
+        with pytest.raises(DeadlineExceededError, match="the server did not answer within 3 s"):
+            asyncio.run(Waits().within(seconds, inner(), "the pool", "a worker to start"))
