@@ -90,6 +90,7 @@ async def evaluate(
 
     scored = await asyncio.gather(*(one(task) for task in tasks))
     names = sorted({name for item in scored for name in item.scores.subscores})
+    failures = [reason for item in scored for reason in item.scores.failures]
     result = HeldOut(
         version=scored[0].receipt.policy,
         reward=np.array([item.scores.task_reward[0] for item in scored]),
@@ -98,5 +99,6 @@ async def evaluate(
         },
         background_drift=np.array([item.receipt.background_drift[0] for item in scored]),
         subscores={name: np.array([item.scores.subscores.get(name, [np.nan])[0] for item in scored]) for name in names},
+        last_failure=failures[-1] if failures else None,
     )
     return result, list(scored)

@@ -3,12 +3,15 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from deploy.batches.lessons import Lessons
 from deploy.records.best import LORA_BEST
 from deploy.records.reading import RunRecord, read_run
 from deploy.stopping import GuardError, RunawayError
 from rc_grpo.config import GuardConfig
 from rc_grpo.evaluation.alarm import Alarm, HeldOutSeries, Training, find_alarms
+from rc_grpo.evaluation.gains import HeldOut
 
 _BOUNDED = {"max_abs_log_ratio": "log_ratio", "kl": "kl"}
 """Last part of ``update/STEP/...`` -> the guard that bounds it."""
@@ -76,12 +79,22 @@ class Guards:
                 "Mend the judge or the tasks; with guards.barren_updates=0 such a run ends well"
             )
 
-    def after_evaluation(self, updates_left: Sequence[int]) -> None:
+    def after_evaluation(self, heldout: HeldOut, updates_left: Sequence[int]) -> None:
         """Look at the held-out rewards so far beside the training reward, while there are updates left to be saved.
 
+        Args:
+            heldout: the last evaluation.
+            updates_left: to be made after it.
+
         Raises:
-            GuardError: the last so many evaluations see it fallen while the training reward has risen.
+            GuardError: not one task could be scored; or the last so many evaluations see the held-out reward fallen
+                while the training reward has risen.
         """
+        if self._config.barren_updates and np.isnan(heldout.reward).all():
+            raise GuardError(
+                f"not one of {len(heldout.reward)} held-out tasks could be scored: the judge fails, or the tasks lack "
+                f"what it needs{_in_brackets(heldout.last_failure)}; guards.barren_updates=0 goes on all the same"
+            )
         needed = self._config.falling_evaluations
         if not needed or not updates_left or updates_left[0] == 0:
             return
@@ -97,6 +110,10 @@ class Guards:
                 f"to please the judge and not the task. {LORA_BEST}/ has the trained version that did best; "
                 "guards.falling_evaluations=0 trains on all the same"
             )
+
+
+def _in_brackets(said: str | None) -> str:
+    return "" if said is None else f" (it says: {said})"
 
 
 def _falling(run: RunRecord, back: int) -> Alarm | None:

@@ -105,7 +105,7 @@ class Run:
             heldout = await self.stop.unless_asked(self._exam.take(self.done, rollouts, judges, advance))
         await self._books.evaluation(self.done, heldout, self._exam.task_ids, self._services.learner)
         self._position.clock.lap()
-        self._guards.after_evaluation(self.updates_left)
+        self._guards.after_evaluation(heldout, self.updates_left)
 
     async def record(
         self,

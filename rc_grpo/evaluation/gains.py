@@ -24,6 +24,7 @@ class HeldOut:
         background_drift: ``[tasks]``.
         subscores: the judges' parts as ``JUDGE.PART``, each ``[tasks]``.
         rewards: each judge's own by name, those of weight 0 too, each ``[tasks]``.
+        last_failure: why the last task that could not be scored could not; None where all were, and in what was read.
     """
 
     version: PolicyVersion
@@ -31,6 +32,7 @@ class HeldOut:
     background_drift: NDArray[np.float64]
     subscores: dict[str, NDArray[np.float64]]
     rewards: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    last_failure: str | None = None
 
     def metrics(self) -> dict[str, float]:
         """Return means by name."""

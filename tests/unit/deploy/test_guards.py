@@ -9,9 +9,11 @@ from deploy.batches.lessons import Lessons
 from deploy.run.guards import Guards
 from deploy.stopping import GuardError, RunawayError
 from rc_grpo.config import GuardConfig, ObjectiveConfig
-from rc_grpo.messages import GroupScores
+from rc_grpo.evaluation.gains import HeldOut
+from rc_grpo.messages import GroupScores, PolicyVersion
 from tests.unit.deploy.report.folders import rising, write_run
 
+SCORED = HeldOut(PolicyVersion(1, "d", 1, is_identity=False), np.array([0.5, np.nan]), np.zeros(2), {})
 FAILED, TIED = "too_few_valid", "tied_task_rewards"
 
 
@@ -99,17 +101,24 @@ def test_held_out_reward_that_falls_while_the_training_reward_rises_ends_the_run
     with pytest.raises(
         GuardError, match=r"held-out reward fell from 0\.\d+ after update \d .* lora-best/ has the trained"
     ):
-        guards(hacked).after_evaluation(range(24, 40))
-    guards(hacked, falling_evaluations=0).after_evaluation(range(24, 40))
-    guards(hacked, falling_evaluations=4).after_evaluation(range(24, 40))
-    guards(hacked).after_evaluation(range(0))
+        guards(hacked).after_evaluation(SCORED, range(24, 40))
+    guards(hacked, falling_evaluations=0).after_evaluation(SCORED, range(24, 40))
+    guards(hacked, falling_evaluations=4).after_evaluation(SCORED, range(24, 40))
+    guards(hacked).after_evaluation(SCORED, range(0))
 
 
 @pytest.mark.parametrize("course", [rising, lambda update: 0.5])
 def test_held_out_reward_that_rises_or_only_scatters_ends_nothing(tmp_path: Path, course: object) -> None:
-    guards(write_run(tmp_path / "fine", heldout=course)).after_evaluation(range(24, 40))  # type: ignore[arg-type]
+    guards(write_run(tmp_path / "fine", heldout=course)).after_evaluation(SCORED, range(24, 40))  # type: ignore[arg-type]
 
 
 def test_one_fall_that_the_next_evaluation_takes_back_ends_nothing(tmp_path: Path) -> None:
     dip = write_run(tmp_path / "dip", heldout=lambda update: 0.4 if update == 18 else 0.6)
-    guards(dip).after_evaluation(range(24, 40))
+    guards(dip).after_evaluation(SCORED, range(24, 40))
+
+
+def test_held_out_tasks_of_which_none_can_be_scored_end_the_run_before_its_first_update(tmp_path: Path) -> None:
+    failed = HeldOut(SCORED.version, np.array([np.nan, np.nan]), np.zeros(2), {}, last_failure="400: no such model")
+    with pytest.raises(GuardError, match=r"not one of 2 held-out tasks could be scored.*400: no such model"):
+        guards(tmp_path).after_evaluation(failed, range(40))
+    guards(tmp_path, barren_updates=0).after_evaluation(failed, range(40))
