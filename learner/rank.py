@@ -54,6 +54,7 @@ class LearnerRank:
         self._config = config
         self._objective = objective
         self._run = run
+        self._settings = editor.lora
         self._denoiser = load_denoiser(editor, run.seed)
         if config.start_from is not None:
             self._denoiser.policy.load(export.read_lora(editor.lora, config.start_from))
@@ -148,13 +149,13 @@ class LearnerRank:
         """Write the policy (its moving average, if kept) for diffusers from rank 0; all together.
 
         Returns:
-            Digest of the weights written.
+            Digest of the weights as they are read back from the file.
         """
         weights = self._weights() if self._ema is None else self._ema
         if self.rank != 0:
             return None
         export.save_lora(self._denoiser, weights, folder)
-        return lora.digest(weights)
+        return lora.digest(export.read_lora(self._settings, folder))
 
     def save(self, folder: Path, tag: str) -> None:
         """Write engine, optimiser and moving average; all together.

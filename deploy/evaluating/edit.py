@@ -6,7 +6,7 @@ from PIL import Image
 
 from deploy.records.contact_sheet import Row, contact_sheet
 from rc_grpo.config import EditorConfig
-from rc_grpo.editor.export import WEIGHTS_NAME
+from rc_grpo.editor.export import check_lora, for_any_loader
 from rc_grpo.editor.geometry import editing_size, resize_image
 from rc_grpo.editor.loading import load_architecture, load_pipeline
 from rc_grpo.editor.registry import find
@@ -41,20 +41,19 @@ def edit_image(
         The edited image, and a sheet of source, base edit and LoRA edit side by side.
 
     Raises:
-        ValueError: the image cannot be read or the LoRA is not there.
+        ValueError: the image cannot be read, or the LoRA is not there or not for this editor.
     """
     if not image.is_file():
         raise ValueError(f"no image at {image}")
-    if lora is not None and not (lora / WEIGHTS_NAME).is_file():
-        raise ValueError(f"no {WEIGHTS_NAME} in {lora}; a run leaves one in runs/NAME/lora")
+    weights = None if lora is None else check_lora(config, lora)
     family, pipeline = find(config), load_pipeline(config)
     pixels = decode_rgb(image.read_bytes())
     token = load_architecture(config).token
     source = resize_image(pixels, *editing_size(*pixels.shape[:2], config.resolution, token))
     base = edited = family.edit(pipeline, config, source, instruction, steps=steps, seed=seed)
     cells = [(source, "source"), (base, "base model")]
-    if lora is not None:
-        pipeline.load_lora_weights(lora)
+    if lora is not None and weights is not None:
+        pipeline.load_lora_weights(for_any_loader(config.lora, weights))
         edited = family.edit(pipeline, config, source, instruction, steps=steps, seed=seed)
         cells.append((edited, lora.name))
     return Image.fromarray(edited), contact_sheet([Row(instruction, tuple(cells))])
