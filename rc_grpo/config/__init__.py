@@ -6,6 +6,7 @@ silent, the docstring of the equation's function says that the value is our read
 
 from rc_grpo.config.base import AutoscaleConfig, PoolConfig, Resources, actor_options
 from rc_grpo.config.files import ConfigError, dump, load, parse
+from rc_grpo.config.learner import LearnerConfig
 from rc_grpo.config.reward import (
     AnyJudgeConfig,
     ClientConfig,
@@ -23,7 +24,6 @@ from rc_grpo.config.run import (
     DataConfig,
     EditorConfig,
     EvaluationConfig,
-    LearnerConfig,
     LoopConfig,
     LoraSettings,
     MaskConfig,

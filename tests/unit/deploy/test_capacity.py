@@ -12,7 +12,7 @@ from deploy.configs import load_config
 from deploy.planning.capacity import CapacityError, make_plan, speeds
 from deploy.planning.capacity_report import print_plan
 from rc_grpo.config import RunConfig
-from rc_grpo.config.run import Activations
+from rc_grpo.config.learner import Activations
 from rc_grpo.editor import lora
 from rc_grpo.editor.loading import load_architecture
 
