@@ -5,8 +5,9 @@ silent, the docstring of the equation's function says that the value is our read
 """
 
 from rc_grpo.config.base import AutoscaleConfig, PoolConfig, Resources, actor_options
-from rc_grpo.config.files import ConfigError, dump, load, parse
+from rc_grpo.config.files import dump, load, parse
 from rc_grpo.config.learner import LearnerConfig
+from rc_grpo.config.reading import ConfigError
 from rc_grpo.config.reward import (
     AnyJudgeConfig,
     ClientConfig,
