@@ -40,6 +40,9 @@ def mendable() -> tuple[type[Exception], ...]:
         ServerStartError,
         ValueError,
         FileExistsError,
+        IsADirectoryError,
+        NotADirectoryError,
+        PermissionError,
     )
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from deploy.outputs import check_apart, check_picture
 from deploy.records.contact_sheet import Row, contact_sheet
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.export import check_lora, for_any_loader
@@ -16,9 +17,16 @@ from rc_grpo.images import decode_rgb
 def write_edit(
     config: EditorConfig, image: Path, instruction: str, lora: Path | None, out: Path, *, steps: int, seed: int
 ) -> str:
-    """Write what `edit_image` makes: the sheet to ``out``, the edit beside it; return in words where they are."""
-    edited, sheet = edit_image(config, image, instruction, lora, steps=steps, seed=seed)
+    """Write what `edit_image` makes: the sheet to ``out``, the edit beside it; return in words where they are.
+
+    Raises:
+        ValueError: nothing can be written there, or as `edit_image`.
+    """
+    check_picture(out, "--out")
     alone = out.with_stem(out.stem + "-edited")
+    check_picture(alone, "--out")
+    check_apart(the_image=image, the_sheet=out, the_edit=alone)
+    edited, sheet = edit_image(config, image, instruction, lora, steps=steps, seed=seed)
     sheet.save(out)
     edited.save(alone)
     return f"{out} (side by side), {alone} (the edit alone)"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from deploy.looking.replay_report import Comparison, ReplayReport, Surrounding, compare
+from deploy.outputs import check_picture
 from deploy.records.folder import RunFolder
 from deploy.records.provenance import provenance
 from rc_grpo.config import RunConfig, load
@@ -90,6 +91,7 @@ def show_replay(run: Path, group: str, sheet: Path | None, console: Console) -> 
         sheet: picture of logged and replayed images side by side; None draws none.
         console: to print on.
     """
+    check_picture(sheet, "--sheet")
     report = replay(run, group)
     report.render(console)
     if sheet is not None:

@@ -331,7 +331,7 @@ def test_what_is_no_whole_file_under_the_name_is_refused_with_the_way_out(
 
 def test_every_command_that_takes_a_lora_refuses_a_foreign_one_before_it_loads_a_model(tmp_path: Path) -> None:
     write(tmp_path, renamed(lambda name: f"base_model.model.{name}"), {})
-    config = load_config("pocket", (f"learner.start_from={tmp_path}",))
+    config = load_config("pocket", (f"learner.start_from={tmp_path}", f"output.root={tmp_path}"))
     with pytest.raises(ValueError, match=r"base_model\.model"):
         check_training(config)
     image = tmp_path / "image.png"
