@@ -19,6 +19,7 @@ from learner import activations, distributed
 from learner.checkpoint import load_engine, save_engine
 from learner.errors import NonFiniteError
 from learner.finite import first_non_finite, require_finite
+from learner.schedule import follow_plan
 from learner.statistics import Figures, Statistics
 from learner.update import GroupUpdate
 from learner.work import GroupWork, RunShape
@@ -167,8 +168,9 @@ class LearnerRank:
         save_engine(self._engine, folder, tag, updates=self._updates, ema=self._ema)
 
     def load(self, folder: Path, tag: str) -> None:
-        """Restore what `save` wrote; all together."""
+        """Restore what `save` wrote, and go on with the schedule of the updates that are planned now; all together."""
         self._updates, self._ema = load_engine(self._engine, folder, tag)
+        follow_plan(self._engine.lr_scheduler)
 
     def _accumulate(
         self,

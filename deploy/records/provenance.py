@@ -31,13 +31,14 @@ def provenance() -> dict[str, Any]:
 
 
 def run_provenance(config: RunConfig, refused: Sequence[Refusal]) -> dict[str, Any]:
-    """Return where a run comes from, and what became of its data.
+    """Return where a run comes from, where it is to end, and what became of its data.
 
     Args:
         config: of the run.
         refused: training tasks that were left out.
     """
     return provenance() | {
+        "planned_updates": config.loop.updates,
         "tasks_refused": {"train": [asdict(refusal) for refusal in refused]},
         "trains_on_benchmark": config.data.train.allow_benchmark,
     }
