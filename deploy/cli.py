@@ -138,7 +138,7 @@ def edit(
         "edit.png"
     ),
     steps: Annotated[int, typer.Option(min=1)] = 28,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="of the noise; diffusers' own counts 32 bits")] = 0,
     set_: SetOption = None,
 ) -> None:
     """Edit one image with the base model and, if given, a LoRA; side by side."""

@@ -21,7 +21,7 @@ def mendable() -> tuple[type[Exception], ...]:
     from deploy.records.checkpoints import CheckpointError
     from deploy.records.folder import RunBusyError
     from deploy.tracking.tracker import TrackerError
-    from learner.errors import LearnerLostError
+    from learner.errors import LearnerLostError, NonFiniteError
     from rc_grpo.pool import PoolError
     from rc_grpo.waiting import DeadlineExceededError
     from reward_service.judge import JudgeSetupError
@@ -34,12 +34,16 @@ def mendable() -> tuple[type[Exception], ...]:
         RunBusyError,
         TrackerError,
         LearnerLostError,
+        NonFiniteError,
         DeadlineExceededError,
         PoolError,
         JudgeSetupError,
         ServerStartError,
         ValueError,
         FileExistsError,
+        IsADirectoryError,
+        NotADirectoryError,
+        PermissionError,
     )
 
 

@@ -13,7 +13,7 @@ from deploy.configs import load_config
 from deploy.errors import plain_errors
 from deploy.loop import train
 from deploy.records.folder import RunFolder
-from deploy.records.resuming import is_the_same_run, resumed_config
+from deploy.records.resuming import check_plan, is_over, is_the_same_run, resumed_config
 from deploy.run import Run
 from deploy.stopping import RunStoppedError
 from deploy.watching.progress import Progress
@@ -86,9 +86,11 @@ def main(
     with plain_errors():
         chosen = load_config(config, set_)
         started = is_the_same_run(chosen)
-        if started and RunFolder.of(chosen).finished:
+        if started and is_over(chosen):
             print(f"{RunFolder.of(chosen).path} is finished already")
             return
+        if started:
+            check_plan(chosen)
         run_training(chosen, resume=started)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from rc_grpo.config.run import Activations
+from rc_grpo.config.learner import Activations
 from rc_grpo.editor import compiling
 from rc_grpo.editor.family import Body
 

@@ -3,3 +3,7 @@
 
 class LearnerLostError(RuntimeError):
     """A rank is gone, hangs, or has lost what it was to learn from. What the others hold is of an unfinished update."""
+
+
+class NonFiniteError(RuntimeError):
+    """An update made a NaN or an infinity; nothing of it was published or saved. Made again it would be the same."""

@@ -1,5 +1,6 @@
 """One DeepSpeed rank as a Ray actor."""
 
+import math
 import os
 import time
 from collections import defaultdict
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 
 from learner import activations, distributed
 from learner.checkpoint import load_engine, save_engine
+from learner.errors import NonFiniteError
+from learner.finite import first_non_finite, require_finite
+from learner.schedule import follow_plan
 from learner.statistics import Figures, Statistics
 from learner.update import GroupUpdate
 from learner.work import GroupWork, RunShape
@@ -51,6 +55,7 @@ class LearnerRank:
         self._config = config
         self._objective = objective
         self._run = run
+        self._settings = editor.lora
         self._denoiser = load_denoiser(editor, run.seed)
         if config.start_from is not None:
             self._denoiser.policy.load(export.read_lora(editor.lora, config.start_from))
@@ -94,17 +99,22 @@ class LearnerRank:
 
         Returns:
             Statistics; those of the first step apart from those of later ones.
+
+        Raises:
+            NonFiniteError: on every rank, if a loss, a gradient or a weight is NaN or infinite on one.
         """
         started = time.perf_counter()
         figures = Figures()
         seconds: dict[str, float] = defaultdict(float)
         old_paths: list[Tensor | None] = [None] * len(work)
         for step in range(self._config.steps_per_rollout):
-            statistics = Statistics()
+            statistics, bad = Statistics(), list[str]()
             for index, item in enumerate(work):
-                old_paths[index] = self._accumulate(item, groups, old_paths[index], statistics, seconds)
+                old_paths[index] = self._accumulate(item, groups, old_paths[index], statistics, seconds, bad)
             with self._timed("step", seconds):
+                self._require_finite(bad[0] if bad else self._bad_gradient())
                 self._engine.step()
+                self._require_finite(self._bad_step())
                 self._average()
             prefix = "first_step" if step == 0 else "later_steps"
             figures |= statistics.result().under(prefix)
@@ -122,7 +132,11 @@ class LearnerRank:
         )
 
     def publish(self) -> tuple[PolicyVersion | None, NDArray[np.uint8] | None]:
-        """Return the current version and its safetensors bytes from rank 0, nothing from the others; all together."""
+        """Return the current version and its safetensors bytes from rank 0, nothing from the others; all together.
+
+        Raises:
+            NonFiniteError: its weights are not finite.
+        """
         weights = self._weights()
         if self._objective.old_path == "recompute":
             self._past[self._updates] = weights
@@ -140,24 +154,36 @@ class LearnerRank:
             average: write the moving average instead, if one is kept.
 
         Returns:
-            Digest of the weights written.
+            Digest of the weights as they are read back from the file.
         """
         weights = self._ema if average and self._ema is not None else self._weights()
         if self.rank != 0:
             return None
         export.save_lora(self._denoiser, weights, folder)
-        return lora.digest(weights)
+        return lora.digest(export.read_lora(self._settings, folder))
 
     def save(self, folder: Path, tag: str) -> None:
-        """Write engine, optimiser and moving average; all together."""
+        """Write engine, optimiser and moving average; all together.
+
+        Raises:
+            NonFiniteError: the weights are not finite.
+        """
+        self._weights()
         save_engine(self._engine, folder, tag, updates=self._updates, ema=self._ema)
 
     def load(self, folder: Path, tag: str) -> None:
-        """Restore what `save` wrote; all together."""
+        """Restore what `save` wrote, and go on with the schedule of the updates that are planned now; all together."""
         self._updates, self._ema = load_engine(self._engine, folder, tag)
+        follow_plan(self._engine.lr_scheduler)
 
     def _accumulate(
-        self, item: GroupWork, groups: int, old: Tensor | None, statistics: Statistics, seconds: dict[str, float]
+        self,
+        item: GroupWork,
+        groups: int,
+        old: Tensor | None,
+        statistics: Statistics,
+        seconds: dict[str, float],
+        bad: list[str],
     ) -> Tensor:
         with self._timed("fetch", seconds):
             batch, conditions = ray.get([item.group, item.conditions], timeout=self._config.call_deadline_s)
@@ -175,8 +201,32 @@ class LearnerRank:
             path, old = self._paths(update, group, item.on_policy, old)
         scale = item.weight * self._world_size / groups  # DeepSpeed averages over ranks
         with self._timed("backward", seconds):
-            update.backward(path, old, scale, self._engine.backward, statistics)
+            of_group = Statistics()
+            update.backward(path, old, scale, self._engine.backward, of_group)
+            bad += [f"the {name} of task {group.task_id}" for name in of_group.not_finite("objective", "kl")]
+            statistics.add(of_group)
         return old
+
+    def _require_finite(self, found: str | None) -> None:
+        require_finite(found, self._updates + 1, self._denoiser.device)
+
+    def _bad_gradient(self) -> str | None:
+        """Return which gradient of this rank is not finite, as far as it is not sharded yet."""
+        own = {name: weight.grad for name, weight in self._denoiser.policy.weights().items()}
+        name = first_non_finite({name: gradient for name, gradient in own.items() if gradient is not None})
+        return name and f"the gradient of {name}"
+
+    def _bad_step(self) -> str | None:
+        """Return what of the step just taken is not finite; DeepSpeed leaves out one whose gradients are not."""
+        norm = self._engine.get_global_grad_norm()
+        if norm is not None and not math.isfinite(norm):
+            return "the gradients' norm"
+        name = self._bad_weight()
+        return name and f"the weight {name}"
+
+    def _bad_weight(self) -> str | None:
+        with self._gathered():
+            return first_non_finite(self._denoiser.policy.weights())
 
     @contextmanager
     def _timed(self, part: str, seconds: dict[str, float]) -> Iterator[None]:
@@ -217,7 +267,11 @@ class LearnerRank:
 
     def _weights(self) -> dict[str, Tensor]:
         with self._gathered():
-            return lora.copied(self._denoiser.policy.weights())
+            weights = lora.copied(self._denoiser.policy.weights())
+        # A stop that was asked for during an update is answered by a checkpoint, whatever became of the update.
+        if (name := first_non_finite(weights)) is not None:
+            raise NonFiniteError(f"the weight {name} of {self!r} is not finite after {self._updates} updates")
+        return weights
 
     def _trained(self) -> list[nn.Parameter]:
         return [weight for weight in self._denoiser.policy.weights().values() if isinstance(weight, nn.Parameter)]

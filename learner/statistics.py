@@ -45,6 +45,16 @@ class Statistics:
         """Add a value of which the mean is reported."""
         self._means[name].append(value.detach().float())
 
+    def add(self, others: "Statistics") -> None:
+        """Add all values of others."""
+        for own, more in ((self._maxima, others._maxima), (self._means, others._means)):
+            for name, values in more.items():
+                own[name] += values
+
+    def not_finite(self, *names: str) -> list[str]:
+        """Return those of the named means that hold a NaN or an infinity; the device is waited for."""
+        return [name for name in names if not all(torch.stack(self._means[name]).isfinite().tolist())]
+
     def result(self) -> Figures:
         """Return every statistic by name."""
         return Figures(

@@ -22,7 +22,7 @@ from rc_grpo.algorithm.rewards import (
 from rc_grpo.algorithm.surrogate import sample_anchors
 from rc_grpo.config import ObjectiveConfig, Solver
 from rc_grpo.messages import GroupScores
-from rc_grpo.seeds import derive, generator
+from rc_grpo.seeds import derive, permutation
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def draw_steps(run: RunShape, version: int, task_id: str, count: int | None) -> 
     """Draw the trained steps, in order; all of them where no count is given."""
     if count is None:
         return tuple(range(run.steps))
-    order = torch.randperm(run.steps, generator=generator(run.seed, "steps", version, task_id)).tolist()
+    order = permutation(derive(run.seed, "steps", version, task_id), run.steps)
     return tuple(sorted(order[:count]))
 
 

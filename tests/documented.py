@@ -41,6 +41,7 @@ ELSEWHERE = {
     "rc-grpo merge-judge ": "wants published weights; tests/unit/reward merges small ones",
     "rc-grpo scale reward-editscore": "wants EditScore's weights; rollout pools are scaled the same way",
     "rc-grpo train --resume runs/my-run .*cluster.address=auto": "wants a cluster that is there already",
+    "rc-grpo train --resume runs/my-run .*loop.updates": "tests/unit/deploy/test_resuming.py does",
     "make (train|test)": "CI, and `make benchmark`",
     "make ablation": "hours; tests/unit/test_ablation.py holds the committed figures to the runs it left",
     "(ray start|ray job submit|export RAY_)": "tests/integration/test_submission.py does, on nodes of its own",

@@ -10,11 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from rc_grpo.algorithm.rewards import SkipReason
 from rc_grpo.messages import RolloutSeeds, ScoredGroup
-from rc_grpo.seeds import generator
+from rc_grpo.seeds import derive, permutation
 
 
 @dataclass(frozen=True, order=True)
@@ -184,9 +182,8 @@ class Ledger:
             self._permutation = self._shuffled("epoch", epoch)
         return self._permutation
 
-    def _shuffled(self, *key: object) -> list[int]:
-        order: list[int] = torch.randperm(self._tasks, generator=generator(self._seed, *key)).tolist()
-        return order
+    def _shuffled(self, *key: int | str) -> list[int]:
+        return permutation(derive(self._seed, *key), self._tasks)
 
     def _stale(self, scored: ScoredGroup, version: int) -> bool:
         return version - scored.receipt.policy.number > self._max_staleness

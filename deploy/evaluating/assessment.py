@@ -21,7 +21,7 @@ from deploy.watching.progress import Progress
 from rc_grpo.config import RunConfig
 from rc_grpo.durable import write_whole
 from rc_grpo.editor import lora
-from rc_grpo.editor.export import read_lora
+from rc_grpo.editor.export import check_lora
 from rc_grpo.editor.loading import load_denoiser
 from rc_grpo.evaluation.background import background_metrics
 from rc_grpo.evaluation.gains import HeldOut, PairedGain
@@ -79,7 +79,7 @@ def run_assessment(
     tasks = heldout_tasks(config)
     policies = {"base": lora.copied(load_denoiser(config.editor, config.seed).policy.weights())}
     if folder is not None:
-        policies[folder.parent.name if folder.name == "lora" else folder.name] = read_lora(config.editor.lora, folder)
+        policies[folder.parent.name if folder.name == "lora" else folder.name] = check_lora(config.editor, folder)
     connect(config)
     try:
         with Progress(console) as progress:

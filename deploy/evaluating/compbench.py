@@ -24,6 +24,7 @@ from deploy.records.provenance import provenance
 from deploy.watching.progress import Progress
 from rc_grpo.config import RunConfig
 from rc_grpo.durable import write_whole
+from rc_grpo.editor.export import check_lora
 from rc_grpo.evaluation.corrected import PSNR_CAP
 from rc_grpo.evaluation.journal import Journal
 from rc_grpo.evaluation.layout import Benchmark, Edits, Sample
@@ -62,10 +63,13 @@ def run_compbench(
         results: folder of all models' edits; else ``editing_results`` beside the tasks.
 
     Raises:
-        ValueError: the edits that are there were made by another model, or a model for measuring is missing.
+        ValueError: the edits that are there were made by another model, a model for measuring is missing, or the LoRA
+            is not for the editor.
         RunBusyError: another process evaluates this model.
     """
     benchmark = Benchmark.open(folder)
+    if lora is not None and edit:
+        check_lora(config.editor, lora)
     name = model or _name(config, lora)
     evaluation = Evaluation(config, benchmark, Edits(results or benchmark.results, name), lora, config.evaluation.steps)
     settings, left_out = available(settings or MeasureSettings())

@@ -5,10 +5,11 @@ from pathlib import Path
 from PIL import Image
 
 from deploy.evaluating.tasks import InstructionCheck
+from deploy.outputs import check_apart, check_picture
 from deploy.records.contact_sheet import Row, contact_sheet
 from rc_grpo.config import EditorConfig
 from rc_grpo.data.text import read_text
-from rc_grpo.editor.export import WEIGHTS_NAME
+from rc_grpo.editor.export import check_lora, for_any_loader
 from rc_grpo.editor.geometry import editing_size, resize_image
 from rc_grpo.editor.loading import load_architecture, load_pipeline
 from rc_grpo.editor.registry import find
@@ -18,9 +19,16 @@ from rc_grpo.images import decode_rgb
 def write_edit(
     config: EditorConfig, image: Path, instruction: str, lora: Path | None, out: Path, *, steps: int, seed: int
 ) -> str:
-    """Write what `edit_image` makes: the sheet to ``out``, the edit beside it; return in words where they are."""
-    edited, sheet = edit_image(config, image, instruction, lora, steps=steps, seed=seed)
+    """Write what `edit_image` makes: the sheet to ``out``, the edit beside it; return in words where they are.
+
+    Raises:
+        ValueError: nothing can be written there, or as `edit_image`.
+    """
+    check_picture(out, "--out")
     alone = out.with_stem(out.stem + "-edited")
+    check_picture(alone, "--out")
+    check_apart(the_image=image, the_sheet=out, the_edit=alone)
+    edited, sheet = edit_image(config, image, instruction, lora, steps=steps, seed=seed)
     sheet.save(out)
     edited.save(alone)
     return f"{out} (side by side), {alone} (the edit alone)"
@@ -43,26 +51,26 @@ def edit_image(
         The edited image, and a sheet of source, base edit and LoRA edit side by side.
 
     Raises:
-        ValueError: the image cannot be read, the instruction is too long, or the LoRA is not there.
+        ValueError: the image cannot be read, the instruction is too long, or the LoRA is not there or not for this
+            editor.
     """
     if not image.is_file():
         raise ValueError(f"no image at {image}")
-    if lora is not None and not (lora / WEIGHTS_NAME).is_file():
-        raise ValueError(f"no {WEIGHTS_NAME} in {lora}; a run leaves one in runs/NAME/lora")
     told = read_text(instruction, "instruction")
     if told is None:
         raise ValueError("the instruction is empty; say what to do")
     # The stock pipeline would cut it without a word that anybody sees.
     if objection := InstructionCheck(config)(told):
         raise ValueError(objection)
+    weights = None if lora is None else check_lora(config, lora)
     family, pipeline = find(config), load_pipeline(config)
     pixels = decode_rgb(image.read_bytes())
     token = load_architecture(config).token
     source = resize_image(pixels, *editing_size(*pixels.shape[:2], config.resolution, token))
     base = edited = family.edit(pipeline, config, source, instruction, steps=steps, seed=seed)
     cells = [(source, "source"), (base, "base model")]
-    if lora is not None:
-        pipeline.load_lora_weights(lora)
+    if lora is not None and weights is not None:
+        pipeline.load_lora_weights(for_any_loader(config.lora, weights))
         edited = family.edit(pipeline, config, source, instruction, steps=steps, seed=seed)
         cells.append((edited, lora.name))
     return Image.fromarray(edited), contact_sheet([Row(instruction, tuple(cells))])

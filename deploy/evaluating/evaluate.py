@@ -7,7 +7,8 @@ from rich.console import Console
 
 from deploy.evaluating.assessment import run_assessment
 from deploy.evaluating.compbench import run_compbench
-from rc_grpo.config import RunConfig
+from deploy.outputs import check_apart, check_file, check_picture
+from rc_grpo.config import ConfigError, RunConfig
 from rc_grpo.evaluation.layout import write_benchmark
 from rc_grpo.evaluation.measuring import MeasureSettings
 from rc_grpo.pocket.world import PocketWorld
@@ -51,7 +52,15 @@ def run_evaluation(
         sheet: picture of some edits; of held-out tasks alone.
         benchmark: CompBench instead.
         console: to print on.
+
+    Raises:
+        ValueError: a file cannot be written, or the evaluation cannot be made.
     """
+    check_file(out, "--out", example="figures.json")
+    check_picture(sheet, "--sheet")
+    check_apart(out=out, sheet=sheet)
+    if benchmark is not None and sheet is not None:
+        raise ConfigError("--sheet draws held-out edits; --compbench leaves each edit as a picture of its own")
     if benchmark is None:
         run_assessment(config, lora, out, sheet, console)
         return

@@ -1,5 +1,6 @@
 """What can be checked of a configuration before a cluster is touched."""
 
+from deploy.outputs import check_folder
 from deploy.tracking.trackers import check_trackers
 from rc_grpo.config import RunConfig
 from rc_grpo.editor.export import check_lora
@@ -8,17 +9,19 @@ from reward_service.factory import check_judge
 
 
 def check_training(config: RunConfig) -> None:
-    """Check everything that a training needs: trackers, editor, the LoRA to begin with, judges.
+    """Check everything that a training needs: trackers, editor, the LoRA to begin with, judges, the runs' folder.
 
     Raises:
         TrackerError: a tracker is not installed, or has no key.
-        ValueError: the editor, one of its layers, the LoRA or a judge's model is not there or does not fit.
+        ValueError: the editor, one of its layers, the LoRA or a judge's model is not there or does not fit, or nothing
+            can be written into ``output.root``.
     """
     check_trackers(config.output)
     check_editor(config)
     if config.learner.start_from is not None:
         check_lora(config.editor, config.learner.start_from)
     check_judges(config)
+    check_folder(config.output.root, "output.root")
 
 
 def check_editor(config: RunConfig) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from deploy.outputs import check_picture
 from deploy.records.contact_sheet import Row, contact_sheet, group_row
 from deploy.records.folder import CONFIG, RunFolder
 from rc_grpo.config import load
@@ -21,7 +22,11 @@ def write_sheet(run: Path, update: int | None, groups: int, out: Path | None) ->
         update: 1-based; None takes the last one logged.
         groups: at most so many.
         out: the picture; None puts it into the run's folder.
+
+    Raises:
+        ValueError: it cannot be written, or as `widest_groups`.
     """
+    check_picture(out, "--out")
     sheet, shown = inspect_run(run, update, groups)
     path = out or run / f"inspect-{shown:05d}.png"
     sheet.save(path)

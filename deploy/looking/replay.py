@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from deploy.looking.replay_report import Comparison, ReplayReport, Surrounding, compare
+from deploy.outputs import check_picture
 from deploy.records.data import changes_of_task
 from deploy.records.folder import RunFolder
 from deploy.records.provenance import provenance
@@ -24,6 +25,7 @@ from rc_grpo.data.logged import LoggedGroup, read_groups
 from rc_grpo.data.policies import PolicyStore
 from rc_grpo.editor.loading import load_rollout_editor
 from rc_grpo.messages import CandidateGroup, Conditions, EditTask, VersionMismatchError
+from rc_grpo.seeds import GENERATOR
 from rollout_workers.rollout import prepare, roll_out
 
 WHO = "replay"
@@ -90,6 +92,7 @@ def show_replay(run: Path, group: str, sheet: Path | None, console: Console) -> 
         sheet: picture of logged and replayed images side by side; None draws none.
         console: to print on.
     """
+    check_picture(sheet, "--sheet")
     report = replay(run, group)
     report.render(console)
     if sheet is not None:
@@ -126,6 +129,11 @@ def _find_group(run: Path, config: RunConfig, name: str) -> LoggedGroup:
         raise ReplayError(
             f"update {int(update)} of {run} has {len(groups)} groups of {task_id}; name one as {name}#1 .. "
             f"{name}#{len(groups)}"
+        )
+    if groups[0].generator != GENERATOR:
+        raise ReplayError(
+            f"the noise of {run} was made of its seeds by {groups[0].generator}, and this version makes it by "
+            f"{GENERATOR}: no group of it comes out again. Replay it with the version that its environment.json names"
         )
     return groups[0]
 

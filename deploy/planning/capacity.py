@@ -13,7 +13,7 @@ from pydantic import PositiveFloat
 
 from rc_grpo.config import EditorConfig, RunConfig
 from rc_grpo.config.base import Strict
-from rc_grpo.config.run import Activations
+from rc_grpo.config.learner import Activations
 from rc_grpo.editor import lora
 from rc_grpo.editor.family import Architecture, Tokens
 from rc_grpo.editor.files import FULL_SIZE

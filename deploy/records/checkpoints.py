@@ -60,7 +60,8 @@ class Checkpoints:
     @property
     def names(self) -> list[str]:
         """Names of those that were finished, oldest first."""
-        return sorted(path.name for path in self.folder.glob("update-*") if path.is_dir())
+        names = (path.name for path in self.folder.glob("update-*") if path.is_dir())
+        return sorted(names, key=lambda name: (len(name), name))
 
     def begin(self, update: int) -> str:
         """Return the name under which the ranks are to write; the folder of an earlier try is removed."""

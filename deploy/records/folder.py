@@ -29,6 +29,11 @@ def update_name(update: int) -> str:
     return f"update-{update:05d}"
 
 
+def updates_of(name: str) -> int:
+    """Return the number in a name of `update_name`."""
+    return int(name.removeprefix("update-"))
+
+
 class RunFolder:
     """Files of one run.
 
@@ -81,8 +86,15 @@ class RunFolder:
             ) from error
 
     def describe(self, config: RunConfig, environment: Mapping[str, Any]) -> None:
-        """Write the configuration, and what it runs with; of a resumed run's surroundings, one record a start."""
+        """Write the configuration, and what it runs with; of a resumed run's surroundings, one record a start.
+
+        A finished run that goes on is finished no more: its summary is set aside, for one of the whole to be written.
+        """
         write_whole(self.path / CONFIG, dump(config))
+        if self.finished:
+            aside = self.aside(json.loads((self.path / SUMMARY).read_text())["updates"])
+            aside.mkdir(parents=True)
+            (self.path / SUMMARY).replace(aside / SUMMARY)
         path = self.path / ENVIRONMENT
         before = json.loads(path.read_text()) if path.exists() else {}
         earlier = [*before.pop("earlier_starts", []), *([before] if before else [])]
@@ -127,7 +139,7 @@ class RunFolder:
     def evaluations(self) -> dict[int, str]:
         """Read the held-out evaluations made so far, by update."""
         paths = sorted((self.path / "evaluations").glob("update-*.json"))
-        return {_update_of(path): path.read_text() for path in paths}
+        return {updates_of(path.stem): path.read_text() for path in paths}
 
     def experience_file(self, update: int) -> Path:
         """Return where the experience of an update is, or will be."""
@@ -139,11 +151,11 @@ class RunFolder:
 
     def experience(self) -> dict[int, Path]:
         """Return the files of the experience log by update, in order."""
-        return {_update_of(path): path for path in sorted((self.path / "experience").glob("update-*.parquet"))}
+        return {updates_of(path.stem): path for path in sorted((self.path / "experience").glob("update-*.parquet"))}
 
     def grids(self) -> dict[int, Path]:
         """Return the sample grids by update, in order."""
-        return {_update_of(path): path for path in sorted((self.path / "grids").glob("update-*.png"))}
+        return {updates_of(path.stem): path for path in sorted((self.path / "grids").glob("update-*.png"))}
 
     def aside(self, update: int) -> Path:
         """Return a new folder's path for what is set aside when a run goes back to an update."""
@@ -154,10 +166,6 @@ class RunFolder:
         """Move what was recorded of later updates to ``aside``: it will be made again."""
         for kind in _OF_AN_UPDATE:
             for path in sorted((self.path / kind).glob("update-*.*")):
-                if _update_of(path) > update:
+                if updates_of(path.stem) > update:
                     (aside / kind).mkdir(parents=True, exist_ok=True)
                     path.replace(aside / kind / path.name)
-
-
-def _update_of(path: Path) -> int:
-    return int(path.stem.removeprefix("update-"))

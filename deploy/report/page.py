@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from deploy.outputs import check_file
 from deploy.records.reading import RunRecord, read_runs
 from deploy.report.arms import Arm, arms_of, differences
 from deploy.report.charts import PHASES, REST, curve_chart, distribution_chart, phase_chart, phases_of
@@ -83,10 +84,9 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
     """Write the page of some runs to a file, whole or not at all.
 
     Raises:
-        ValueError: a folder is no run's, a run has not made an update yet, or ``out`` is a folder.
+        ValueError: a folder is no run's, a run has not made an update yet, or ``out`` cannot be written.
     """
-    if out.is_dir():
-        raise ValueError(f"{out} is a folder; name the file to write, such as --out {out / 'report.html'}")
+    check_file(out, "--out", example="report.html")
     write_whole(out, render(read_runs(folders)))
 
 

@@ -41,10 +41,12 @@ def results(
 ) -> None:
     """Print how often each model was chosen, with intervals, and every pair of models."""
     with plain_errors():
+        from deploy.outputs import check_file
         from deploy.study.report import print_results
         from deploy.study.results import Results
         from rc_grpo.durable import write_whole
 
+        check_file(json_, "--json", example="results.json")
         found = Results.read(folder)
         print_results(found, console)
         if json_ is not None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from deploy.configs import load_config
+from deploy.outputs import check_folder
 from deploy.records.folder import RunBusyError
 from deploy.study.access import TOKEN, is_local
 from deploy.study.blinding import Blinding
@@ -38,13 +39,14 @@ def run_study(tasks: str, edits: Sequence[str], out: Path, host: str, port: int,
         console: where to say the address and what is left out.
 
     Raises:
-        ValueError: there is nothing to compare, the folder's study is another, or the address is taken.
+        ValueError: there is nothing to compare, the folder's study is another or nothing can be written there, or the
+            address is taken.
         RunBusyError: another process serves this study.
     """
+    check_folder(out, "--out")
     models = parse_models(edits)
     benchmark, samples = open_tasks(tasks)
     material = Material.gather(benchmark, samples, models)
-    out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out / LOCK, timeout=0):
             manifest = Manifest.found(out, material)

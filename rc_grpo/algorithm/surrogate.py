@@ -8,6 +8,8 @@ Shapes below are for one anchor at one step. Leading dimensions broadcast: state
 anchors ``[B, T, N, C]`` give ``[B, T, G]``.
 """
 
+import hashlib
+
 import torch
 from torch import Tensor
 
@@ -94,12 +96,13 @@ def log_ratio(candidates: Tensor, anchor: Tensor, anchor_old: Tensor, weights: T
 def sample_anchors(group_size: int, count: int, seed: int) -> list[int]:
     """Draw the candidates that serve as anchors: uniform, without replacement, never the reference (candidate 0).
 
-    The draw is a function of the seed alone (a CPU generator), so any worker repeats it.
+    The draw is a function of the seed alone, so any worker repeats it: the anchors are those candidates whose digest,
+    of the seed and of their number, is smallest.
 
     Args:
         group_size: G, candidates in the group, the reference included; at least 2.
         count: B, anchors to draw, from 1 to G - 1.
-        seed: non-negative, below 2**63.
+        seed: any integer, every digit of which counts.
 
     Returns:
         `count` different indices in 1..G-1, ascending.
@@ -114,9 +117,11 @@ def sample_anchors(group_size: int, count: int, seed: int) -> list[int]:
             f"count is {count}, expected 1 to {group_size - 1} anchors for group_size {group_size}: "
             "lower the number of anchors or enlarge the group"
         )
-    generator = torch.Generator(device="cpu").manual_seed(seed)
-    drawn: list[int] = torch.randperm(group_size - 1, generator=generator)[:count].tolist()
-    return sorted(index + 1 for index in drawn)
+
+    def rank(candidate: int) -> bytes:
+        return hashlib.blake2b(f"anchor:{seed}:{candidate}".encode()).digest()
+
+    return sorted(sorted(range(1, group_size), key=rank)[:count])
 
 
 def _check(candidates: Tensor, anchor: Tensor, weights: Tensor) -> None:

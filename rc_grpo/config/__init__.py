@@ -6,8 +6,10 @@ silent, the docstring of the equation's function says that the value is our read
 
 from rc_grpo.config.base import AutoscaleConfig, PoolConfig, Resources, actor_options
 from rc_grpo.config.data import DataConfig, TaskSource
-from rc_grpo.config.files import ConfigError, dump, load, parse
+from rc_grpo.config.files import dump, load, parse
 from rc_grpo.config.guards import GuardConfig
+from rc_grpo.config.learner import LearnerConfig
+from rc_grpo.config.reading import ConfigError
 from rc_grpo.config.reward import (
     AnyJudgeConfig,
     ClientConfig,
@@ -24,7 +26,6 @@ from rc_grpo.config.run import (
     ClusterConfig,
     EditorConfig,
     EvaluationConfig,
-    LearnerConfig,
     LoopConfig,
     LoraSettings,
     MaskConfig,

@@ -6,11 +6,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from rc_grpo.config.reading import ConfigError, read_mapping, read_yaml
 from rc_grpo.config.run import RunConfig
-
-
-class ConfigError(ValueError):
-    """The configuration is not usable; the message names the key and the way out."""
 
 
 def load(source: Path, overrides: tuple[str, ...] = (), library: Path | None = None) -> RunConfig:
@@ -24,7 +21,7 @@ def load(source: Path, overrides: tuple[str, ...] = (), library: Path | None = N
         library: folder in which ``extends`` finds ``NAME.yaml`` when it does not lie beside the file.
 
     Raises:
-        ConfigError: a file is missing or not a mapping, an override is malformed, a key unknown or a value unfit.
+        ConfigError: a file is missing, no YAML or no mapping, an override is malformed, a key unknown or a value unfit.
     """
     tree = _read(source, library, ())
     for override in overrides:
@@ -54,12 +51,7 @@ def _read(source: Path, library: Path | None, readers: tuple[Path, ...]) -> dict
         raise ConfigError(f"no config file at {source}" + (f", which {readers[-1]} extends" if readers else ""))
     if source.resolve() in readers:
         raise ConfigError(f"{source} extends itself by way of {readers[-1]}")
-    try:
-        tree = yaml.safe_load(source.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source} is not YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{source} must hold a mapping, not {type(tree).__name__}")
+    tree = read_mapping(source)
     extended = tree.pop("extends", None)
     if extended is None:
         return tree
@@ -82,7 +74,7 @@ def _merged(base: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def _apply(tree: dict[str, Any], override: str) -> None:
     path, separator, value = override.partition("=")
-    if not separator or not path:
+    if not separator or not all(part.strip() for part in path.split(".")):
         raise ConfigError(f"--set takes a.b=value, not {override!r}")
     *parents, leaf = path.split(".")
     node = tree
@@ -91,4 +83,4 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             raise ConfigError(f"--set {override!r}: {parent!r} holds a value, not a section")
         node = child
-    node[leaf] = yaml.safe_load(value)
+    node[leaf] = read_yaml(value, f"the value of --set {override!r}")

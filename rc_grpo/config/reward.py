@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, StringConstraints, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, model_validator
 
-from rc_grpo.config.base import Fraction, PoolConfig, Strict
+from rc_grpo.config.base import PoolConfig, Seconds, Strict
 
 Need = Literal["target", "caption"]
 
@@ -41,7 +41,7 @@ class SamplingConfig(Strict):
     max_tokens: PositiveInt = Field(
         512, description="of an answer, its reasoning included; what is cut off does not parse"
     )
-    seed: int = Field(42, description="pass k of attempt a samples with seed + k + passes * a")
+    seed: int = Field(42, ge=0, le=2**62, description="pass k of attempt a samples with seed + k + passes * a")
     attempts: PositiveInt = Field(
         3, description="how often an answer that does not parse is asked for again, anew seeded"
     )
@@ -51,10 +51,10 @@ class ClientConfig(Strict):
     """How patiently and how eagerly a server is asked."""
 
     concurrency: PositiveInt = Field(64, description="requests in flight to one server")
-    request_deadline_s: PositiveFloat = Field(120.0, description="one request must be answered by then")
+    request_deadline_s: Seconds = Field(120.0, description="one request must be answered by then")
     tries: PositiveInt = Field(4, description="of a request, on connection errors, time-outs, 408, 429 and 5xx alone")
-    backoff_s: PositiveFloat = Field(0.5, description="first pause between tries; doubles, with jitter")
-    backoff_max_s: PositiveFloat = Field(10.0, description="longest pause between tries")
+    backoff_s: Seconds = Field(0.5, description="first pause between tries; doubles, with jitter")
+    backoff_max_s: Seconds = Field(10.0, description="longest pause between tries")
 
 
 class ServerConfig(Strict):
@@ -67,18 +67,18 @@ class ServerConfig(Strict):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("bfloat16", description="of the judge's weights")
     max_model_len: PositiveInt = Field(4096, description="tokens of prompt and answer; 4096 holds two 1024x1024 images")
     max_num_seqs: PositiveInt = Field(64, description="requests that vLLM works on at the same time")
-    gpu_memory_utilization: Fraction = Field(0.9, description="share of a GPU's memory that vLLM takes")
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory that vLLM takes")
     arguments: tuple[str, ...] = Field((), description="more command line of `vllm serve`, after ours")
     environment: dict[str, str] = Field(default_factory=dict, description="more environment variables, after ours")
-    start_deadline_s: PositiveFloat = Field(600.0, description="it must answer by then")
-    reach_deadline_s: PositiveFloat = Field(
+    start_deadline_s: Seconds = Field(600.0, description="it must answer by then")
+    reach_deadline_s: Seconds = Field(
         10.0, description="one of `urls` that refuses connections, or whose host is unknown, is given up by then"
     )
-    probe_every_s: PositiveFloat = Field(5.0, description="pause between probes of a server that runs")
-    probe_deadline_s: PositiveFloat = Field(10.0, description="a probe must be answered by then")
+    probe_every_s: Seconds = Field(5.0, description="pause between probes of a server that runs")
+    probe_deadline_s: Seconds = Field(10.0, description="a probe must be answered by then")
     probes_missed: PositiveInt = Field(3, description="unanswered probes in a row after which it counts as hanging")
     restarts: NonNegativeInt = Field(3, description="failed starts in a row after which the actor gives up")
-    drain_deadline_s: PositiveFloat = Field(20.0, description="time to finish what is under way when stopped")
+    drain_deadline_s: Seconds = Field(20.0, description="time to finish what is under way when stopped")
 
 
 class EditScoreConfig(JudgeConfig):
@@ -148,7 +148,7 @@ class RewardConfig(Strict):
     """The judges by name. Each reward is z-scored over the minibatch on its own before the weighted sum."""
 
     judges: dict[JudgeName, AnyJudgeConfig] = Field({"ground_truth": GroundTruthConfig()}, min_length=1)
-    metrics_deadline_s: PositiveFloat = Field(
+    metrics_deadline_s: Seconds = Field(
         2.0, description="servers that have not told their metrics by then are left out"
     )
 

@@ -1,14 +1,15 @@
 """The configuration of a run, branch by branch."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from rc_grpo.algorithm.method import Method
-from rc_grpo.config.base import Fraction, PoolConfig, Resources, Strict
+from rc_grpo.config.base import Fraction, PoolConfig, Seconds, Strict
 from rc_grpo.config.data import DataConfig
 from rc_grpo.config.guards import GuardConfig
+from rc_grpo.config.learner import LearnerConfig
 from rc_grpo.config.reward import RewardConfig
 
 ATTENTION_TARGETS = (
@@ -22,17 +23,19 @@ ATTENTION_TARGETS = (
     "attn.to_add_out",
 )
 Solver = Method
+Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
 Tracker = Literal["wandb", "mlflow"]
-Activations = Literal["store", "selective", "recompute"]
+MOST_GROUPS = 10**7
 
 
 class LoraSettings(Strict):
     """The trained weights: LoRA on projections of the transformer."""
 
     rank: PositiveInt = Field(32, description="of each pair of matrices")
-    alpha: PositiveFloat = Field(64.0, description="the product is scaled by alpha / rank")
-    targets: tuple[str, ...] = Field(
+    alpha: PositiveFloat = Field(64.0, le=1e6, description="the product is scaled by alpha / rank")
+    targets: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         ATTENTION_TARGETS,
+        min_length=1,
         description="projections that get a LoRA, by the end of their names, each of which must match; the default is "
         "the attention of diffusers' double-stream blocks",
     )
@@ -54,9 +57,12 @@ class EditorConfig(Strict):
         "bfloat16", description="of the base model; the LoRA trains in float32"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is cuda where there is one")
-    resolution: PositiveInt = Field(512, description="side in pixels of the square whose area an image is resized to")
+    resolution: PositiveInt = Field(
+        512, le=16384, description="side in pixels of the square whose area an image is resized to"
+    )
     guidance: PositiveFloat = Field(
         2.5,
+        le=1000,
         description="as the family guides: embedded in the model, or classifier-free by a second pass (1: none)",
     )
     text_tokens: PositiveInt = Field(
@@ -118,8 +124,10 @@ class ObjectiveConfig(Strict):
     min_valid: int = Field(3, ge=2, description="scores that a group needs; with fewer it is skipped (our reading)")
     min_std: float = Field(1e-3, ge=0, description="spread that a group's rewards need, or it is skipped (our reading)")
     advantage_clip: PositiveFloat = Field(5.0, description="advantages are clipped to plus or minus this (our reading)")
-    quasi_norm_p: PositiveFloat | None = Field(
-        None, description="Neighbor GRPO's norm in the advantages' denominator (its best: 0.8); none is the paper's"
+    quasi_norm_p: float | None = Field(
+        None,
+        ge=0.01,
+        description="Neighbor GRPO's norm in the advantages' denominator (its best: 0.8); none is the paper's",
     )
     anchors: PositiveInt = Field(4, description="B anchors a group, never the reference")
     anchor_path: Literal["chain", "step"] = Field(
@@ -137,50 +145,9 @@ class ObjectiveConfig(Strict):
     reference_penalty: float = Field(
         0.0, ge=0, description="weight of the mean squared velocity distance to the base model"
     )
-    tau_edit: PositiveFloat = Field(0.9, description="temperature of the metric inside the mask; larger weighs less")
-    tau_base: PositiveFloat = Field(1.1, description="temperature of the metric outside the mask")
+    tau_edit: Temperature = Field(0.9, description="temperature of the metric inside the mask; larger weighs less")
+    tau_base: Temperature = Field(1.1, description="temperature of the metric outside the mask")
     power: Literal[1, 2] = Field(2, description="exponent of the temperatures (our reading)")
-
-
-class LearnerConfig(Strict):
-    """DeepSpeed ranks and the optimiser."""
-
-    ranks: PositiveInt = Field(1, description="processes that train together; one for each GPU")
-    zero_stage: Literal[0, 1, 2, 3] = Field(
-        1, description="what DeepSpeed shards: nothing, optimiser, gradients too, parameters too"
-    )
-    threads: PositiveInt = Field(1, description="CPU threads of a rank")
-    resources: Resources = Resources()
-    activations: Activations = Field(
-        "store",
-        description="what the backward pass finds in memory: every block's activations, those of attention alone "
-        "(the rest is recomputed), or none but the blocks' inputs",
-    )
-    anchors_per_pass: PositiveInt | None = Field(
-        None, description="anchors of a group that go through the model together; none is all of them"
-    )
-    learning_rate: PositiveFloat = Field(1e-4, description="of AdamW, at its highest")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="of AdamW")
-    weight_decay: float = Field(1e-4, ge=0, description="of AdamW")
-    grad_norm: PositiveFloat = Field(1.0, description="gradients are scaled down to this norm")
-    schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="of the learning rate after the warm-up, to 0 at the end of the run"
-    )
-    warmup_updates: int = Field(0, ge=0, description="optimiser steps over which the learning rate rises")
-    ema_decay: float | None = Field(None, gt=0, lt=1, description="exponential moving average that is exported, if set")
-    steps_per_rollout: PositiveInt = Field(1, description="optimiser steps on one batch of groups")
-    start_from: Path | None = Field(
-        None,
-        description="folder of the LoRA that training begins with, such as an earlier run's `lora`, where every rank "
-        "sees it; none is an untrained one. `objective.reference_penalty` holds to the base model all the same",
-    )
-    start_deadline_s: PositiveFloat = Field(900.0, description="all ranks must be up by then")
-    call_deadline_s: PositiveFloat = Field(
-        3600.0, description="an update, a checkpoint or a publication must end by then"
-    )
-    restarts: NonNegativeInt = Field(
-        3, description="losses of a rank in a row, without a checkpoint in between, after which the run ends"
-    )
 
 
 class LoopConfig(Strict):
@@ -188,8 +155,10 @@ class LoopConfig(Strict):
 
     updates: PositiveInt = Field(100, description="after which the run ends")
     groups_per_update: PositiveInt = Field(24, description="groups in a batch, one task each")
-    refills: NonNegativeInt = Field(
+    refills: int = Field(
         2,
+        ge=0,
+        le=100,
         description="groups that may be made in the place of one that nothing can be learned from (scores failed or "
         "tied), until a batch is full; 0 takes every batch as it comes",
     )
@@ -200,9 +169,18 @@ class LoopConfig(Strict):
     feed: Path | None = Field(
         None, description="folder of an earlier run to learn from, update by update, instead of rolling out"
     )
-    stop_deadline_s: PositiveFloat = Field(
+    stop_deadline_s: Seconds = Field(
         120.0, description="after SIGTERM: finish the update under way, write a checkpoint and end within so long"
     )
+
+    @model_validator(mode="after")
+    def _plan_fits_in_memory(self) -> Self:
+        if self.updates * self.groups_per_update > MOST_GROUPS:
+            raise ValueError(
+                f"updates = {self.updates} of groups_per_update = {self.groups_per_update} are more than {MOST_GROUPS} "
+                "groups, and a run plans each of them; start the next run from this one's LoRA (learner.start_from)"
+            )
+        return self
 
 
 class EvaluationConfig(Strict):
@@ -230,7 +208,7 @@ class OutputConfig(Strict):
     policies: Literal["checkpoints", "all"] = Field(
         "checkpoints", description="versions whose LoRA weights are kept, for `rc-grpo replay`"
     )
-    record_deadline_s: PositiveFloat = Field(600.0, description="an update's records must be on the disk by then")
+    record_deadline_s: Seconds = Field(600.0, description="an update's records must be on the disk by then")
     trackers: tuple[Tracker, ...] = Field(
         (),
         description="where metrics, grids and summary go beside TensorBoard; keys and servers are read from the "
@@ -265,9 +243,10 @@ class RunConfig(Strict):
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=100,
         description="of the run's folder and Ray namespace; a run of this name and configuration goes on",
     )
-    seed: int = Field(0, description="of all random numbers of the run")
+    seed: int = Field(0, ge=0, lt=2**64, description="of all random numbers of the run")
     editor: EditorConfig = EditorConfig()
     data: DataConfig
     rollout: RolloutConfig = RolloutConfig()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rc_grpo.data.conditions import pack_conditions
 from rc_grpo.images import encode_png
 from rc_grpo.messages import CandidateGroup, Conditions, EditTask, GroupScores
+from rc_grpo.seeds import GENERATOR
 
 Level = Literal["scores", "images", "states"]
 
@@ -135,6 +136,11 @@ def level_of(table: pa.Table) -> Level:
     return level
 
 
+def generator_of(table: pa.Table) -> str:
+    """Return what a table of `read_experience` says that made numbers of its seeds, see `rc_grpo.seeds.GENERATOR`."""
+    return str(json.loads(table.schema.metadata[_FORMAT]).get("generator", "torch's Mersenne Twister"))
+
+
 def _schema(judged: Sequence[str], level: Level) -> pa.Schema:
     fields = _SCORES | {name: pa.float64() for name in judged}
     if level != "scores":
@@ -142,7 +148,7 @@ def _schema(judged: Sequence[str], level: Level) -> pa.Schema:
     if level == "states":
         fields |= _STATES
     metadata = {
-        _FORMAT: json.dumps({"version": _VERSION, "level": level}),
+        _FORMAT: json.dumps({"version": _VERSION, "level": level, "generator": GENERATOR}),
         # With this, Hugging Face's `datasets` and its viewer show the image instead of its bytes.
         b"huggingface": json.dumps({"info": {"features": {name: _feature(kind) for name, kind in fields.items()}}}),
     }

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rc_grpo.data.conditions import unpack_conditions
-from rc_grpo.data.experience import Level, level_of, read_experience
+from rc_grpo.data.experience import Level, generator_of, level_of, read_experience
 from rc_grpo.images import decode_rgb
 from rc_grpo.messages import CandidateGroup, Conditions, GroupScores, PolicyVersion, RolloutSeeds
 
@@ -31,6 +31,7 @@ class LoggedGroup:
         scores: what the judges made of them, without attempts and latency.
         advantages: ``[G]`` float64; NaN where a candidate was not learned from.
         conditions: of the task, at level ``states``.
+        generator: what made noise of the candidates' seeds, see `rc_grpo.seeds.GENERATOR`.
     """
 
     update: int
@@ -41,6 +42,7 @@ class LoggedGroup:
     scores: GroupScores
     advantages: NDArray[np.float64]
     conditions: Conditions | None
+    generator: str
 
     @property
     def task_id(self) -> str:
@@ -81,6 +83,7 @@ def _group(rows: pa.Table, level: Level) -> LoggedGroup:
         scores=_scores(rows),
         advantages=rows.column("advantage").to_numpy(),
         conditions=unpack_conditions(_first(rows, "conditions")) if level == "states" else None,
+        generator=generator_of(rows),
     )
 
 

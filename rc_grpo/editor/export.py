@@ -1,23 +1,26 @@
-"""A trained policy as others load it: LoRA weights in diffusers' own format."""
+"""A trained policy as others load it: LoRA weights in diffusers' own format, and back."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from diffusers.loaders.lora_base import LoraBaseMixin
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rc_grpo.config import EditorConfig, LoraSettings
 from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.editor.loading import load_architecture
-from rc_grpo.editor.lora import adapted, count_modules, diffusers_state
+from rc_grpo.editor.lora import adapted, diffusers_state
+from rc_grpo.editor.lora_file import PREFIX, WEIGHTS_NAME, LoraFile, foreign, open_lora
 
-WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
-_PREFIX = "transformer."
+__all__ = ["WEIGHTS_NAME", "check_lora", "for_any_loader", "read_lora", "save_lora"]
 
 
-def save_lora(denoiser: Denoiser, weights: dict[str, Tensor], folder: Path) -> Path:
-    """Write LoRA weights so that the stock pipeline's ``load_lora_weights(folder)`` applies them, lora_alpha included.
+def save_lora(denoiser: Denoiser, weights: Mapping[str, Tensor], folder: Path) -> Path:
+    """Write LoRA weights so that the stock pipeline's ``load_lora_weights(folder)`` applies them, and any other loader.
+
+    Alpha is multiplied into B and the file says that alpha is the rank: a loader that does not read diffusers' metadata
+    (ComfyUI's) applies just the product, and diffusers takes no file with both metadata and alpha tensors. `read_lora`
+    divides it out again, bit for bit if alpha / rank is a power of two.
 
     Args:
         denoiser: whose architecture the weights are for.
@@ -28,62 +31,85 @@ def save_lora(denoiser: Denoiser, weights: dict[str, Tensor], folder: Path) -> P
         The file written.
     """
     layers, metadata = diffusers_state(denoiser.transformer, weights)
+    settings = LoraSettings(rank=metadata["r"], alpha=metadata["lora_alpha"])
+    metadata["lora_alpha"] = settings.rank
     folder.mkdir(parents=True, exist_ok=True)
     LoraBaseMixin.write_lora_layers(
-        {_PREFIX + name: tensor for name, tensor in layers.items()},
+        for_any_loader(settings, layers),
         str(folder),
         is_main_process=True,
         weight_name=WEIGHTS_NAME,
         save_function=None,
         safe_serialization=True,
-        lora_adapter_metadata={_PREFIX + name: value for name, value in metadata.items()},
+        lora_adapter_metadata={PREFIX + name: value for name, value in metadata.items()},
     )
     return folder / WEIGHTS_NAME
 
 
-def check_lora(editor: EditorConfig, folder: Path) -> None:
-    """Check that `read_lora` gives weights for as many modules as an editor has, by the editor's configuration files.
+def for_any_loader(settings: LoraSettings, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights by the names that pipelines know, with alpha / rank multiplied into B."""
+    scale = settings.alpha / settings.rank
+    return {PREFIX + name: tensor * scale if ".lora_B." in name else tensor for name, tensor in weights.items()}
+
+
+def check_lora(editor: EditorConfig, folder: Path) -> dict[str, Tensor]:
+    """Check that the LoRA in a folder is for an editor, by the editor's configuration files, and read it.
+
+    Returns:
+        What `read_lora` gives.
 
     Raises:
-        ValueError: it does not.
+        ValueError: as `read_lora`; or it is for other modules than ``editor.lora.targets``, or of other shapes.
     """
-    expected = len(adapted(load_architecture(editor).projections, editor.lora.targets))
-    found = count_modules(read_lora(editor.lora, folder))
-    if found != expected:
+    projections = load_architecture(editor).projections
+    expected = adapted(projections, editor.lora.targets)
+    example = f"{PREFIX}{next(iter(expected))}.lora_A.weight"
+    file = open_lora(folder, example)
+    for module in file.scales:
+        if module not in projections:
+            raise ValueError(foreign(file.path, f"{PREFIX}{module}.lora_A.weight", example))
+    if file.scales.keys() != expected.keys():
+        odd = min(file.scales.keys() ^ expected.keys())
         raise ValueError(
-            f"the LoRA in {folder} is for {found} modules, and {editor.model} has {expected} that editor.lora.targets "
-            "names; set the targets that it was made with"
+            f"the LoRA in {folder} is for {len(file.scales)} modules, and {editor.model} has {len(expected)} that "
+            f"editor.lora.targets names ({odd} is {'' if odd in file.scales else 'not '}in it); set the targets that "
+            "it was made with"
         )
+    for module, (out, width) in expected.items():
+        a, b = (file.shapes[f"{module}.lora_{matrix}.weight"] for matrix in "AB")
+        if (a[1], b[0]) != (width, out):
+            raise ValueError(
+                f"{file.path}: the matrices of {PREFIX}{module} are for a projection from {a[1]} to {b[0]}, and that "
+                f"of {editor.model} is from {width} to {out}; it was made for another model"
+            )
+    return _weights(editor.lora, file)
 
 
 def read_lora(settings: LoraSettings, folder: Path) -> dict[str, Tensor]:
-    """Read what `save_lora` wrote back into canonical names.
+    """Read a LoRA in diffusers' format, such as `save_lora` writes, into canonical names.
+
+    The product of its matrices acts as diffusers has it act: its alpha, alpha tensors and patterns, and rank-stabilised
+    scales, are brought to ``settings.alpha`` by a factor in B. What else would act is refused by name.
 
     Args:
         settings: the LoRA that the weights must be for.
         folder: holding the weights' file.
 
+    Returns:
+        Float32 tensors, all finite.
+
     Raises:
-        ValueError: there is no such file, it is not whole, or it was made with another rank or alpha.
+        ValueError: there is no such file, it is not whole, it is no LoRA of a transformer's projections alone, of
+            another rank, or has a NaN or an infinity in it.
     """
-    path = folder / WEIGHTS_NAME
-    if not path.is_file():
-        raise ValueError(f"no LoRA at {path}; a run leaves one in runs/NAME/lora")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
-            weights = {name.removeprefix(_PREFIX): file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no whole safetensors file: {error}") from error
-    made_with = metadata.get(f"{_PREFIX}r"), metadata.get(f"{_PREFIX}lora_alpha")
-    if None in made_with:
-        raise ValueError(
-            f"{path} does not say its rank and alpha; save it with transformer_lora_adapter_metadata, as "
-            "a pipeline's save_lora_weights takes it"
-        )
-    if made_with != (settings.rank, settings.alpha):
-        raise ValueError(
-            f"{path} was made with (rank, alpha) = {made_with}, the configuration has "
-            f"{(settings.rank, settings.alpha)}; set editor.lora.rank and editor.lora.alpha"
-        )
-    return weights
+    return _weights(settings, open_lora(folder, f"{PREFIX}….{settings.targets[0]}.lora_A.weight"))
+
+
+def _weights(settings: LoraSettings, file: LoraFile) -> dict[str, Tensor]:
+    for module in file.scales:
+        if (rank := file.rank(module)) != settings.rank:
+            raise ValueError(
+                f"{file.path} was made with rank {rank} ({PREFIX}{module}), the configuration has {settings.rank}; "
+                "set editor.lora.rank"
+            )
+    return file.weights(settings.alpha / settings.rank)

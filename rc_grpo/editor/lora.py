@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from rc_grpo.config import LoraSettings
 from rc_grpo.messages import PolicyVersion, VersionMismatchError
-from rc_grpo.seeds import derive
+from rc_grpo.seeds import derive, uniform
 
 ADAPTER = "policy"
 """Name of the adapter inside the transformer."""
@@ -121,10 +121,9 @@ def initial(name: str, shape: tuple[int, int], rank: int, seed: int) -> dict[str
     """
     out, width = shape
     key = f"{name}.lora_A.weight"
-    generator = torch.Generator().manual_seed(derive(seed, "lora", key))
-    bound = width**-0.5
+    drawn = uniform(derive(seed, "lora", key), rank, width)
     return {
-        key: torch.empty(rank, width).uniform_(-bound, bound, generator=generator),
+        key: (2.0 * drawn - 1.0) * width**-0.5,
         f"{name}.lora_B.weight": torch.zeros(out, rank),
     }
 

@@ -101,8 +101,7 @@ class MergedPolicy:
         for name, module in self._projections.items():
             weight = module.weight
             merged = self._pristine[name].float() + self._change(name) / _unit(module)
-            generator = torch.Generator(weight.device).manual_seed(derive("merge", self._digest, name))
-            weight.copy_(round_stochastically(merged, weight.dtype, generator))
+            weight.copy_(round_stochastically(merged, weight.dtype, derive("merge", self._digest, name)))
 
     def _change(self, name: str) -> Tensor:
         return self._scale * (self._weights[f"{name}.lora_B.weight"] @ self._weights[f"{name}.lora_A.weight"])

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from rc_grpo.config.reading import ConfigError, read_mapping
 from reward_service.contract import Question
 
 DEFAULT_PROMPTS = Path(__file__).with_name("editscore.yaml")
@@ -58,8 +58,8 @@ class Prompts(BaseModel):
             PromptError: it is missing, not YAML, or lacks a part.
         """
         try:
-            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (OSError, yaml.YAMLError, ValidationError) as error:
+            return cls.model_validate(read_mapping(path))
+        except (ConfigError, ValidationError) as error:
             raise PromptError(f"prompt file {path}: {error}") from error
 
     def question(self, question: Question) -> Prompt:

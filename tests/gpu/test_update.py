@@ -10,7 +10,7 @@ from torch.nn.functional import cosine_similarity, scaled_dot_product_attention
 
 from learner import activations
 from rc_grpo.algorithm import adjoint, solver
-from rc_grpo.config.run import Activations
+from rc_grpo.config.learner import Activations
 from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.editor.recording import dense_gradient
 from tests.gpu.models import CONDITIONS, CUDA, few_blocks, states, trained

@@ -12,7 +12,7 @@ from deploy.configs import load_config
 from deploy.planning.capacity import CapacityError, make_plan, speeds
 from deploy.planning.capacity_report import print_plan
 from rc_grpo.config import RunConfig
-from rc_grpo.config.run import Activations
+from rc_grpo.config.learner import Activations
 from rc_grpo.editor import lora
 from rc_grpo.editor.loading import load_architecture
 
@@ -32,6 +32,29 @@ def test_flux_has_the_operations_that_were_counted_by_hand() -> None:
     settings = config().editor.lora
     shapes = lora.adapted(size.projections, settings.targets)
     assert (len(shapes), lora.count_parameters(shapes, settings.rank)) == (266, 52_297_728)
+
+
+@pytest.mark.parametrize(
+    ("target", "modules", "sides"),
+    [
+        ("attn.to_q", 57, 3072 + 3072),
+        ("ff.net.0.proj", 19, 3072 + 4 * 3072),
+        ("ff.net.2", 19, 4 * 3072 + 3072),
+        ("proj_mlp", 38, 3072 + 4 * 3072),
+        ("proj_out", 38, 5 * 3072 + 3072),
+    ],
+)
+def test_a_plans_lora_is_counted_by_both_sides_of_its_projections(target: str, modules: int, sides: int) -> None:
+    """By hand, of FLUX's sizes: 19 double and 38 single blocks, 3072 wide, four times that in between."""
+
+    def learner_gib(rank: int) -> float:
+        overrides = (f"editor.lora.targets=[{target}]", f"editor.lora.rank={rank}")
+        (pool,) = (pool for pool in make_plan(config(*overrides), 8, "H200").pools if pool.name == "learner")
+        assert pool.memory_gib is not None
+        return pool.memory_gib
+
+    # Of a trained float32 weight: itself, its gradient, and AdamW's two moments.
+    assert learner_gib(1032) - learner_gib(8) == pytest.approx(modules * 1024 * sides * 16 / 2**30, rel=1e-6)
 
 
 @pytest.mark.parametrize("staleness", [0, 2])

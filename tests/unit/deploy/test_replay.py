@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from rich.console import Console
@@ -134,6 +135,19 @@ def test_another_seed_is_another_group_and_differs_from_the_noise_on(make: Make,
     states = next(comparison for comparison in report.comparisons if comparison.what == "states")
     assert states.note == "from the noise on"
     assert states.candidates == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("header", [{}, {"generator": "threefry"}])
+def test_noise_of_another_generator_is_said_and_not_compared(make: Make, header: dict[str, str]) -> None:
+    folder = make()
+    (path,) = (folder / "experience").iterdir()
+    table = pq.read_table(path)
+    known = json.loads(table.schema.metadata[b"rc_grpo.experience"])
+    del known["generator"]
+    metadata = {**table.schema.metadata, b"rc_grpo.experience": json.dumps(known | header)}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    with pytest.raises(ReplayError, match=r"was made of its seeds by (torch's|threefry).*environment.json"):
+        replay(folder, NAME)
 
 
 def test_what_has_changed_in_the_surroundings_is_said(make: Make) -> None:

@@ -3,8 +3,10 @@
 import itertools
 
 import pytest
+import torch
+from torch.optim.lr_scheduler import LambdaLR
 
-from learner.schedule import learning_rate_factor
+from learner.schedule import follow_plan, learning_rate_factor
 from rc_grpo.config import LearnerConfig
 
 
@@ -47,3 +49,30 @@ def test_a_run_that_is_all_warm_up_has_a_rate(schedule: str) -> None:
 
 def test_without_warm_up_the_first_step_has_the_whole_rate() -> None:
     assert rates("linear", 0, 4, 1) == rates("cosine", 0, 4, 1) == [1.0]
+
+
+def optimiser_of(config: LearnerConfig, total: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    optimiser = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
+    return optimiser, LambdaLR(optimiser, learning_rate_factor(config, total))
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("made", [0, 2, 4])
+@pytest.mark.parametrize("total", [4, 10])
+def test_after_a_checkpoint_the_rate_is_that_of_the_updates_that_are_planned_now(
+    schedule: str, made: int, total: int
+) -> None:
+    config = LearnerConfig(schedule=schedule, warmup_updates=1, learning_rate=0.3)  # type: ignore[arg-type]
+    (before, old), (optimiser, new) = optimiser_of(config, 4), optimiser_of(config, total)
+    for _ in range(made):
+        before.step()
+        old.step()
+    new.load_state_dict(old.state_dict())
+    optimiser.load_state_dict(before.state_dict())
+    follow_plan(new)
+    used = []
+    for _ in range(made, total):
+        used.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        new.step()
+    assert used == [0.3 * factor for factor in rates(schedule, 1, total, total)[made:]]
