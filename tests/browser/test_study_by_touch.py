@@ -57,7 +57,9 @@ def fits_fingers(page) -> None:
             apart = at[0] >= left + width or left >= at[0] + at[2] or at[1] >= top + height or top >= at[1] + at[3]
             assert other == name or apart, (name, other)
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-    shown = page.evaluate("[...document.images].filter((it) => it.checkVisibility()).map((it) => it.width / innerWidth)")
+    shown = page.evaluate(
+        "[...document.images].filter((it) => it.checkVisibility()).map((it) => it.width / innerWidth)"
+    )
     assert all(0.15 < width <= 1 for width in shown)
     assert page.evaluate("[...document.querySelectorAll('button kbd')].every((key) => !key.checkVisibility())")
 
