@@ -173,16 +173,29 @@ def plan(
 
 @app.command()
 def inspect(
-    run: Annotated[Path, typer.Argument(help="a run's folder")],
+    what: Annotated[str, typer.Argument(metavar="RUN|CONFIG", help="a run's folder; with --tasks a config as well")],
     update: Annotated[int | None, typer.Option(help="which update; the last one logged if not given")] = None,
     groups: Annotated[int, typer.Option(min=1, help="at most so many groups")] = 12,
+    tasks: Annotated[
+        int | None, typer.Option(min=1, help="draw so many tasks of the data instead: nothing is loaded or rolled out")
+    ] = None,
+    branch: Annotated[Literal["train", "heldout"], typer.Option("--data", help="with --tasks: which data")] = "train",
     out: Annotated[Path | None, typer.Option(help="where the sheet goes")] = None,
+    set_: SetOption = None,
 ) -> None:
-    """Draw groups of a run as a contact sheet: source, mask, candidates by reward."""
+    """Draw groups of a run as a contact sheet: source, mask, candidates by reward; or with --tasks its data."""
     with plain_errors():
-        from deploy.looking.inspection import write_sheet
+        if tasks is not None:
+            from deploy.evaluating.preview import write_preview
 
-        console.print(write_sheet(run, update, groups, out))
+            said = write_preview(what, tuple(set_ or ()), branch, tasks, out)
+        else:
+            from deploy.looking.inspection import write_sheet
+
+            if set_:
+                raise ValueError("--set is of a configuration, whose data --tasks N draws; a run's groups are logged")
+            said = write_sheet(Path(what), update, groups, out)
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -55,7 +55,10 @@ def widest_groups(folder: Path, update: int | None, groups: int) -> tuple[list[R
     """
     logged = RunFolder(folder).experience()
     if not logged:
-        raise ValueError(f"{folder} holds no experience; is it a run's folder, and output.experience not `none`?")
+        raise ValueError(
+            f"{folder} holds no experience; is it a run's folder, and output.experience not `none`? The tasks of a "
+            f"configuration are drawn by: rc-grpo inspect {folder} --tasks 12"
+        )
     shown = max(logged) if update is None else update
     if shown not in logged:
         raise ValueError(f"{folder} has no experience of update {shown}; there are {min(logged)}..{max(logged)}")

@@ -1,5 +1,6 @@
 """Contact sheets: what people look at. A row a task: source, mask, candidates from best to worst."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,10 +32,14 @@ class Row:
     cells: tuple[tuple[Pixels, str], ...]
 
 
-def task_row(task: EditTask, cells: Sequence[tuple[Pixels, str]]) -> Row:
-    """Return a row of source, mask and target (if known), then edits of the task with what is printed under each."""
-    height, width = cells[0][0].shape[:2]
-    source = resize_image(decode_rgb(task.source), height, width)
+def task_row(task: EditTask, cells: Sequence[tuple[Pixels, str]] = ()) -> Row:
+    """Return a row of source, mask and target (if known), then edits of the task with what is printed under each.
+
+    All have the size of the edits; without any, twice that of the sheet's cells at most.
+    """
+    source = decode_rgb(task.source)
+    height, width = cells[0][0].shape[:2] if cells else _fitted(*source.shape[:2], 2 * CELL_AT_MOST)
+    source = resize_image(source, height, width)
     given = [(source, "source"), (outlined(source, resize_mask(binary_mask(task.mask), height, width)), "mask")]
     if task.target is not None:
         given.append((resize_image(decode_rgb(task.target), height, width), "target"))
@@ -60,19 +65,29 @@ def contact_sheet(rows: Sequence[Row]) -> Image.Image:
     font = ImageFont.load_default(size=12)
     thumbnails = [[(_thumbnail(image), label) for image, label in row.cells] for row in rows]
     width = max(sum(image.width + GAP for image, _ in cells) for cells in thumbnails) + GAP
-    heights = [max(image.height for image, _ in cells) + 2 * LINE + GAP for cells in thumbnails]
+    titles = [textwrap.wrap(row.title, int((width - 2 * GAP) / font.getlength("n"))) or [""] for row in rows]
+    heights = [
+        max(image.height for image, _ in cells) + (len(title) + 1) * LINE + GAP
+        for title, cells in zip(titles, thumbnails, strict=True)
+    ]
     sheet = Image.new("RGB", (width, sum(heights) + GAP), "white")
     draw = ImageDraw.Draw(sheet)
     top = GAP
-    for row, cells, height in zip(rows, thumbnails, heights, strict=True):
-        draw.text((GAP, top), row.title, fill="black", font=font)
-        left = GAP
+    for title, cells, height in zip(titles, thumbnails, heights, strict=True):
+        for number, line in enumerate(title):
+            draw.text((GAP, top + number * LINE), line, fill="black", font=font)
+        left, below = GAP, top + len(title) * LINE
         for image, label in cells:
-            sheet.paste(image, (left, top + LINE))
-            draw.text((left, top + LINE + image.height), label, fill="dimgray", font=font)
+            sheet.paste(image, (left, below))
+            draw.text((left, below + image.height), label, fill="dimgray", font=font)
             left += image.width + GAP
         top += height
     return sheet
+
+
+def _fitted(height: int, width: int, at_most: int) -> tuple[int, int]:
+    scale = min(1.0, at_most / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _thumbnail(image: Pixels) -> Image.Image:

@@ -21,7 +21,9 @@ once its checkpoint is written.
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
-    """Add the page."""
+    """Put the page in the place of the one that a checkout has."""
+    if (in_checkout := files.get_file_from_path(PAGE)) is not None:
+        files.remove(in_checkout)
     files.append(File.generated(config, PAGE, content=page()))
     return files
 

@@ -1,6 +1,7 @@
 """The one way in: a task source of the config becomes a set of tasks."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,7 @@ from rc_grpo.data.parquet import Parquet
 from rc_grpo.data.record import Reader
 from rc_grpo.data.refusals import Refusal
 from rc_grpo.data.tasks import Objection, TaskSet, checked, examine
+from rc_grpo.messages import EditTask
 from rc_grpo.pocket.world import PocketWorld, phrases
 
 logger = logging.getLogger(__name__)
@@ -51,8 +53,10 @@ def load_tasks(source: TaskSource, purpose: Purpose = "train", objection: Object
     return checked(_reader(source, source.path, purpose), source, printable(str(source.path)), objection)
 
 
-def faults(source: TaskSource, purpose: Purpose = "train", objection: Objection | None = None) -> tuple[Refusal, ...]:
-    """Return every fault of a data set without raising: unusable tasks, repeated ids, or why it cannot be read at all.
+def survey(
+    source: TaskSource, purpose: Purpose = "train", objection: Objection | None = None
+) -> tuple[Sequence[EditTask], tuple[Refusal, ...]]:
+    """Return the usable tasks of a data set, be there none, and every fault of it, without raising.
 
     ``on_bad_task`` makes no difference. A fault of the whole has the path as its place and no task id.
 
@@ -60,17 +64,25 @@ def faults(source: TaskSource, purpose: Purpose = "train", objection: Objection 
         source: where from, and how to read it.
         purpose: as of `load_tasks`.
         objection: likewise.
+
+    Returns:
+        The tasks, and why others are none: unusable tasks, repeated ids, or why the data cannot be read at all.
     """
     where = printable(str(source.path or source.format))
     try:
         if source.path is None:
-            load_tasks(source, purpose, objection)
-            return ()
-        found = examine(_reader(source, source.path, purpose), source, where, objection)
+            return load_tasks(source, purpose, objection), ()
+        reader = _reader(source, source.path, purpose)
+        found = examine(reader, source, where, objection)
     except DataError as error:
-        return (Refusal("", str(error), where),)
+        return (), (Refusal("", str(error), where),)
     nothing = () if found.seen else (Refusal("", f"{where} holds no task", where),)
-    return (*found.refused, *found.repeated, *nothing)
+    return found.tasks(reader, source), (*found.refused, *found.repeated, *nothing)
+
+
+def faults(source: TaskSource, purpose: Purpose = "train", objection: Objection | None = None) -> tuple[Refusal, ...]:
+    """Return every fault of a data set without raising; see `survey`."""
+    return survey(source, purpose, objection)[1]
 
 
 def _of_pocket(objection: Objection | None) -> str | None:

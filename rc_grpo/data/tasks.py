@@ -135,6 +135,10 @@ class Examined:
         """How many records were looked at."""
         return len(self.rows) + len(self.refused) + len(self.repeated)
 
+    def tasks(self, reader: Reader, source: TaskSource) -> TaskSet:
+        """Return the usable tasks, to be read from where they were looked at."""
+        return TaskSet(_Opener(reader, source), tuple(self.rows.values()), self.rows, self.refused, self.bare, reader)
+
 
 def examine(reader: Reader, source: TaskSource, where: str, objection: Objection | None = None) -> Examined:
     """Look at every record (its mask in full, its images by their headers) until ``source.limit`` are usable.
@@ -200,7 +204,7 @@ def checked(reader: Reader, source: TaskSource, where: str, objection: Objection
     if not found.rows:
         reason = f": all {len(refused)} tasks are unusable, the first because {refused[0].reason}" if refused else ""
         raise DataError(f"{where} holds no task{reason}")
-    return TaskSet(_Opener(reader, source), tuple(found.rows.values()), found.rows, found.refused, found.bare, reader)
+    return found.tasks(reader, source)
 
 
 @dataclass(frozen=True)

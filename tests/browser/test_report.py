@@ -122,6 +122,84 @@ def test_no_width_makes_the_page_scroll_sideways(browser, page_file: Path, width
     page.context.close()
 
 
+_CELLS = """(table) => [...table.querySelectorAll("tbody th, tbody td")].map((cell) => {
+  const range = document.createRange();
+  range.selectNodeContents(cell);
+  const box = range.getBoundingClientRect(), frame = cell.getBoundingClientRect();
+  const named = getComputedStyle(cell, "::before"), size = parseFloat(getComputedStyle(cell).fontSize);
+  return {
+    text: cell.innerText.trim(), row: cell.closest("tr").innerText, spans: cell.colSpan, head: cell.tagName === "TH",
+    left: box.left, right: box.right, frameRight: frame.right, top: frame.top,
+    size, column: named.content.replaceAll('"', ""), nameSize: parseFloat(named.fontSize),
+  };
+})"""
+
+
+def test_each_table_is_read_on_a_telephone_without_scrolling_sideways(browser, page_file: Path) -> None:
+    page, _, errors = on_telephone(browser, page_file)
+    tables = page.locator("main table").all()
+    assert len(tables) == 6
+    for table in tables:
+        heads = table.evaluate("(table) => [...table.tHead.rows[0].cells].map((head) => head.textContent)")
+        wrapper = table.locator("..")
+        assert wrapper.evaluate("(it) => it.scrollWidth <= it.clientWidth"), heads
+        cells = [cell for cell in table.evaluate(_CELLS) if cell["text"]]
+        assert cells
+        for cell in cells:
+            assert 0 <= cell["left"] < cell["right"] <= min(360, cell["frameRight"] + 0.5), cell
+            assert cell["size"] >= 12
+        # What a number means stands over it: its column, and the head of its row.
+        numbers = [cell for cell in cells if not cell["head"] and cell["spans"] == 1]
+        assert numbers
+        assert all(cell["nameSize"] >= 11 for cell in numbers)
+        assert {cell["column"] for cell in numbers} == set(heads[-len({cell["column"] for cell in numbers}) :])
+        assert heads[0] not in {cell["column"] for cell in numbers}
+    page.context.close()
+    assert errors == []
+
+
+def test_on_a_telephone_a_number_stands_under_the_column_it_is_in_on_a_desk(browser, page_file: Path) -> None:
+    wide, _, _ = opened(browser, page_file)
+    narrow, _, _ = on_telephone(browser, page_file)
+    for page in (wide, narrow):
+        # The table keeps its roles, as blocks have none of their own.
+        assert page.get_by_role("region", name="Before and after").get_by_role("row").count() > 4
+    by_place = """() => [...document.querySelectorAll("main table")].flatMap((table) => {
+      const boxes = [...table.tHead.rows[0].cells].map((head) => [head.textContent, head.getBoundingClientRect()]);
+      return [...table.querySelectorAll("tbody td:not([colspan])")].map((cell) => {
+        const box = cell.getBoundingClientRect(), middle = (box.left + box.right) / 2;
+        return boxes.find(([, head]) => head.left <= middle && middle <= head.right)[0];
+      });
+    })"""
+    names = """() => [...document.querySelectorAll("main tbody td:not([colspan])")]
+      .map((cell) => getComputedStyle(cell, "::before").content)"""
+    assert [name.strip('"') for name in narrow.evaluate(names)] == wide.evaluate(by_place)
+    assert set(wide.evaluate(names)) == {"none"}
+    wide.context.close()
+    narrow.context.close()
+
+
+def test_without_scripts_a_table_is_scrolled_under_its_first_column(browser, page_file: Path) -> None:
+    page, _, _ = on_telephone(browser, page_file, java_script_enabled=False)
+    table = page.get_by_role("region", name="CompBench")
+    method = table.get_by_role("rowheader", name="FLUX.1-Kontext-dev")
+    before = method.bounding_box()
+    table.evaluate("(it) => { it.scrollLeft = 200; }")
+    assert table.evaluate("(it) => it.scrollLeft") > 0
+    assert abs(method.bounding_box()["x"] - before["x"]) < 1
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.context.close()
+
+
+def on_telephone(browser, file: Path, **options):
+    page, requests, errors = opened(browser, file, has_touch=True, is_mobile=True, device_scale_factor=2, **options)
+    page.set_viewport_size({"width": 360, "height": 740})
+    if SCREENSHOTS:
+        for number, table in enumerate(page.locator("main .scroll").all()):
+            table.screenshot(path=f"{SCREENSHOTS}/telephone-{number}{'' if len(options) == 0 else '-plain'}.png")
+    return page, requests, errors
+
+
 def test_the_contents_lead_to_their_sections(browser, page_file: Path) -> None:
     page, _, _ = opened(browser, page_file, reduced_motion="reduce")
     page.get_by_role("navigation").get_by_role("link", name="Held-out figures").click()

@@ -51,3 +51,17 @@ for (const plot of document.querySelectorAll(".plot")) {
   });
   drawing.addEventListener("pointerleave", () => { rule.hidden = reading.hidden = true; });
 }
+
+// A table whose rows become blocks is still a table to a screen reader, and its cells say which column they are of.
+const ROLES = { TABLE: "table", THEAD: "rowgroup", TBODY: "rowgroup", TR: "row", TD: "cell" };
+for (const table of document.querySelectorAll("table")) {
+  const columns = [...table.tHead.rows[0].cells].map((head) => head.textContent);
+  for (const part of [table, ...table.querySelectorAll("thead, tbody, tr, td")]) part.setAttribute("role", ROLES[part.tagName]);
+  for (const head of table.querySelectorAll("th")) head.setAttribute("role", head.scope === "col" ? "columnheader" : "rowheader");
+  for (const row of table.querySelectorAll("tbody tr")) {
+    // From the right, as a head that spans rows is not in all of them.
+    const cells = [...row.querySelectorAll("td:not([colspan])")];
+    cells.forEach((cell, index) => { cell.dataset.column = columns.at(index - cells.length); });
+  }
+  table.classList.add("stacked");
+}

@@ -137,19 +137,19 @@ def commands() -> Iterator[tuple[str, Any]]:
 def shown_commands() -> Iterator[Any]:
     for command in shown():
         words = list(command.words)
-        if JOB in command.text:
+        if JOB in command.command:
             words = words[words.index("deploy.train") - 2 :]
         if " ".join(words).startswith(("rc-grpo ", JOB)):
             yield pytest.param(words, id=f"{command.page}: {' '.join(words)}")
 
 
-@pytest.mark.parametrize("command", shown(), ids=lambda command: f"{command.page}: {command.text}")
+@pytest.mark.parametrize("command", shown(), ids=lambda command: f"{command.page}: {command.command}")
 def test_a_command_that_is_shown_is_executed_by_a_test_or_known_to_be_none_for_it(command: Shown) -> None:
-    assert len(treatments(command.text)) == 1
+    assert len(treatments(command.command)) == 1
 
 
 def test_no_treatment_is_for_nothing() -> None:
-    used = {pattern for command in shown() for pattern in treatments(command.text)}
+    used = {pattern for command in shown() for pattern in treatments(command.command)}
     assert {*EXECUTED, *ELSEWHERE} == used
 
 
