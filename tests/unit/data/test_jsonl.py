@@ -77,7 +77,7 @@ def test_a_byte_order_mark_and_blank_lines_are_no_part_of_a_line(written, end: b
         (ROW.decode().encode("utf-16"), "UTF-16"),
         (b"\xfe\xff" + ROW.decode().encode("utf-16-be"), "UTF-16"),
         (ROW.decode().encode("utf-16-le"), "UTF-16"),
-        (gzip.compress(ROW), "gzip"),
+        (gzip.compress(ROW, mtime=0), "gzip"),
         (b"PAR1" + bytes(20), "set format: parquet"),
         (b"PK\x03\x04" + bytes(20), "zip"),
         (b"", "holds no task: it is empty"),
