@@ -105,7 +105,7 @@ def test_own_images_without_targets_are_refused_with_two_ways_out(own: Callable[
     assert refused.exit_code == 2
     assert "kind: editscore" in refused.stderr.replace("\n", " ")
     assert time.monotonic() - started < 30
-    assert not Path("runs").exists()
+    assert not Path("runs/pocket").exists()
 
 
 def test_masks_worth_a_look_are_told_and_refuse_nothing(own: Callable[..., str]) -> None:
@@ -150,7 +150,7 @@ def test_a_judge_that_nobody_serves_is_refused_in_seconds(
     result = runner.invoke(app, [command, "pocket", *options])
     assert result.exit_code == 2
     assert "refused" in result.output.replace("\n", " ").lower()
-    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "runs" / "pocket").exists()
 
 
 def test_a_judge_that_refuses_two_images_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

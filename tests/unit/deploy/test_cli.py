@@ -53,8 +53,10 @@ def test_config_prints_what_can_be_read_back(tmp_path: Path) -> None:
     ],
 )
 def test_what_the_user_can_mend_is_said_without_a_traceback(
-    arguments: tuple[str, ...], says: str, tmp_path: Path
+    arguments: tuple[str, ...], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Not whatever other Ray is on this machine.
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     output = output_of(*arguments, code=2)
     assert says in output.replace("\n", "")
     assert "Traceback" not in output

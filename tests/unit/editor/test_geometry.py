@@ -87,5 +87,5 @@ def test_a_mask_of_the_whole_image_and_one_below_a_token_are_remarked() -> None:
         "the mask covers the whole image, so that nothing is to be kept"
     )
     # Edited at twice their sides: 63 pixels become 252, and 64 the 256 of a token.
-    assert "covers 252 pixels" in (mask_remark(mask_of(*((row, 3) for row in range(63))), 128, 16) or "")
+    assert "less than one token of 16x16" in (mask_remark(mask_of(*((row, 3) for row in range(63))), 128, 16) or "")
     assert mask_remark(mask_of(*((row, 3) for row in range(64))), 128, 16) is None
