@@ -34,7 +34,7 @@ SMALL = {
     "cluster.cpus": "8",
 }
 """Each update has half of the tasks in it; the pages look at update 12."""
-DISTURBED = SMALL | {"loop.updates": "80"}
+DISTURBED = SMALL | {"loop.updates": "40"}
 """Of a run that is looked at, scaled and stopped while it trains."""
 HELD_OUT = {name: SMALL[name] for name in ("rollout.workers", "data.heldout.limit", "evaluation.tasks")}
 ADDED = (
