@@ -20,7 +20,6 @@ from tests.integration.ray_nodes import free_port
 
 PROGRAMS = ("rc-grpo", "tensorboard", "python")
 _ANSWER_DEADLINE_S = 90
-_OUTSIDE = {"runs", "build", "dist"}
 SMALL = {
     "rollout.workers": "1",
     "learner.ranks": "1",
@@ -35,23 +34,23 @@ SMALL = {
     "cluster.cpus": "8",
 }
 """Each update has half of the tasks in it; the pages look at update 12."""
-DISTURBED = SMALL | {"loop.updates": "80"}
+DISTURBED = SMALL | {"loop.updates": "40"}
 """Of a run that is looked at, scaled and stopped while it trains."""
+HELD_OUT = {name: SMALL[name] for name in ("rollout.workers", "data.heldout.limit", "evaluation.tasks")}
 ADDED = (
-    (r"train pocket --set name=(disturbed|watched)", DISTURBED),
-    (r"train pocket ", SMALL),
-    (
-        r"evaluate pocket ",
-        {name: SMALL[name] for name in ("rollout.workers", "data.heldout.limit", "evaluation.tasks")},
-    ),
+    (r"train pocket --set name=(disturbed|watched)", DISTURBED, ()),
+    (r"train pocket ", SMALL, ()),
+    (r"evaluate pocket --compbench bench --pocket", HELD_OUT, ("--pocket", "6")),
+    (r"evaluate pocket ", HELD_OUT, ()),
 )
+"""What is added to commands that begin so: overrides, and options."""
 
 
 def checkout(folder: Path) -> None:
     """Make what a clone and ``make setup`` leave: the files, and a ``.venv`` with the programs."""
-    for path in ROOT.iterdir():
-        if not path.name.startswith(".") and path.name not in _OUTSIDE:
-            (folder / path.name).symlink_to(path)
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in {Path(line).parts[0] for line in tracked.splitlines()}:
+        (folder / name).symlink_to(ROOT / name)
     programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)
     for name in PROGRAMS:
@@ -89,10 +88,11 @@ def _run(program: str, given: list[str]) -> None:
     if program == "tensorboard" or given[:2] == ["study", "serve"]:
         _visit([real, *given], free_port())
         return
-    said = " ".join(given)
-    added = next((options for pattern, options in ADDED if re.match(pattern, said)), {})
-    small = [part for key, value in added.items() for part in ("--set", f"{key}={value}")]
-    os.execv(real, [real, *given, *(small if program == "rc-grpo" else ())])
+    said = " ".join(given) if program == "rc-grpo" else ""
+    added = ((overrides, options) for pattern, overrides, options in ADDED if re.match(pattern, said))
+    overrides, options = next(added, ({}, ()))
+    small = [part for key, value in overrides.items() for part in ("--set", f"{key}={value}")]
+    os.execv(real, [real, *given, *small, *options])
 
 
 def _visit(command: list[str], port: int) -> None:

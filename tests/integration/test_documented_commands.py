@@ -13,7 +13,7 @@ from PIL import Image
 from tests.documented import SITTINGS
 from tests.integration.reader import checkout, environment, script
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(2400)]
 
 SAID = {
     "README.md": (
@@ -60,7 +60,7 @@ def test_pages_can_be_typed_line_by_line(pages: tuple[str, ...], tmp_path: Path)
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=1400,
+        timeout=2300,
         check=False,
     )
     assert done.returncode == 0, done.stdout
