@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from deploy.records.folder import CONFIG, RunFolder
+from deploy.records.metrics import METRICS, read_lines
 from rc_grpo.config import ConfigError, RunConfig, load
 from rc_grpo.config.differences import differences
 
@@ -34,6 +35,8 @@ def resumed_config(run: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
             f"learner.start_from={run / 'lora'}"
         )
     own = load(folder.path / CONFIG)
+    folder.require_readable()
+    read_lines(folder.path / METRICS)
     # The folder may have been moved since.
     here = (f"output.root={folder.path.parent}", f"name={folder.path.name}")
     config = load(folder.path / CONFIG, (*overrides, *here))

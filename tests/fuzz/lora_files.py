@@ -1,0 +1,46 @@
+"""LoRA files: mutated headers and bytes; only a ValueError, before a model is loaded, or float32 tensors by name."""
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+from hypothesis import strategies as st
+
+from deploy.configs import load_config
+from rc_grpo.editor.export import WEIGHTS_NAME, check_lora, read_lora, save_lora
+from rc_grpo.editor.loading import load_rollout_editor
+from tests.fuzz.mutations import Draw, mutated_bytes, mutated_headers
+from tests.fuzz.target import Target, ask
+
+CONFIG = load_config("pocket")
+
+
+@cache
+def exported() -> bytes:
+    """Return the file that the pocket editor exports."""
+    editor = load_rollout_editor(CONFIG.editor, CONFIG.rollout, CONFIG.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        return save_lora(editor.denoiser, editor.policy.weights(), Path(folder)).read_bytes()
+
+
+@st.composite
+def _files(draw: Draw) -> bytes:
+    data = exported()
+    return draw(st.one_of(mutated_headers(data), mutated_headers(data), mutated_bytes([data])))
+
+
+_FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-lora-")
+
+
+def check(data: bytes) -> None:
+    folder = Path(_FOLDER.name)
+    (folder / WEIGHTS_NAME).write_bytes(data)
+    weights = ask(lambda: read_lora(CONFIG.editor.lora, folder), ValueError, naming=str(folder))
+    ask(lambda: check_lora(CONFIG.editor, folder), ValueError, naming=str(folder))
+    if isinstance(weights, dict):
+        assert all(isinstance(name, str) and name.encode() for name in weights)
+        assert all(tensor.dtype == torch.float32 for tensor in weights.values())
+
+
+TARGET = Target("lora_files", _files(), check)
