@@ -5,7 +5,9 @@ import json
 import logging
 import os
 import sys
+import warnings
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 # Read by the libraries when they are imported: no mutated name is looked for on a hub.
@@ -27,10 +29,11 @@ def main() -> None:
     asked = parser.parse_args()
     # What the product warns of would bury what is found.
     logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
     record = {"command": f"python -m tests.fuzz --seconds {asked.seconds:g}"} | provenance()
     tallies = {}
     for name in asked.target or NAMES:
-        tally = tallies[name] = fuzz(load(name), asked.seconds, ROOT / "build/fuzz")
+        tally = tallies[name] = fuzz(load(name), asked.seconds, ROOT / "build/fuzz", partial(print, flush=True))
         print(f"{name}: {tally.inputs} inputs in {tally.seconds:.0f} s, {len(tally.crashes)} crashes", flush=True)
     record |= {
         "seconds": asked.seconds,

@@ -9,19 +9,20 @@ from hypothesis import strategies as st
 
 from deploy.configs import load_config
 from rc_grpo.editor.export import WEIGHTS_NAME, check_lora, read_lora, save_lora
-from rc_grpo.editor.loading import load_rollout_editor
+from rc_grpo.editor import lora
+from rc_grpo.editor.loading import load_editor
 from tests.fuzz.mutations import Draw, mutated_bytes, mutated_headers
 from tests.fuzz.target import Target, ask
 
-CONFIG = load_config("pocket")
+CONFIG = load_config("pocket", ["editor.lora.rank=1", "editor.lora.alpha=2"])
 
 
 @cache
 def exported() -> bytes:
     """Return the file that the pocket editor exports."""
-    editor = load_rollout_editor(CONFIG.editor, CONFIG.rollout, CONFIG.seed)
+    editor = load_editor(CONFIG.editor, CONFIG.seed)
     with tempfile.TemporaryDirectory() as folder:
-        return save_lora(editor.denoiser, editor.policy.weights(), Path(folder)).read_bytes()
+        return save_lora(editor, lora.state(editor.transformer), Path(folder)).read_bytes()
 
 
 @st.composite
