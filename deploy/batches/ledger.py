@@ -155,7 +155,9 @@ class Ledger:
             learned = set(range(snapshot["learned_below"])) - set(snapshot["except"])
             dropped, replaced = (Counter(dict(snapshot.get(name) or {})) for name in ("dropped", "replaced"))
         except (TypeError, LookupError, AttributeError, ValueError) as error:
-            raise ValueError(f"the checkpoint's ledger is none of this run's ({error!r}); restore it from a copy") from error
+            raise ValueError(
+                f"the checkpoint's ledger is none of this run's ({error!r}); restore it from a copy"
+            ) from error
         self._learned, self.dropped, self.replaced = learned, dropped, replaced
         self._under_way.clear()
         self._ready.clear()

@@ -62,7 +62,9 @@ class HeldOutExam:
             try:
                 found[update] = HeldOut.from_json(text)
             except ValueError as error:
-                raise ValueError(f"evaluations/{update_name(update)}.json: {error}; bring it back from a copy") from error
+                raise ValueError(
+                    f"evaluations/{update_name(update)}.json: {error}; bring it back from a copy"
+                ) from error
         self.evaluations = found
 
     def gains(self) -> tuple[PairedGain, dict[str, PairedGain]] | None:

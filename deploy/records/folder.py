@@ -133,7 +133,9 @@ class RunFolder:
         write_whole(self.path / CONFIG, dump(config))
         before = self.environment or {}
         earlier = [*before.pop("earlier_starts", []), *([before] if before else [])]
-        write_whole(self.path / ENVIRONMENT, json.dumps(dict(environment) | {"earlier_starts": earlier}, indent=2) + "\n")
+        write_whole(
+            self.path / ENVIRONMENT, json.dumps(dict(environment) | {"earlier_starts": earlier}, indent=2) + "\n"
+        )
 
     @property
     def environment(self) -> dict[str, Any] | None:
@@ -155,7 +157,9 @@ class RunFolder:
     @property
     def summary(self) -> dict[str, Any] | None:
         """What came of the run; None while it is not finished."""
-        return self._object(SUMMARY, _Summary, "bring it back from a copy, or remove it: the run then counts as unfinished")
+        return self._object(
+            SUMMARY, _Summary, "bring it back from a copy, or remove it: the run then counts as unfinished"
+        )
 
     def announce(self, whereabouts: Mapping[str, str]) -> None:
         """Leave word how the process that drives the run is reached (see `deploy.cluster.whereabouts`)."""
@@ -212,7 +216,6 @@ class RunFolder:
                 if number is not None and number > update:
                     (aside / kind).mkdir(parents=True, exist_ok=True)
                     path.replace(aside / kind / path.name)
-
 
     def require_readable(self) -> None:
         """Read all small files that going on with the run will read, before anything is started.

@@ -154,10 +154,12 @@ def level_of(table: pa.Table) -> Level:
 
 def _header(schema: pa.Schema) -> tuple[int, Level]:
     header = json.loads(schema.metadata[_FORMAT])
-    version, level = (header.get(name) if isinstance(header, dict) else None for name in ("version", "level"))
-    if not isinstance(version, int) or level not in get_args(Level):
-        raise ValueError(f"no version and level in its metadata, but {header!r:.60}")
-    return version, level
+    found = header if isinstance(header, dict) else {}
+    version, level = found.get("version"), found.get("level")
+    for known in get_args(Level):
+        if isinstance(version, int) and level == known:
+            return version, known
+    raise ValueError(f"no version and level in its metadata, but {header!r:.60}")
 
 
 def _require_columns(path: Path, schema: pa.Schema) -> None:
@@ -170,7 +172,9 @@ def _require_columns(path: Path, schema: pa.Schema) -> None:
         for field in _schema(judged, level):
             there = [schema.field(index).type for index in schema.get_all_field_indices(field.name)]
             if there != [field.type]:
-                raise ValueError(f"column {field.name!r} is {', '.join(map(str, there)) or 'missing'}, not {field.type}")
+                raise ValueError(
+                    f"column {field.name!r} is {', '.join(map(str, there)) or 'missing'}, not {field.type}"
+                )
     except (ValueError, RecursionError) as error:
         raise damaged_log(path, error) from error
 

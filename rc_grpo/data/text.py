@@ -121,7 +121,9 @@ def _is_whole(value: int | float | Decimal) -> bool:
     if isinstance(value, int):
         # Of any length: to ask whether it is finite would make it a float, which may be too small for it.
         return True
-    return math.isfinite(value) and value == int(value) and not (isinstance(value, float) and abs(value) >= _EXACT)
+    if isinstance(value, Decimal):
+        return value.is_finite() and value == int(value)
+    return value.is_integer() and abs(value) < _EXACT
 
 
 def _unsayable(text: str) -> str | None:

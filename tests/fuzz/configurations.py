@@ -31,7 +31,9 @@ _KEYS = sorted({key for tree in _WHOLE for key in _keys(tree)})
 _SCALARS = st.one_of(
     st.sampled_from([odd.decode("utf-8", "surrogateescape") for odd in _ODD]),
     VALUES.map(lambda value: yaml.safe_dump(value, default_flow_style=True, width=10**6).strip()),
-    st.sampled_from(["0", "-1", "1", "2", "true", "null", ".nan", "-.inf", "1e400", "pocket", "cpu", "[]", "{}", "9" * 400]),
+    st.sampled_from(
+        ["0", "-1", "1", "2", "true", "null", ".nan", "-.inf", "1e400", "pocket", "cpu", "[]", "{}", "9" * 400]
+    ),
     TEXTS,
 )
 _OVERRIDES = st.lists(
@@ -47,7 +49,9 @@ _OVERRIDES = st.lists(
 @st.composite
 def _files(draw: Draw) -> bytes:
     tree = draw(st.sampled_from([*_WHOLE, *_TREES.values()]))
-    text = yaml.safe_dump(draw(st.sampled_from([tree, None])) or mutate_tree(draw, tree), allow_unicode=draw(st.booleans()))
+    text = yaml.safe_dump(
+        draw(st.sampled_from([tree, None])) or mutate_tree(draw, tree), allow_unicode=draw(st.booleans())
+    )
     data = text.encode("utf-8", "surrogatepass")
     kind = draw(st.sampled_from(["text", "text", "bytes", "odd"]))
     if kind == "bytes":

@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Callable
 
 import numpy as np
-from hypothesis import strategies as st
 from PIL import Image
 
 from rc_grpo.data.picture import Picture
@@ -36,7 +35,9 @@ def _in_mode(mode: str) -> Image.Image:
     if mode.startswith("I;16"):
         return _GREY
     if mode in ("LAB", "PA", "LA"):
-        return Image.frombytes(mode, (WIDTH, HEIGHT), _RANDOM.bytes(WIDTH * HEIGHT * len(Image.new(mode, (1, 1)).tobytes())))
+        return Image.frombytes(
+            mode, (WIDTH, HEIGHT), _RANDOM.bytes(WIDTH * HEIGHT * len(Image.new(mode, (1, 1)).tobytes()))
+        )
     return _GREY.convert(mode) if mode in ("I", "F") else _RGB.convert(mode)
 
 
@@ -47,7 +48,9 @@ def _samples() -> list[bytes]:
     for form, modes in _MODES.items():
         for mode in modes:
             for options in ({}, {"exif": exif}, {"compression": "tiff_lzw"}, {"interlace": True}, {"transparency": 3}):
-                if ("compression" in options and form != "TIFF") or ("transparency" in options and form not in ("PNG", "GIF")):
+                if ("compression" in options and form != "TIFF") or (
+                    "transparency" in options and form not in ("PNG", "GIF")
+                ):
                     continue
                 buffer = io.BytesIO()
                 try:

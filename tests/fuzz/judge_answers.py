@@ -16,7 +16,11 @@ COMPLETION = {
     "id": "chat-1",
     "choices": [
         {"index": 0, "message": {"role": "assistant", "content": json.dumps(ANSWER)}, "finish_reason": "stop"},
-        {"index": 1, "message": {"content": [{"type": "text", "text": "a"}, "b"], "refusal": None}, "finish_reason": "length"},
+        {
+            "index": 1,
+            "message": {"content": [{"type": "text", "text": "a"}, "b"], "refusal": None},
+            "finish_reason": "length",
+        },
         {"index": 2, "message": {"content": None, "refusal": "no"}, "finish_reason": "content_filter"},
     ],
 }
@@ -72,7 +76,8 @@ def _storable(text: str, limit: int) -> None:
 _URLS = st.builds(
     "{}{}{}{}".format,
     st.sampled_from(["http://", "https://", "", "http:", "file://", "http://user:pw@"]),
-    TEXTS | st.sampled_from(["localhost", "127.1", "[::1]", "[::ffff:127.0.0.1]", "0x7f000001", "xn--", "a.localhost."]),
+    TEXTS
+    | st.sampled_from(["localhost", "127.1", "[::1]", "[::ffff:127.0.0.1]", "0x7f000001", "xn--", "a.localhost."]),
     st.sampled_from(["", ":80", ":99999999", ":x", "."]),
     st.sampled_from(["", "/v1", "/\x00", "?a=b"]),
 )

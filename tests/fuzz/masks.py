@@ -59,7 +59,9 @@ def _levels(draw: Draw) -> bytes:
 
 @st.composite
 def _runs(draw: Draw) -> Any:
-    inside = np.random.default_rng(draw(st.integers(0, 99))).random((HEIGHT, WIDTH)) < draw(st.sampled_from([0, 0.3, 1]))
+    inside = np.random.default_rng(draw(st.integers(0, 99))).random((HEIGHT, WIDTH)) < draw(
+        st.sampled_from([0, 0.3, 1])
+    )
     runs = runs_of(inside)
     cell = {"size": [HEIGHT, WIDTH], "counts": draw(st.sampled_from([runs, compressed(runs)]))}
     cell = draw(st.sampled_from([cell, None])) or mutate_tree(draw, cell)
@@ -72,7 +74,9 @@ _CELLS = st.one_of(
     _runs(),
     st.builds(lambda data: {"bytes": data, "path": "mask.png"}, _IMAGES),
     st.builds(lambda data: base64.b64encode(data).decode(), _levels()),
-    st.sampled_from([None, "", b"", "mask.png", "../mask.png", "/etc/passwd", "{", "[0, 1]", "1 2 3 4", "data:image/png;"]),
+    st.sampled_from(
+        [None, "", b"", "mask.png", "../mask.png", "/etc/passwd", "{", "[0, 1]", "1 2 3 4", "data:image/png;"]
+    ),
     VALUES,
 )
 INPUTS = st.tuples(_CELLS, _IMAGES, st.sampled_from(_FORMS), st.booleans())

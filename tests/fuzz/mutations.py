@@ -8,8 +8,6 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from rc_grpo.data.errors import shortened
-
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 TEXTS = st.one_of(
@@ -90,7 +88,11 @@ def json_texts(draw: Draw, valid: Any) -> str:
             case "drop":
                 text = text[:at] + text[at + draw(st.integers(1, 5)) :]
             case "insert":
-                text = text[:at] + draw(st.sampled_from(list('{}[],:"\\0 -eNI') + ["\\ud83d", "\\u0000", "\x00"])) + text[at:]
+                text = (
+                    text[:at]
+                    + draw(st.sampled_from(list('{}[],:"\\0 -eNI') + ["\\ud83d", "\\u0000", "\x00"]))
+                    + text[at:]
+                )
             case "value":
                 before, colon, after = text.rpartition(": ")
                 odd = [_nested(n) for n in (20, 300, 960, 1500, 30_000)] + ["9" * 5000, "1e999", "-Infinity", "NaN"]
@@ -98,7 +100,17 @@ def json_texts(draw: Draw, valid: Any) -> str:
     return text
 
 
-_WORDS = [b"\0", b"\xff", b"\x7f", b"\x80", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\0", b"\0\0\0\1", b"\1\0\0\0"]
+_WORDS = [
+    b"\0",
+    b"\xff",
+    b"\x7f",
+    b"\x80",
+    b"\xff\xff\xff\xff",
+    b"\x7f\xff\xff\xff",
+    b"\0\0\0\0",
+    b"\0\0\0\1",
+    b"\1\0\0\0",
+]
 
 
 @st.composite
@@ -146,4 +158,4 @@ def mutated_headers(draw: Draw, data: bytes) -> bytes:
 def in_one_line(value: Any) -> str:
     """Return an input as a report shows it."""
     text = repr(value)
-    return text if len(text) <= 2000 else f"{shortened(value)} (repr of {len(text)} characters)"
+    return text if len(text) <= 2000 else f"{text[:1500]}... (repr of {len(text)} characters)"

@@ -89,14 +89,23 @@ _ARROW = {
     "map": (pa.map_(pa.string(), pa.string()), st.just([("bytes", "x")])),
     "null": (pa.null(), st.none()),
 }  # fmt: skip
-_GOOD = {"source": ("image", {"bytes": SOURCE, "path": None}), "instruction": ("string", "Add a cat"), "mask": ("binary", MASK)}
+_GOOD = {
+    "source": ("image", {"bytes": SOURCE, "path": None}),
+    "instruction": ("string", "Add a cat"),
+    "mask": ("binary", MASK),
+}
 
 
 @st.composite
 def _tables(draw: Draw) -> bytes:
     rows = draw(st.integers(1, 3))
     columns: dict[str, pa.Array] = {}
-    for field in ("source", "instruction", "mask", *draw(st.sets(st.sampled_from(["task_id", "kind", "target", "caption"])))):
+    for field in (
+        "source",
+        "instruction",
+        "mask",
+        *draw(st.sets(st.sampled_from(["task_id", "kind", "target", "caption"]))),
+    ):
         if field in _GOOD and draw(st.integers(0, 2)):
             kind, cell = _GOOD[field]
             columns[field] = pa.array([cell] * rows, _ARROW[kind][0])
@@ -113,12 +122,18 @@ def _tables(draw: Draw) -> bytes:
     return draw(st.one_of(st.just(data), st.just(data), st.just(data), mutated_bytes([data])))
 
 
-_ENTRIES = [{"image_path": "0/a.png", "instruction": "Add a cat", "caption": "a cat"}, {"image_name": "0/a.png", "instruction": "b"}]
+_ENTRIES = [
+    {"image_path": "0/a.png", "instruction": "Add a cat", "caption": "a cat"},
+    {"image_name": "0/a.png", "instruction": "b"},
+]
 INPUTS = st.one_of(
     st.tuples(st.just("jsonl"), _lines(), _OPTIONS, mutated_bytes(SAMPLES, mend=mend_png)),
     st.tuples(st.just("parquet"), _tables(), _OPTIONS, st.just(b"")),
     st.tuples(
-        st.just("compbench"), json_texts(_ENTRIES).map(lambda text: text.encode("utf-8", "surrogatepass")), _OPTIONS, st.just(b"")
+        st.just("compbench"),
+        json_texts(_ENTRIES).map(lambda text: text.encode("utf-8", "surrogatepass")),
+        _OPTIONS,
+        st.just(b""),
     ),
 )
 
@@ -153,7 +168,9 @@ def check(drawn: tuple[Any, bytes, dict[str, Any], bytes]) -> None:
         assert all(isinstance(fault, Refusal) and fault.reason for fault in found)
         strict = ask(lambda: load_tasks(source, "evaluate"), DataError)
         lenient = ask(lambda: load_tasks(source.model_copy(update={"on_bad_task": "skip"}), "evaluate"), DataError)
-        assert isinstance(strict, TaskSet) == (found == ()), "a fault is told, and the set loads; or the other way round"
+        assert isinstance(strict, TaskSet) == (found == ()), (
+            "a fault is told, and the set loads; or the other way round"
+        )
         if not isinstance(lenient, TaskSet):
             whole = [fault for fault in found if not fault.task_id or "two tasks have the id" in fault.reason]
             assert whole or "tasks are unusable" in lenient.words or "holds no task" in lenient.words, lenient.words

@@ -51,7 +51,9 @@ _ROOT = tempfile.TemporaryDirectory(prefix="fuzz-runs-")
 @cache
 def _template() -> dict[str, bytes]:
     """Return the files of a run by name."""
-    folder = write_run(Path(_ROOT.name) / "template", updates=2, every=1, logged=1, finished=False, overrides=_OVERRIDES)
+    folder = write_run(
+        Path(_ROOT.name) / "template", updates=2, every=1, logged=1, finished=False, overrides=_OVERRIDES
+    )
     config = load(folder / "config.yaml")
     editor = load_rollout_editor(config.editor, config.rollout, config.seed)
     version, weights = lora.pack(2, editor.policy.weights())
@@ -189,7 +191,9 @@ def check(drawn: tuple[str, tuple[str, str, bytes]]) -> None:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         # What a damaged file names as an address is nobody's business.
-        stack.enter_context(mock.patch.object(socket, "create_connection", side_effect=ConnectionRefusedError("refused")))
+        stack.enter_context(
+            mock.patch.object(socket, "create_connection", side_effect=ConnectionRefusedError("refused"))
+        )
         stack.enter_context(mock.patch.object(replaying, "load_rollout_editor", _reached))
         answer = ask(lambda: COMMANDS[command](run), *mendable(), naming=naming if what == "damaged" else "")
     assert answer is None or isinstance(answer, Refused)

@@ -78,7 +78,10 @@ def _cells(draw: Draw) -> Any:
         return cell if draw(st.booleans()) else cell | {"counts": cell["counts"].decode("latin-1")}
     if kind == "huge":
         side = draw(st.sampled_from([8193, 2**20, 2**31, 2**53, 10**6]))
-        return {"size": [side, side], "counts": draw(st.sampled_from([[side * side], [0, side * side], compressed([side * side])]))}
+        return {
+            "size": [side, side],
+            "counts": draw(st.sampled_from([[side * side], [0, side * side], compressed([side * side])])),
+        }
     return cell
 
 

@@ -13,14 +13,14 @@ from tests.fuzz.target import Refused, Target, Undocumented, ask
 from tests.fuzz.targets import NAMES, load
 
 EXAMPLES = {
-    "judge_answers": 150,
-    "rows": 40,
-    "images": 150,
-    "masks": 100,
-    "run_lengths": 150,
-    "lora_files": 40,
-    "configurations": 15,
-    "run_folders": 15,
+    "judge_answers": 120,
+    "rows": 30,
+    "images": 120,
+    "masks": 80,
+    "run_lengths": 120,
+    "lora_files": 30,
+    "configurations": 12,
+    "run_folders": 10,
 }
 
 

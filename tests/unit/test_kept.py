@@ -78,7 +78,9 @@ def test_what_is_no_yaml_is_a_value_error_whatever_the_parser_makes_of_it(text: 
         read_yaml(tmp_path / "config.yaml", Told, "")
 
 
-@pytest.mark.parametrize("text", ["update: 3\nwhen: 2026-01-01", "update: 3\n4: x", "&a {update: 3, b: *a}", "update: 3\nx: !!set {a}"])
+@pytest.mark.parametrize(
+    "text", ["update: 3\nwhen: 2026-01-01", "update: 3\n4: x", "&a {update: 3, b: *a}", "update: 3\nx: !!set {a}"]
+)
 def test_yaml_that_json_does_not_hold_is_none_of_ours(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(DamagedFileError):

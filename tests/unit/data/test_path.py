@@ -90,6 +90,17 @@ def test_a_file_that_must_not_be_read_is_refused_by_row(lines, monkeypatch: pyte
         load_tasks(source_of(path))
 
 
+@pytest.mark.parametrize("field", ["source", "mask", "target"])
+@pytest.mark.parametrize("head", [SOURCE, b"BM", b"no image"])
+def test_a_file_of_terabytes_is_refused_unread(lines, tmp_path: Path, head: bytes, field: str) -> None:
+    (tmp_path / "huge.png").write_bytes(head)
+    os.truncate(tmp_path / "huge.png", 2**42)
+    path = lines({}, {field: "huge.png"})
+    with pytest.raises(DataError, match=rf"'t1' .*the {field}: cannot read .*it has 4398046511104 bytes"):
+        load_tasks(source_of(path))
+    assert len(load_tasks(source_of(path, on_bad_task="skip"))) == 1
+
+
 @pytest.mark.parametrize("cell", [b"images/1.png", ENCODED.encode(), b"<svg/>"])
 def test_bytes_that_are_no_image_are_shown_by_how_they_begin(table, cell: bytes) -> None:
     path = table(source=[cell], mask=[MASK], instruction=["a"])

@@ -12,9 +12,9 @@ from deploy.looking.inspection import write_sheet
 from deploy.records.checkpoints import MANIFEST, Checkpoints, Manifest
 from deploy.records.folder import RunFolder
 from deploy.records.metrics import METRICS, MetricsLog
+from deploy.records.reading import read_runs
 from deploy.records.resuming import resumed_config
 from deploy.report.page import render
-from deploy.records.reading import read_runs
 from deploy.watching.status import draw_folder
 from rc_grpo.data.logged import read_groups
 from rc_grpo.data.policies import PolicyAlteredError, PolicyStore
@@ -62,7 +62,10 @@ def test_what_lies_beside_a_runs_files_is_none_of_them(run: Path) -> None:
     assert list(RunFolder(run).evaluations()) == [0]
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"updates": "2", "training_minutes": 1}', '{"updates": 2}', '{"updates": -1, "training_minutes": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"updates": "2", "training_minutes": 1}', '{"updates": 2}', '{"updates": -1, "training_minutes": 1}'],
+)
 def test_a_damaged_summary_is_named_by_status_and_report(run: Path, text: str) -> None:
     (run / "summary.json").write_text(text)
     for look in (lambda: draw_folder(run), lambda: read_runs([run])):
@@ -159,7 +162,9 @@ def test_a_policy_that_is_a_folder_now_was_altered(tmp_path: Path) -> None:
         PolicyStore(tmp_path).load(1, "ab" * 32)
 
 
-@pytest.mark.parametrize("change", [{"reward": [1.0]}, {"reward": None}, {"version": {}}, {"rewards": []}, {"subscores": {"j.a": ["x"]}}])
+@pytest.mark.parametrize(
+    "change", [{"reward": [1.0]}, {"reward": None}, {"version": {}}, {"rewards": []}, {"subscores": {"j.a": ["x"]}}]
+)
 def test_an_evaluation_of_another_form_is_none(change: dict[str, object]) -> None:
     made = HeldOut(VERSION, np.ones(2), np.ones(2), {"j.a": np.ones(2)}, {"j": np.ones(2)})
     record = json.loads(made.as_json(["a", "b"]))
@@ -170,7 +175,9 @@ def test_an_evaluation_of_another_form_is_none(change: dict[str, object]) -> Non
 def test_values_that_no_axis_holds_are_drawn_as_missing(run: Path) -> None:
     lines = (run / METRICS).read_text().splitlines()
     for odd in ("1e400", "-Infinity", "1e300", "NaN", "1" + "0" * 400):
-        (run / METRICS).write_text("\n".join(line.replace('"acd/mean": ', f'"acd/mean": {odd}, "acd/old": ') for line in lines) + "\n")
+        (run / METRICS).write_text(
+            "\n".join(line.replace('"acd/mean": ', f'"acd/mean": {odd}, "acd/old": ') for line in lines) + "\n"
+        )
         (record,) = read_runs([run])
         assert np.isnan(record.metrics["acd/mean"]).all()
         assert "</html>" in render([record])
