@@ -89,7 +89,7 @@ def parse_yaml(text: bytes | str) -> Any:
         raise ValueError(f"not YAML: {error}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8: byte 0x{error.object[error.start]:02x} at {error.start}") from error
-    # What PyYAML's constructors raise of a value that is not of the type its tag or its look claims, such as 2026-99-99.
+    # What PyYAML raises of a value that is not of the type that its tag or its look claims, such as 2026-99-99.
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise ValueError(f"not YAML that can be read: {_in_words(error)}") from error
 

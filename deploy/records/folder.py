@@ -43,11 +43,11 @@ class _Whereabouts(Form):
 class _Start(Form):
     machine: str | None = None
     commit: str | None = None
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default_factory=dict)
 
 
 class _Environment(_Start):
-    earlier_starts: list[_Start] = []
+    earlier_starts: list[_Start] = Field(default_factory=list)
 
 
 class _Digests(Form):

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import Field
+
 from deploy.tracking.tracker import Ending, Tracker, TrackerError
 from rc_grpo.durable import write_whole
 from rc_grpo.kept import Form, read_json
@@ -19,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 class _Memory(Form):
     run_id: str | None = None
-    sent: dict[str, int] = {}
+    sent: dict[str, int] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""``python -m tests.fuzz --seconds 600``: each target for so long, one after the other; ``benchmarks/results/fuzz.json``."""
+"""``python -m tests.fuzz --seconds 600``: each target for so long, one after the other, told in ``fuzz.json``."""
 
 import argparse
 import json

@@ -16,8 +16,9 @@ _TREES = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(PACKAGE
 _WHOLE = [yaml.safe_load(dump(load_config(name))) for name in _TREES]
 _ODD = [
     b"!!timestamp x", b"!!int _", b"!!float .", b"!!bool maybe", b"? [a]\n: b", b"&a [*a]", b"*a", b"!!python/none x",
-    b"2026-99-99", b"- a", b"\t", b"%YAML 9", b"{x", b"'", b"!!binary \xff", b"{" * 2000, b"1:" * 500, b"<<: 3", b"!!set {a}",
-    b"0o9", b"1e999", b".inf", b"!!omap [a]", b"!!pairs [a]", b"=", b"0x", b"0b2", b"190:20:30", b"\xef\xbb\xbfa: 1", b"\x00",
+    b"2026-99-99", b"- a", b"\t", b"%YAML 9", b"{x", b"'", b"!!binary \xff", b"{" * 2000, b"1:" * 500,
+    b"<<: 3", b"!!set {a}", b"0o9", b"1e999", b".inf", b"!!omap [a]", b"!!pairs [a]", b"=", b"0x", b"0b2",
+    b"190:20:30", b"\xef\xbb\xbfa: 1", b"\x00",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Masks of every form: what is accepted becomes a grey PNG of 0 and 255, of the source's size, that covers something."""
+"""Masks of every form: what is accepted is a grey PNG of 0 and 255 then, of the source's size, covering something."""
 
 import base64
 import io

@@ -88,11 +88,7 @@ def json_texts(draw: Draw, valid: Any) -> str:
             case "drop":
                 text = text[:at] + text[at + draw(st.integers(1, 5)) :]
             case "insert":
-                text = (
-                    text[:at]
-                    + draw(st.sampled_from(list('{}[],:"\\0 -eNI') + ["\\ud83d", "\\u0000", "\x00"]))
-                    + text[at:]
-                )
+                text = text[:at] + draw(st.sampled_from([*'{}[],:"\\0 -eNI', "\\ud83d", "\\u0000", "\x00"])) + text[at:]
             case "value":
                 before, colon, after = text.rpartition(": ")
                 odd = [_nested(n) for n in (20, 300, 960, 1500, 30_000)] + ["9" * 5000, "1e999", "-Infinity", "NaN"]

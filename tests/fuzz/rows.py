@@ -75,7 +75,7 @@ _ARROW = {
     "binary": (pa.binary(), st.sampled_from([SOURCE, MASK, b"Add a cat", b"\xff\xfe", b""]) | st.binary(max_size=9)),
     "image": (
         pa.struct({"bytes": pa.binary(), "path": pa.string()}),
-        st.sampled_from([{"bytes": SOURCE, "path": None}, {"bytes": None, "path": "source.png"}, {"bytes": None, "path": None}]),
+        st.sampled_from([{"bytes": SOURCE, "path": None}, *({"bytes": None, "path": p} for p in ("source.png", None))]),
     ),
     "list": (pa.list_(pa.string()), st.lists(st.just("Add a cat"), max_size=2)),
     "int": (pa.int64(), st.integers(-(2**63), 2**63 - 1)),

@@ -108,12 +108,12 @@ def _damage(draw: Draw) -> tuple[str, str, bytes]:
     return name, "damaged", draw(mutated_bytes([data]))
 
 
-class _Reached(ValueError):
+class _ReachedError(ValueError):
     """A command has read all that it reads before the long work begins."""
 
 
 def _reached(*_: Any, **__: Any) -> None:
-    raise _Reached("the long work begins")
+    raise _ReachedError("the long work begins")
 
 
 def _console() -> Console:
@@ -139,7 +139,7 @@ def _replay(run: Path) -> None:
     for group in (f"2/{task_id}", "2"):
         try:
             replaying.show_replay(run, group, None, _console())
-        except _Reached:
+        except _ReachedError:
             list(replaying._surroundings(run, load(run / "config.yaml"), mock.Mock(type="cpu")))
 
 

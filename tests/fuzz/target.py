@@ -10,7 +10,7 @@ LONGEST_REFUSAL = 20_000
 """Characters; a refusal quotes what it refuses, never all of it."""
 
 
-class Undocumented(AssertionError):
+class UndocumentedError(AssertionError):
     """A reader raised an error that it does not document, or refused in words that no terminal shows."""
 
 
@@ -45,7 +45,7 @@ def ask(call: Callable[[], Any], *errors: type[Exception], naming: str = "") -> 
         naming: what a refusal must name, such as the file.
 
     Raises:
-        Undocumented: it raised something else, or its words are not fit.
+        UndocumentedError: it raised something else, or its words are not fit.
     """
     try:
         return call()
@@ -53,10 +53,10 @@ def ask(call: Callable[[], Any], *errors: type[Exception], naming: str = "") -> 
         words = str(error)
         fault = _unfit(words, naming)
         if fault:
-            raise Undocumented(f"{type(error).__name__} {fault}: {words[:400]!r}") from error
+            raise UndocumentedError(f"{type(error).__name__} {fault}: {words[:400]!r}") from error
         return Refused(words)
     except (Exception, RecursionError) as error:
-        raise Undocumented(f"{type(error).__name__}: {str(error)[:400]!r}") from error
+        raise UndocumentedError(f"{type(error).__name__}: {str(error)[:400]!r}") from error
 
 
 def _unfit(words: str, naming: str) -> str:

@@ -1,4 +1,4 @@
-"""The fuzz targets with a few derandomised inputs each, and every input that once broke a promise (`make fuzz` tries more)."""
+"""The fuzz targets with a few derandomised inputs each, and every input that once broke a promise."""
 
 import ast
 from pathlib import Path
@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.fuzz.corpus import CORPUS
 from tests.fuzz.fuzzing import fuzz
-from tests.fuzz.target import Refused, Target, Undocumented, ask
+from tests.fuzz.target import Refused, Target, UndocumentedError, ask
 from tests.fuzz.targets import NAMES, load
 
 EXAMPLES = {
@@ -65,7 +65,7 @@ def test_an_undocumented_error_is_found_shrunk_and_told_once(tmp_path: Path) -> 
 
     tally = fuzz(Target("sevens", st.integers(0, 100), check), 0.5, tmp_path, say=lambda _: None)
     (crash,) = tally.crashes
-    assert crash.error.startswith("Undocumented: ZeroDivisionError")
+    assert crash.error.startswith("UndocumentedError: ZeroDivisionError")
     assert ast.literal_eval(crash.input) == 7
     assert tally.inputs > 10
 
@@ -73,7 +73,7 @@ def test_an_undocumented_error_is_found_shrunk_and_told_once(tmp_path: Path) -> 
 def test_a_refusal_must_name_the_file_in_words_that_can_be_shown() -> None:
     assert ask(_refuse, ValueError, naming="no") == Refused("no")
     for words, naming in (("", ""), ("no \ud83d", ""), ("no", "data.json"), ("n" * 30_000, "")):
-        with pytest.raises(Undocumented):
+        with pytest.raises(UndocumentedError):
             ask(lambda words=words: _refuse(words), ValueError, naming=naming)
 
 

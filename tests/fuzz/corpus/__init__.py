@@ -9,6 +9,16 @@ CORPUS: list[tuple[str, Any]] = [
     ("judge_answers", ("address", "http://XN--")),
     ("judge_answers", ("address", "\ud83d")),
     ("judge_answers", ("address", "http://xn--a-\u00fc.example/v1")),
+    # What a server named as the reason was quoted whole, of whatever type and length.
+    *(
+        ("judge_answers", ("completions", '{"choices": [{"message": {"content": %s}, "finish_reason": %s}]}' % parts))
+        for parts in (
+            ('"a"', '{"' + "x" * 5000 + '": 1}'),
+            ("null", '"' + "x" * 5000 + '"'),
+            ("null", "[" * 900 + "]" * 900),
+            ('"a"', '"\\ud83d\\u0000"'),
+        )
+    ),
     # A whole number beyond a float's range was an OverflowError: as an id, and where it stands for a text.
     ("rows", ("compbench", b'[{"image_path": 1' + b"0" * 400 + b', "instruction": "Add a cat"}]', _NO_OPTIONS, b"")),
     (
