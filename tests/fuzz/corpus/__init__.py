@@ -11,8 +11,11 @@ CORPUS: list[tuple[str, Any]] = [
     ("judge_answers", ("address", "http://xn--a-\u00fc.example/v1")),
     # What a server named as the reason was quoted whole, of whatever type and length.
     *(
-        ("judge_answers", ("completions", '{"choices": [{"message": {"content": %s}, "finish_reason": %s}]}' % parts))
-        for parts in (
+        (
+            "judge_answers",
+            ("completions", f'{{"choices": [{{"message": {{"content": {text}}}, "finish_reason": {why}}}]}}'),
+        )
+        for text, why in (
             ('"a"', '{"' + "x" * 5000 + '": 1}'),
             ("null", '"' + "x" * 5000 + '"'),
             ("null", "[" * 900 + "]" * 900),

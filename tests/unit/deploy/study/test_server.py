@@ -247,6 +247,9 @@ def test_the_page_asks_nobody_else_for_anything(blinding: Blinding, tmp_path: Pa
         assert "://" not in page
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
     served(blinding, tmp_path, visit)
 
