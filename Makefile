@@ -14,7 +14,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup train test test-all lane-of-clusters lane-of-one-process lint unit docs map browser integration series chaos pocket judge benchmark judge-benchmarks loop-benchmarks ablation dashboards evaluate-scale gpu wheel clean-install audit lock clean
+.PHONY: help setup train test test-all lane-of-clusters lane-of-one-process lint unit docs map browser integration series chaos fuzz pocket judge benchmark judge-benchmarks loop-benchmarks ablation dashboards evaluate-scale gpu wheel clean-install audit lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -71,6 +71,9 @@ map: $(INSTALLED) ## draw the house from the imports: docs/diagrams/house.svg
 
 browser: $(INSTALLED) ## pages in a real headless Chromium (Debian: apt-get install chromium; elsewhere CHROMIUM=/path)
 	$(BIN)/pytest tests/browser --junitxml=$(JUNIT)/browser.xml $(ARGS)
+
+fuzz: $(INSTALLED) ## mutated inputs of strangers against every reader, ten minutes each, none in the gate; writes benchmarks/results/fuzz.json
+	nice -n 10 $(BIN)/python -m tests.fuzz $(ARGS)
 
 integration: $(INSTALLED) ## tests on a real local Ray cluster
 	$(BIN)/pytest tests/integration --junitxml=$(JUNIT)/integration.xml $(ARGS)

@@ -217,6 +217,9 @@ def _has_exif(file: Any) -> bool:
             length, kind = struct.unpack(">I4s", head)
             if kind == b"eXIf":
                 return True
+            # Behind its end there may be gigabytes of anything, such as zeros, each dozen of which is a chunk.
+            if kind == b"IEND" or not kind.isalpha():
+                return False
             file.seek(length + 4, io.SEEK_CUR)
         return False
     finally:

@@ -4,6 +4,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from rc_grpo.storable import one_line
+
+QUOTED_CHARACTERS = 300
+"""Of what a server said, in a remark."""
+
 
 class ForeignAnswerError(ValueError):
     """An answer is not of the protocol; the message says what it lacks."""
@@ -72,11 +77,19 @@ def _completion(choice: Any) -> Completion:
     text, reason = _text(message.get("content")), choice.get("finish_reason")
     if text is None:
         refusal = message.get("refusal")
-        why = f"refusal {refusal!r}" if isinstance(refusal, str) else f"finish_reason {reason!r}"
+        why = f"refusal {_shown(refusal)}" if isinstance(refusal, str) else f"finish_reason {_shown(reason)}"
         return Completion("", finished=False, remark=f"the server sent no text ({why})")
     if reason in ("stop", "length"):
         return Completion(text, finished=reason == "stop")
-    return Completion(text, finished=False, remark=f"ended by finish_reason {reason!r}")
+    return Completion(text, finished=False, remark=f"ended by finish_reason {_shown(reason)}")
+
+
+def _shown(value: Any) -> str:
+    """Return whatever a server put at a place, as a remark quotes it."""
+    try:
+        return one_line(repr(value), QUOTED_CHARACTERS)
+    except RecursionError:
+        return "(nested too deeply)"
 
 
 def _text(content: Any) -> str | None:

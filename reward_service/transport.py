@@ -151,7 +151,8 @@ def is_loopback(url: str) -> bool:
     """Whether a URL points to the machine it is used on, in any of the ways to write that."""
     try:
         host = httpx.URL(url).host.rstrip(".").lower()
-    except httpx.InvalidURL:
+    # A host that is no name in any alphabet is a UnicodeError, of Python's or of IDNA's own.
+    except (httpx.InvalidURL, UnicodeError):
         return False
     if host == "localhost" or host.endswith(".localhost"):
         return True

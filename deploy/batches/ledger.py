@@ -142,9 +142,21 @@ class Ledger:
         return {"learned_below": beyond, "except": missing} | counted
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Go back to a `snapshot` of this plan: everything that it had not learned from is owed."""
-        self._learned = set(range(snapshot["learned_below"])) - set(snapshot["except"])
-        self.dropped, self.replaced = Counter(snapshot["dropped"]), Counter(snapshot.get("replaced"))
+        """Go back to a `snapshot` of this plan: everything that it had not learned from is owed.
+
+        Raises:
+            ValueError: it is none, or of a longer plan.
+        """
+        try:
+            if not 0 <= snapshot["learned_below"] <= len(self._plan):
+                raise ValueError(f"groups below {snapshot['learned_below']} were learned from, of {len(self._plan)}")
+            learned = set(range(snapshot["learned_below"])) - set(snapshot["except"])
+            dropped, replaced = (Counter(dict(snapshot.get(name) or {})) for name in ("dropped", "replaced"))
+        except (TypeError, LookupError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"the checkpoint's ledger is none of this run's ({error!r}); restore it from a copy"
+            ) from error
+        self._learned, self.dropped, self.replaced = learned, dropped, replaced
         self._under_way.clear()
         self._ready.clear()
         # In the order of the plan, which is that of a heap.

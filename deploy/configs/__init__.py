@@ -6,6 +6,8 @@ from pathlib import Path
 from rc_grpo.config import ConfigError, RunConfig, load
 
 PACKAGED = Path(__file__).parent
+_SHOWN = 400
+"""Characters of a name in a message: a path is shown whole."""
 
 
 def find_config(name: str) -> Path:
@@ -14,12 +16,16 @@ def find_config(name: str) -> Path:
     Raises:
         ConfigError: there is neither.
     """
-    if Path(name).is_file():
-        return Path(name)
-    if (PACKAGED / f"{name}.yaml").is_file():
-        return PACKAGED / f"{name}.yaml"
+    for path in (Path(name), PACKAGED / f"{name}.yaml"):
+        try:
+            if path.is_file():
+                return path
+        except (OSError, ValueError):
+            # No name that a file system takes, such as the text of a configuration.
+            continue
     names = ", ".join(sorted(path.stem for path in PACKAGED.glob("*.yaml")))
-    raise ConfigError(f"no config file {name!r}, and no packaged config of that name (there are: {names})")
+    shown = repr(name if len(name) <= _SHOWN else f"{name[:_SHOWN]}...")
+    raise ConfigError(f"no config file {shown}, and no packaged config of that name (there are: {names})")
 
 
 def load_config(name: str, overrides: Sequence[str] | None = None) -> RunConfig:

@@ -18,6 +18,7 @@ from rc_grpo.editor import lora as weights_of
 from rc_grpo.editor.export import read_lora
 from rc_grpo.evaluation.layout import Benchmark, Edits, Sample
 from rc_grpo.images import encode_png
+from rc_grpo.kept import Form, read_json
 from rc_grpo.messages import CandidateGroup, PolicyVersion, RolloutSeeds
 from rc_grpo.seeds import derive
 from rollout_workers.pool import RolloutPool
@@ -128,8 +129,7 @@ def check_maker(evaluation: Evaluation) -> None:
 def maker_of(edits: Edits) -> dict[str, Any] | None:
     """Return what `check_maker` left word of, or None where somebody else made the edits."""
     path = edits.folder / MADE_BY
-    maker: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
-    return maker
+    return read_json(path, Form, f"remove it with the edits in {edits.folder}") if path.exists() else None
 
 
 async def each(items: Iterable[Item], at_a_time: int, work: Callable[[Item], Awaitable[None]]) -> None:

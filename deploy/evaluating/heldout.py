@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from deploy.evaluating.tasks import heldout_tasks
+from deploy.records.folder import update_name
 from rc_grpo.config import EvaluationConfig, RunConfig
 from rc_grpo.evaluation.gains import HeldOut, PairedGain
 from rc_grpo.messages import EditTask, RolloutSeeds, ScoredGroup
@@ -51,8 +52,20 @@ class HeldOutExam:
         return [task.task_id for task in self.tasks]
 
     def go_back(self, made: Mapping[int, str]) -> None:
-        """Remember these evaluations alone, as `HeldOut.as_json` gave them, by update."""
-        self.evaluations = {update: HeldOut.from_json(text) for update, text in made.items()}
+        """Remember these evaluations alone, as `HeldOut.as_json` gave them, by update.
+
+        Raises:
+            ValueError: one is none; says which.
+        """
+        found = {}
+        for update, text in made.items():
+            try:
+                found[update] = HeldOut.from_json(text)
+            except ValueError as error:
+                raise ValueError(
+                    f"evaluations/{update_name(update)}.json: {error}; bring it back from a copy"
+                ) from error
+        self.evaluations = found
 
     def gains(self) -> tuple[PairedGain, dict[str, PairedGain]] | None:
         """Return the gain from the first evaluation to the last, and that of each judge; None without two."""

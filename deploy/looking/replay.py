@@ -3,7 +3,6 @@
 No Ray: a rollout is a function of task, seeds, policy and solver, and this process computes it as a worker does.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -116,7 +115,10 @@ def _find_group(run: Path, config: RunConfig, name: str) -> LoggedGroup:
         updates = f"there are {there[0]}..{there[-1]}" if there else "there is none of any update"
         raise ReplayError(f"{run} has no experience of update {int(update)}; {updates}")
     if not task_id:
-        return read_groups(path, need="scores")[0]
+        groups = read_groups(path, need="scores")
+        if not groups:
+            raise ReplayError(f"{path} holds no group")
+        return groups[0]
     groups = read_groups(path, need="scores", task_id=task_id)
     if not groups and "#" in task_id:
         task_id, _, ordinal = task_id.rpartition("#")
@@ -189,8 +191,7 @@ def _surroundings(run: Path, config: RunConfig, device: torch.device) -> Iterato
     yield Surrounding("device", asked, str(device), differs=asked not in ("auto", device.type))
     threads = str(config.rollout.threads), str(torch.get_num_threads())
     yield Surrounding("threads", *threads, differs=threads[0] != threads[1])
-    path = run / "environment.json"
-    record = json.loads(path.read_text()) if path.is_file() else None
+    record = RunFolder(run).environment
     starts = [] if record is None else [_flat(start) for start in (*record.get("earlier_starts", []), record)]
     now = _flat(provenance())
     for name in dict.fromkeys(name for start in (now, *starts) for name in start):
@@ -201,4 +202,4 @@ def _surroundings(run: Path, config: RunConfig, device: torch.device) -> Iterato
 
 def _flat(record: dict[str, Any]) -> dict[str, str]:
     """Return machine, commit and each package's version by name."""
-    return {name: str(record[name]) for name in ("machine", "commit")} | dict(record["versions"])
+    return {name: str(record.get(name)) for name in ("machine", "commit")} | dict(record.get("versions", {}))

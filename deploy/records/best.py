@@ -10,8 +10,14 @@ from typing import Any
 from learner.protocol import Learner
 from rc_grpo.durable import sync, write_whole
 from rc_grpo.evaluation.gains import HeldOut
+from rc_grpo.kept import Form, read_json
 
 LORA_BEST, MEASURED = "lora-best", "held_out.json"
+
+
+class _Measured(Form):
+    update: int
+    reward: float
 
 
 class BestLora:
@@ -34,8 +40,7 @@ class BestLora:
         if not self.folder.exists() and self._before.exists():
             self._before.rename(self.folder)  # A kill came between the two moves.
         path = self.folder / MEASURED
-        found: dict[str, Any] | None = json.loads(path.read_text()) if path.is_file() else None
-        return found
+        return read_json(path, _Measured, f"remove {self.folder}, and the next one is kept") if path.exists() else None
 
     async def consider(self, update: int, heldout: HeldOut, learner: Learner) -> None:
         """Keep the version that was evaluated if it is better than all before it; the untrained one is none to keep.

@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.records.folder import update_name
+from deploy.records.folder import Count, update_name
 from rc_grpo.durable import sync
+from rc_grpo.kept import DamagedFileError, Form, read_json
 from rc_grpo.messages import PolicyVersion
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,26 @@ class Manifest:
     version: PolicyVersion
     ledger: dict[str, Any]
     training_seconds: float
+
+
+class _Version(Form):
+    number: Count
+    digest: str
+    modules: Count
+    is_identity: bool
+
+
+class _File(Form):
+    bytes: Count
+    sha256: str
+
+
+class _Record(Form):
+    update: Count
+    version: _Version
+    ledger: dict[str, Any]
+    training_seconds: float
+    files: dict[str, _File]
 
 
 class Checkpoints:
@@ -108,10 +129,10 @@ class Checkpoints:
 
     def _checked(self, folder: Path) -> Manifest:
         try:
-            record = json.loads((folder / MANIFEST).read_text())
+            record = read_json(folder / MANIFEST, _Record, "an earlier checkpoint is taken")
             files = record.pop("files")
             manifest = Manifest(**record | {"version": PolicyVersion(**record["version"])})
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (DamagedFileError, TypeError) as error:
             raise CheckpointError(f"{folder} has no whole {MANIFEST}: {error}") from error
         there = dict(_files(folder))
         for name, expected in files.items():

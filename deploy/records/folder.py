@@ -1,19 +1,67 @@
 """A run's folder: whose it is, what is in it, and going back in it."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from filelock import FileLock, Timeout
+from pydantic import Field
 
 from rc_grpo.config import RunConfig, dump
 from rc_grpo.durable import write_whole
+from rc_grpo.kept import Form, read_bytes, read_json
 
 CONFIG, ENVIRONMENT, SUMMARY, ADDRESS = "config.yaml", "environment.json", "summary.json", "cluster.json"
 DATA = "data.json"
 _OF_AN_UPDATE = ("experience", "grids", "evaluations")
+_NUMBERED = re.compile(r"update-([0-9]{5,9})")
+
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+"""Of updates and the like, as a file of a run may hold it."""
+
+
+class _Gain(Form):
+    before: float
+    after: float
+
+
+class _Summary(Form):
+    updates: Count
+    training_minutes: float
+    heldout: _Gain | None = None
+
+
+class _Whereabouts(Form):
+    address: str
+    namespace: str
+    auth: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
+
+
+class _Start(Form):
+    machine: str | None = None
+    commit: str | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+class _Environment(_Start):
+    earlier_starts: list[_Start] = Field(default_factory=list)
+
+
+class _Digests(Form):
+    origin: str
+    tasks: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{12}(-[0-9a-f]{12}){3}$")]]
+
+
+class _Data(Form):
+    train: _Digests | None = None
+    heldout: _Digests | None = None
+
+
+class _Evaluation(Form):
+    tasks: list[str]
 
 
 class RunExistsError(FileExistsError):
@@ -91,14 +139,20 @@ class RunFolder:
         A finished run that goes on is finished no more: its summary is set aside, for one of the whole to be written.
         """
         write_whole(self.path / CONFIG, dump(config))
-        if self.finished:
-            aside = self.aside(json.loads((self.path / SUMMARY).read_text())["updates"])
+        if (summary := self.summary) is not None:
+            aside = self.aside(summary["updates"])
             aside.mkdir(parents=True)
             (self.path / SUMMARY).replace(aside / SUMMARY)
-        path = self.path / ENVIRONMENT
-        before = json.loads(path.read_text()) if path.exists() else {}
+        before = self.environment or {}
         earlier = [*before.pop("earlier_starts", []), *([before] if before else [])]
-        write_whole(path, json.dumps(dict(environment) | {"earlier_starts": earlier}, indent=2) + "\n")
+        write_whole(
+            self.path / ENVIRONMENT, json.dumps(dict(environment) | {"earlier_starts": earlier}, indent=2) + "\n"
+        )
+
+    @property
+    def environment(self) -> dict[str, Any] | None:
+        """What the run's last start ran with and on, and those before; None where nothing is written."""
+        return self._object(ENVIRONMENT, _Environment, "bring it back from a copy, or remove it")
 
     def keep_data(self, fingerprints: Mapping[str, Any]) -> None:
         """Write the fingerprints of the run's data (see `deploy.records.data`)."""
@@ -106,9 +160,7 @@ class RunFolder:
 
     def data(self) -> dict[str, Any] | None:
         """Read the fingerprints of the run's data; None where there are none."""
-        path = self.path / DATA
-        found: dict[str, Any] | None = json.loads(path.read_text()) if path.is_file() else None
-        return found
+        return self._object(DATA, _Data, "bring it back from a copy, or remove it to compare no data")
 
     def summarise(self, summary: Mapping[str, Any]) -> None:
         """Write what came of the run, which is then finished."""
@@ -117,9 +169,9 @@ class RunFolder:
     @property
     def summary(self) -> dict[str, Any] | None:
         """What came of the run; None while it is not finished."""
-        path = self.path / SUMMARY
-        found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
-        return found
+        return self._object(
+            SUMMARY, _Summary, "bring it back from a copy, or remove it: the run then counts as unfinished"
+        )
 
     def announce(self, whereabouts: Mapping[str, str]) -> None:
         """Leave word how the process that drives the run is reached (see `deploy.cluster.whereabouts`)."""
@@ -128,18 +180,24 @@ class RunFolder:
     @property
     def whereabouts(self) -> dict[str, str] | None:
         """How to reach the process that drives the run, or was killed while it did; None when it ended."""
-        path = self.path / ADDRESS
-        found: dict[str, str] | None = json.loads(path.read_text()) if path.exists() else None
-        return found
+        return self._object(ADDRESS, _Whereabouts, "remove it, and name the cluster by --address")
 
     def keep_evaluation(self, update: int, text: str) -> None:
         """Write a held-out evaluation."""
-        write_whole(self.path / "evaluations" / f"{update_name(update)}.json", text)
+        write_whole(self.evaluation_file(update), text)
+
+    def evaluation_file(self, update: int) -> Path:
+        """Return where the held-out evaluation after an update is, or will be."""
+        return self.path / "evaluations" / f"{update_name(update)}.json"
 
     def evaluations(self) -> dict[int, str]:
         """Read the held-out evaluations made so far, by update."""
-        paths = sorted((self.path / "evaluations").glob("update-*.json"))
-        return {updates_of(path.stem): path.read_text() for path in paths}
+        way_out = "bring it back from a copy, or remove it"
+        found = {}
+        for update, path in self._numbered("evaluations", "json").items():
+            read_json(path, _Evaluation, way_out)
+            found[update] = read_bytes(path, way_out).decode()
+        return found
 
     def experience_file(self, update: int) -> Path:
         """Return where the experience of an update is, or will be."""
@@ -151,11 +209,11 @@ class RunFolder:
 
     def experience(self) -> dict[int, Path]:
         """Return the files of the experience log by update, in order."""
-        return {updates_of(path.stem): path for path in sorted((self.path / "experience").glob("update-*.parquet"))}
+        return self._numbered("experience", "parquet")
 
     def grids(self) -> dict[int, Path]:
         """Return the sample grids by update, in order."""
-        return {updates_of(path.stem): path for path in sorted((self.path / "grids").glob("update-*.png"))}
+        return self._numbered("grids", "png")
 
     def aside(self, update: int) -> Path:
         """Return a new folder's path for what is set aside when a run goes back to an update."""
@@ -166,6 +224,30 @@ class RunFolder:
         """Move what was recorded of later updates to ``aside``: it will be made again."""
         for kind in _OF_AN_UPDATE:
             for path in sorted((self.path / kind).glob("update-*.*")):
-                if updates_of(path.stem) > update:
+                number = _update_of(path)
+                if number is not None and number > update:
                     (aside / kind).mkdir(parents=True, exist_ok=True)
                     path.replace(aside / kind / path.name)
+
+    def require_readable(self) -> None:
+        """Read all small files that going on with the run will read, before anything is started.
+
+        Raises:
+            rc_grpo.kept.DamagedFileError: one is not what the run wrote; says which.
+        """
+        for read in (lambda: self.environment, self.data, self.evaluations):
+            read()
+
+    def _object(self, name: str, form: type[Form], way_out: str) -> dict[str, Any] | None:
+        path = self.path / name
+        return read_json(path, form, way_out) if path.exists() else None
+
+    def _numbered(self, kind: str, ending: str) -> dict[int, Path]:
+        """Return the files of a kind by update, in order; what somebody put beside them under another name is not."""
+        paths = sorted((self.path / kind).glob(f"update-*.{ending}"))
+        return {update: path for path in paths if (update := _update_of(path)) is not None}
+
+
+def _update_of(path: Path) -> int | None:
+    match = _NUMBERED.fullmatch(path.stem)
+    return None if match is None else int(match[1])

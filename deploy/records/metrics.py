@@ -10,13 +10,20 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+from deploy.records.folder import Count
 from deploy.tracking.trackers import Trackers
 from learner.group import UpdateReport
 from rc_grpo.durable import write_whole
+from rc_grpo.kept import DamagedFileError, Form, parse_json, read_bytes
 from rc_grpo.messages import ScoredGroup
 from rollout_workers.pool import RolloutPool
 
 METRICS = "metrics.jsonl"
+
+
+class _Line(Form):
+    update: Count
+    event: str | None = None
 
 
 def batch_metrics(batch: Sequence[ScoredGroup], report: UpdateReport) -> dict[str, float]:
@@ -126,14 +133,16 @@ class MetricsLog:
 
     def rewind(self, update: int, aside: Path) -> None:
         """Go on after ``update`` as if what was written of later ones were not; its lines are kept in ``aside``."""
-        lines = self._path.read_text().splitlines(keepends=True)
+        lines = [data + b"\n" for _, data in _whole_lines(self._path)]
         # A line that was cut off by a crash is of an update that is made again.
-        later = [line for line in lines if not line.endswith("\n") or json.loads(line)["update"] > update]
+        torn = self._path.read_bytes()[sum(map(len, lines)) :]
+        numbers = [line["update"] for line in read_lines(self._path)]
+        later = [line for line, number in zip(lines, numbers, strict=True) if number > update] + [torn] * bool(torn)
         if not later:
             return
         self.close()
-        write_whole(aside / METRICS, "".join(later))
-        write_whole(self._path, "".join(line for line in lines if line not in later))
+        write_whole(aside / METRICS, b"".join(later))
+        write_whole(self._path, b"".join(line for line in lines if line not in later))
         self._lines = self._path.open("a", buffering=1)
         self._board = SummaryWriter(self._events, purge_step=update + 1)
 
@@ -141,6 +150,38 @@ class MetricsLog:
         """Flush and close both."""
         self._lines.close()
         self._board.close()
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's metrics; one that is being written, or was cut off by a crash, is none yet.
+
+    Raises:
+        rc_grpo.kept.DamagedFileError: a line is not what a run writes; says which.
+    """
+    return [_line(path, number, data) for number, data in _whole_lines(path)]
+
+
+def _whole_lines(path: Path) -> list[tuple[int, bytes]]:
+    data = read_bytes(path, "bring it back from a copy") if path.exists() else b""
+    return list(enumerate(data.split(b"\n")[:-1], 1))
+
+
+def _line(path: Path, number: int, data: bytes) -> dict[str, Any]:
+    try:
+        line = parse_json(data, _Line)
+        for name, value in line.items():
+            if is_metric(name) and not (value is None or type(value) in (int, float)):
+                raise ValueError(f"{name} is no number")
+    except ValueError as error:
+        raise DamagedFileError(
+            f"{path} holds a line that is no JSON of metrics (line {number}: {error}); remove that line"
+        ) from error
+    return line
+
+
+def is_metric(name: str) -> bool:
+    """Tell a metric from what else is in a line."""
+    return "/" in name
 
 
 def _mean(values: np.ndarray) -> float:

@@ -1,6 +1,7 @@
 """A run's folder, read for the page: finished or still running, of this version or an earlier one."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,11 +11,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.records.folder import CONFIG, ENVIRONMENT, SUMMARY, RunFolder
-from deploy.records.metrics import METRICS
-from rc_grpo.config.reading import read_mapping
+from deploy.records.folder import CONFIG, Count, RunFolder
+from deploy.records.metrics import METRICS, is_metric, read_lines
+from rc_grpo.kept import Form, damaged, read_yaml
 
 Array = NDArray[np.float64]
+
+
+_LARGEST = 1e100
+"""Of a measure. What is larger, or no number, is drawn as missing: axes and sums would overflow."""
+
+
+class _Loop(Form):
+    updates: Count
+
+
+class _Config(Form):
+    seed: int
+    loop: _Loop
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,16 +117,17 @@ def read_run(folder: Path, name: str) -> RunRecord:
         raise ValueError(f"there is no folder {folder}; name a run's, such as runs/NAME")
     if not (folder / CONFIG).is_file():
         raise ValueError(f"{folder} has no {CONFIG}, so it is no run's folder; name one that `rc-grpo train` wrote")
-    lines = _lines(folder / METRICS)
+    files = RunFolder(folder)
+    lines = read_lines(folder / METRICS)
     updates = [line for line in lines if line.get("event") == "update"]
     if not updates:
         raise ValueError(f"{folder} has no updates yet; there is something to report after the first one")
-    names = sorted({key for line in updates for key in line if _is_metric(key)})
+    names = sorted({key for line in updates for key in line if is_metric(key)})
     heldout: dict[str, dict[int, float]] = {}
     for line in (line for line in lines if line.get("event") == "evaluation"):
-        for key in filter(_is_metric, line):
-            if line[key] is not None:
-                heldout.setdefault(key, {})[line["update"]] = float(line[key])
+        for key in filter(is_metric, line):
+            if math.isfinite(value := _number(line[key])):
+                heldout.setdefault(key, {})[line["update"]] = value
     judges = [key for key in heldout if key.startswith("heldout/reward/")]
     if len(judges) == 1:
         # A single judge's reward is the task reward again.
@@ -120,46 +135,28 @@ def read_run(folder: Path, name: str) -> RunRecord:
     return RunRecord(
         folder=folder,
         name=name,
-        config=read_mapping(folder / CONFIG),
-        environment=_json(folder / ENVIRONMENT) or {},
-        summary=_json(folder / SUMMARY),
+        config=read_yaml(folder / CONFIG, _Config, "bring it back from a copy"),
+        environment=files.environment or {},
+        summary=files.summary,
         updates=np.array([line["update"] for line in updates]),
-        metrics={key: np.array([line.get(key) for line in updates], dtype=np.float64) for key in names},
+        metrics={key: np.array([_number(line.get(key)) for line in updates]) for key in names},
         heldout=heldout,
-        evaluations=_evaluations(RunFolder(folder).evaluations()),
+        evaluations=_evaluations(folder, files.evaluations()),
     )
 
 
-def _is_metric(key: str) -> bool:
-    return "/" in key
+def _number(value: float | None) -> float:
+    return float(value) if value is not None and abs(value) <= _LARGEST else math.nan
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    # A running run may be in the middle of its last line.
-    whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    try:
-        return [json.loads(line) for line in whole]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} holds a line that is no JSON ({error}); remove that line") from error
-
-
-def _evaluations(texts: dict[int, str]) -> Evaluations:
+def _evaluations(folder: Path, texts: dict[int, str]) -> Evaluations:
     """Align evaluations task by task, whatever measures they hold: those that all of them have are read."""
     if not texts:
         return Evaluations()
     records = [json.loads(text) for text in texts.values()]
     common = set(records[0]["tasks"]).intersection(*(record["tasks"] for record in records))
     tasks = tuple(task for task in records[0]["tasks"] if task in common)
-    found = [_by_name(record) for record in records]
+    found = [_by_name(folder, update, record) for update, record in zip(texts, records, strict=True)]
     measures: dict[str, Array] = {}
     for name in found[0]:
         if not all(name in values for values in found):
@@ -175,7 +172,7 @@ def _evaluations(texts: dict[int, str]) -> Evaluations:
     return Evaluations(tuple(texts), tasks, measures)
 
 
-def _by_name(record: dict[str, Any]) -> dict[str, Array]:
+def _by_name(folder: Path, update: int, record: dict[str, Any]) -> dict[str, Array]:
     """Return whatever has a value for each task, by the name that its mean has among the metrics."""
     count = len(record["tasks"])
     flat = {key: values for key, values in record.items() if key != "tasks" and isinstance(values, list)}
@@ -184,4 +181,8 @@ def _by_name(record: dict[str, Any]) -> dict[str, Array]:
             prefix = "reward/" if key == "rewards" else ""
             lists = {name: values for name, values in group.items() if isinstance(values, list)}
             flat |= {prefix + name.replace(".", "/"): values for name, values in lists.items()}
-    return {name: np.array(values, dtype=np.float64) for name, values in flat.items() if len(values) == count}
+    for name, values in flat.items():
+        if not all(value is None or type(value) in (int, float) for value in values):
+            where = RunFolder(folder).evaluation_file(update)
+            raise damaged(where, f"{name} holds what is no number", "bring it back from a copy, or remove it")
+    return {name: np.array(list(map(_number, values))) for name, values in flat.items() if len(values) == count}

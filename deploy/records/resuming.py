@@ -5,6 +5,7 @@ from pathlib import Path
 
 from deploy.records.checkpoints import Checkpoints
 from deploy.records.folder import CONFIG, RunFolder, updates_of
+from deploy.records.metrics import METRICS, read_lines
 from rc_grpo.config import ConfigError, RunConfig, load
 from rc_grpo.config.differences import differences
 
@@ -34,6 +35,8 @@ def resumed_config(run: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
     if not (folder.path / CONFIG).is_file():
         raise ConfigError(f"{run} is no run's folder: it holds no {CONFIG}")
     own = load(folder.path / CONFIG)
+    folder.require_readable()
+    read_lines(folder.path / METRICS)
     # The folder may have been moved since.
     here = (f"output.root={folder.path.parent}", f"name={folder.path.name}")
     config = load(folder.path / CONFIG, (*overrides, *here))

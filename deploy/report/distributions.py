@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from deploy.records.reading import RunRecord
+from rc_grpo.data.experience import read_experience
 
 Array = NDArray[np.float64]
 
@@ -41,7 +41,7 @@ def notes_of(run: RunRecord) -> list[GroupNote]:
 
 
 def _notes(update: int, path: Path) -> list[GroupNote]:
-    table = pq.read_table(path, columns=["task_id", "candidate", "task_reward", "background_drift"], partitioning=None)
+    table = read_experience(path, columns=["task_id", "candidate", "task_reward", "background_drift"])
     reward, drift = (table.column(name).to_numpy().astype(np.float64) for name in ("task_reward", "background_drift"))
     starts = np.flatnonzero(table.column("candidate").to_numpy() == 0)
     notes: list[GroupNote] = []

@@ -1,5 +1,7 @@
 """``rc-grpo report``: from runs' folders to one page."""
 
+import base64
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from deploy.outputs import check_file
 from deploy.records.reading import RunRecord, read_runs
@@ -118,7 +121,15 @@ def render(runs: Sequence[RunRecord]) -> str:
         "long": any(len(run.updates) > SMOOTHED_ABOVE for run in runs),
         "alarm": alarm,
     }
-    return _environment().get_template("report.html.j2").render(context)
+    environment = _environment()
+    script = environment.get_template("report.js").render()
+    context |= {"script": Markup(script), "script_hash": _hash(script)}
+    return environment.get_template("report.html.j2").render(context)
+
+
+def _hash(script: str) -> str:
+    """Return how a content security policy names the one script that may run."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def number(value: float, digits: int = 4) -> str:

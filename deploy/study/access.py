@@ -48,7 +48,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
 def _refusal(request: web.Request, token: str | None, cookie: str) -> web.Response | None:
     if token is None:
         # A foreign page can point its own name at this machine; its name then stands in the Host header.
-        if is_local(urlsplit(f"//{request.host}").hostname or ""):
+        if is_local(_hostname(request)):
             return None
         return web.Response(status=403, text="This page is for its own machine; serve it with --host for others.")
     if any(_same(given, token) for given in (request.query.get(TOKEN, ""), request.cookies.get(cookie, ""))):
@@ -66,5 +66,13 @@ def _welcome(request: web.Request, token: str | None, cookie: str) -> web.Respon
     return answer
 
 
+def _hostname(request: web.Request) -> str:
+    try:
+        return urlsplit(f"//{request.host}").hostname or ""
+    except ValueError:
+        return ""
+
+
 def _same(given: str, wanted: str) -> bool:
-    return secrets.compare_digest(given.encode(), wanted.encode())
+    # A header's bytes that are no UTF-8 come as half surrogates, which have no bytes otherwise.
+    return secrets.compare_digest(given.encode("utf-8", "backslashreplace"), wanted.encode())

@@ -70,6 +70,7 @@ class Manifest(BaseModel):
         new = cls.of(material)
         if not (folder / MANIFEST).is_file():
             write_whole(folder / MANIFEST, new.model_dump_json(indent=1))
+            (folder / MANIFEST).chmod(0o600)
             return new
         there = cls.read(folder)
         if difference := there.difference(new):

@@ -154,8 +154,9 @@ async def _body(request: web.Request) -> dict[str, Any]:
     if request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType(text="send JSON")
     try:
-        body = json.loads(await request.text())
-    except ValueError as error:
+        body = json.loads(await request.read())
+    # Thousands of brackets are a RecursionError.
+    except (ValueError, RecursionError) as error:
         raise web.HTTPBadRequest(text="the body is not JSON") from error
     if not isinstance(body, dict):
         raise web.HTTPBadRequest(text="the body is not a JSON object")

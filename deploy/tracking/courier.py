@@ -8,12 +8,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import Field
+
 from deploy.tracking.tracker import Ending, Tracker, TrackerError
 from rc_grpo.durable import write_whole
+from rc_grpo.kept import Form, read_json
 
 CLOSE_S = 60.0
 SAY_A_WAIT_AFTER_S = 10.0
 logger = logging.getLogger(__name__)
+
+
+class _Memory(Form):
+    run_id: str | None = None
+    sent: dict[str, int] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,8 @@ class Courier:
         self.name = name
         self._tracker = tracker
         self._path = memory
-        known = json.loads(memory.read_text()) if memory.exists() else {}
+        way_out = "bring it back from a copy, or remove it: the tracker then begins another run"
+        known = read_json(memory, _Memory, way_out) if memory.exists() else {}
         self._run_id: str | None = known.get("run_id")
         self._sent: dict[str, int] = known.get("sent", {})
         self._open = self._complained = False

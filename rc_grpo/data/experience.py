@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -97,7 +97,7 @@ def write_experience(path: Path, groups: Sequence[ScoredCandidates], level: Leve
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(unfinished, schema, compression="zstd", write_page_checksum=True) as writer:
             # A group of rows a group of candidates, where rows are large: looking at one reads no other.
             for table in tables:
                 writer.write_table(table)
@@ -106,21 +106,39 @@ def write_experience(path: Path, groups: Sequence[ScoredCandidates], level: Leve
         unfinished.unlink(missing_ok=True)
 
 
-def read_experience(path: Path, task_id: str | None = None) -> pa.Table:
+def read_experience(path: Path, task_id: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a file of `write_experience` as a table; `rc_grpo.data.logged` makes groups of it.
 
     Args:
         path: the file.
         task_id: read this task's rows alone.
+        columns: read these alone.
 
     Raises:
-        ValueError: it is another kind of parquet file.
+        ValueError: it is another kind of file, damaged, or without a column that it should have.
     """
     rows = None if task_id is None else [("task_id", "=", task_id)]
-    table = pq.read_table(path, partitioning=None, filters=rows)
-    if _FORMAT not in (table.schema.metadata or {}):
-        raise ValueError(f"{path} holds no experience: no {_FORMAT.decode()!r} in its metadata")
-    return table
+    try:
+        schema = pq.read_schema(path)
+        if _FORMAT not in (schema.metadata or {}):
+            raise ValueError(f"{path} holds no experience: no {_FORMAT.decode()!r} in its metadata")
+        _require_columns(path, schema)
+        # One bit of a reward or a weight that flipped on the disk is no error to parquet without its checksums.
+        return pq.read_table(
+            path,
+            partitioning=None,
+            filters=rows,
+            columns=None if columns is None else list(columns),
+            page_checksum_verification=True,
+        )
+    except (pa.ArrowException, OSError) as error:
+        raise damaged_log(path, error) from error
+
+
+def damaged_log(path: Path, error: Exception) -> ValueError:
+    """Return what is said of a file of the log that cannot be read as what it was written as."""
+    said = " ".join(str(error).encode("utf-8", "backslashreplace").decode().split())[:300]
+    return ValueError(f"{path} is damaged ({said}); bring it back from a copy, or remove it")
 
 
 def level_of(table: pa.Table) -> Level:
@@ -129,16 +147,42 @@ def level_of(table: pa.Table) -> Level:
     Raises:
         ValueError: an earlier version wrote it; what its rows hold does not make a group.
     """
-    header = json.loads(table.schema.metadata[_FORMAT])
-    if header["version"] != _VERSION:
-        raise ValueError(f"the experience has format {header['version']}, and groups are read from format {_VERSION}")
-    level: Level = header["level"]
+    version, level = _header(table.schema)
+    if version != _VERSION:
+        raise ValueError(f"the experience has format {version}, and groups are read from format {_VERSION}")
     return level
 
 
 def generator_of(table: pa.Table) -> str:
     """Return what a table of `read_experience` says that made numbers of its seeds, see `rc_grpo.seeds.GENERATOR`."""
     return str(json.loads(table.schema.metadata[_FORMAT]).get("generator", "torch's Mersenne Twister"))
+
+
+def _header(schema: pa.Schema) -> tuple[int, Level]:
+    header = json.loads(schema.metadata[_FORMAT])
+    found = header if isinstance(header, dict) else {}
+    version, level = found.get("version"), found.get("level")
+    for known in get_args(Level):
+        if isinstance(version, int) and level == known:
+            return version, known
+    raise ValueError(f"no version and level in its metadata, but {header!r:.60}")
+
+
+def _require_columns(path: Path, schema: pa.Schema) -> None:
+    """Make sure that a file has the columns that one of its version and level was written with."""
+    try:
+        version, level = _header(schema)
+        if version != _VERSION:
+            return
+        judged = [name for name in schema.names if name.startswith(("reward.", "judge."))]
+        for field in _schema(judged, level):
+            there = [schema.field(index).type for index in schema.get_all_field_indices(field.name)]
+            if there != [field.type]:
+                raise ValueError(
+                    f"column {field.name!r} is {', '.join(map(str, there)) or 'missing'}, not {field.type}"
+                )
+    except (ValueError, RecursionError) as error:
+        raise damaged_log(path, error) from error
 
 
 def _schema(judged: Sequence[str], level: Level) -> pa.Schema:

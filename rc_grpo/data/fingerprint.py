@@ -58,7 +58,7 @@ class Fingerprint:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Read `as_json`'s value back."""
+        """Read `as_json`'s value back, which `deploy.records.folder` has compared with its form."""
         return cls(value["origin"], value["tasks"])
 
     def as_json(self) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from rc_grpo.data.conditions import unpack_conditions
-from rc_grpo.data.experience import Level, generator_of, level_of, read_experience
+from rc_grpo.data.experience import Level, damaged_log, generator_of, level_of, read_experience
 from rc_grpo.images import decode_rgb
 from rc_grpo.messages import CandidateGroup, Conditions, GroupScores, PolicyVersion, RolloutSeeds
 
@@ -59,7 +60,7 @@ def read_groups(path: Path, *, need: Level = "images", task_id: str | None = Non
         task_id: read this task's groups alone. An update may hold several, as where an epoch ends within it.
 
     Raises:
-        ValueError: it is another kind of file, of an earlier version, or less was logged than is needed.
+        ValueError: it is another kind of file, damaged, of an earlier version, or less was logged than is needed.
     """
     table = read_experience(path, task_id)
     level = level_of(table)
@@ -68,8 +69,17 @@ def read_groups(path: Path, *, need: Level = "images", task_id: str | None = Non
             f"{path} was logged at level `{level}` and `{need}` is needed here; set output.experience: {need} in the "
             "run that is to be read"
         )
-    starts = np.flatnonzero(table.column("candidate").to_numpy() == 0)
-    return [_group(table.slice(start, end - start), level) for start, end in pairwise([*starts, table.num_rows])]
+    candidates = table.column("candidate").to_numpy()
+    starts = np.flatnonzero(candidates == 0)
+    bounds = [*pairwise([*starts, table.num_rows])]
+    counted = [np.arange(end - start) for start, end in bounds]
+    try:
+        if not np.array_equal(candidates, np.concatenate([np.empty(0), *counted])):
+            raise ValueError("the candidates of its groups are not 0, 1, 2, ... each")
+        return [_group(table.slice(start, end - start), level) for start, end in bounds]
+    # What numpy, safetensors and the messages say of a cell that is empty, or not of the size that another one tells.
+    except (ValueError, TypeError, LookupError, OverflowError, SafetensorError) as error:
+        raise damaged_log(path, error) from error
 
 
 def _group(rows: pa.Table, level: Level) -> LoggedGroup:

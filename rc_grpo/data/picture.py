@@ -21,6 +21,9 @@ _END_MARKS = (b"IEND\xaeB`\x82", b"\xff\xd9")
 
 _HEAD, _TAIL = 24, 32
 
+MAX_BYTES = 2**30
+"""Of a file that is read as an image: twice what the largest has without compression, at four channels of 16 bits."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -43,6 +46,7 @@ class Picture:
         if isinstance(self.origin, bytes):
             return self.origin
         try:
+            _require_size(self.origin)
             return self.origin.read_bytes()
         except (OSError, ValueError) as error:
             raise refused(self.origin, self.role, error) from error
@@ -92,8 +96,9 @@ class Picture:
             return
         there(self.origin, self.role)
         try:
+            _require_size(self.origin)
             stream = self.origin.open("rb")
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise refused(self.origin, self.role, error) from error
         with stream:
             yield stream
@@ -112,6 +117,11 @@ class Picture:
     def _head(self) -> bytes:
         with self.open() as stream:
             return stream.read(_HEAD)
+
+
+def _require_size(file: Path) -> None:
+    if (size := file.stat().st_size) > MAX_BYTES:
+        raise ValueError(f"it has {size} bytes, more than {MAX_BYTES}; no image that is read has as many")
 
 
 def picture(value: Any, folder: Path, role: str) -> Picture | None:

@@ -80,10 +80,10 @@ class PolicyStore:
         found = [policy for policy in kept if policy.number == number and policy.digest == digest[:_DIGEST_SHOWN]]
         if not found:
             raise PolicyNotKeptError(self._not_kept(number, digest, kept))
-        data = found[0].path.read_bytes()
         try:
+            data = found[0].path.read_bytes()
             actual = lora.digest(lora.deserialise(data))
-        except VersionMismatchError as error:
+        except (VersionMismatchError, OSError) as error:
             raise PolicyAlteredError(f"{found[0].path} is damaged: {error}") from error
         if actual != digest:
             raise PolicyAlteredError(

@@ -72,7 +72,7 @@ def read_id(value: Any) -> str | None:
     """
     if _is_number(value):
         # A column of whole numbers becomes one of floats where a single cell of it is empty.
-        if not math.isfinite(value) or value != int(value) or (isinstance(value, float) and abs(value) >= _EXACT):
+        if not _is_whole(value):
             raise ValueError(f"the task_id is {shortened(value)}, which is no whole number; ids are text or whole ones")
         return str(int(value))
     found = read_text(value, "task_id")
@@ -108,13 +108,22 @@ def identity(value: Any, derived: str) -> tuple[str, str | None]:
 
 def type_in_words(value: Any) -> str:
     """Return what a cell holds, for somebody who knows the file and not Python."""
-    if _is_number(value) and math.isnan(value):
+    if isinstance(value, float | Decimal) and math.isnan(value):
         return "NaN (an empty cell?)"
     return _NAMES.get(type(value), f"a {type(value).__name__.strip('_').lower()}")
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+
+
+def _is_whole(value: int | float | Decimal) -> bool:
+    if isinstance(value, int):
+        # Of any length: to ask whether it is finite would make it a float, which may be too small for it.
+        return True
+    if isinstance(value, Decimal):
+        return value.is_finite() and value == int(value)
+    return value.is_integer() and abs(value) < _EXACT
 
 
 def _unsayable(text: str) -> str | None:

@@ -58,13 +58,24 @@ class HeldOut:
 
     @classmethod
     def from_json(cls, text: str) -> "HeldOut":
-        """Read what `as_json` gave."""
-        record = json.loads(text)
-        reward, drift = (np.array(record[name], dtype=np.float64) for name in _ARRAYS)
-        subscores, rewards = (
-            {key: np.array(values, dtype=np.float64) for key, values in record[name].items()} for name in _BY_NAME
-        )
-        return cls(PolicyVersion(**record["version"]), reward, drift, subscores, rewards)
+        """Read what `as_json` gave.
+
+        Raises:
+            ValueError: it is something else, or an array is not of as many numbers as there are tasks.
+        """
+        try:
+            record = json.loads(text)
+            reward, drift = (np.array(record[name], dtype=np.float64) for name in _ARRAYS)
+            subscores, rewards = (
+                {key: np.array(values, dtype=np.float64) for key, values in record[name].items()} for name in _BY_NAME
+            )
+            version, shape = PolicyVersion(**record["version"]), (len(record["tasks"]),)
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+            raise ValueError(f"no held-out evaluation ({type(error).__name__}: {str(error)[:200]})") from error
+        for name, values in {"reward": reward, "background_drift": drift, **subscores, **rewards}.items():
+            if values.shape != shape:
+                raise ValueError(f"no held-out evaluation: {name} is of {values.shape}, with {shape[0]} tasks")
+        return cls(version, reward, drift, subscores, rewards)
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,28 @@ def test_a_file_that_must_not_be_read_is_refused_by_row(lines, monkeypatch: pyte
         load_tasks(source_of(path))
 
 
+def test_a_link_is_followed_as_those_of_the_hubs_cache_must_be(lines, tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs/0a1b").write_bytes(SOURCE)
+    (tmp_path / "snapshot").mkdir()
+    path = lines({"source": "linked.png"}).rename(tmp_path / "snapshot/tasks.jsonl")
+    for name in ("mask.png", "target.png"):
+        (tmp_path / name).rename(tmp_path / "snapshot" / name)
+    (tmp_path / "snapshot/linked.png").symlink_to("../blobs/0a1b")
+    assert load_tasks(source_of(path))[0].source == SOURCE
+
+
+@pytest.mark.parametrize("field", ["source", "mask", "target"])
+@pytest.mark.parametrize("head", [SOURCE, b"BM", b"no image"])
+def test_a_file_of_terabytes_is_refused_unread(lines, tmp_path: Path, head: bytes, field: str) -> None:
+    (tmp_path / "huge.png").write_bytes(head)
+    os.truncate(tmp_path / "huge.png", 2**42)
+    path = lines({}, {field: "huge.png"})
+    with pytest.raises(DataError, match=rf"'t1' .*the {field}: cannot read .*it has 4398046511104 bytes"):
+        load_tasks(source_of(path))
+    assert len(load_tasks(source_of(path, on_bad_task="skip"))) == 1
+
+
 @pytest.mark.parametrize("cell", [b"images/1.png", ENCODED.encode(), b"<svg/>"])
 def test_bytes_that_are_no_image_are_shown_by_how_they_begin(table, cell: bytes) -> None:
     path = table(source=[cell], mask=[MASK], instruction=["a"])

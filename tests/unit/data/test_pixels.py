@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 import zlib
 from typing import Any
 
@@ -329,3 +330,11 @@ def test_an_alpha_channel_that_is_transparent_everywhere_in_two_ways_tells_nothi
 
 def test_the_canonical_mask_is_what_was_encoded() -> None:
     assert encode_png(two(0, 255)) == MASK
+
+
+def test_what_lies_behind_the_end_of_a_png_costs_nothing() -> None:
+    began = time.monotonic()
+    data = SOURCE + bytes(2**26)
+    assert size_of(data) == (HEIGHT, WIDTH)
+    assert decode_rgb(data).shape == (HEIGHT, WIDTH, 3)
+    assert time.monotonic() - began < 1

@@ -3,6 +3,7 @@
 import json
 import math
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from rc_grpo.config import TaskSource
 from rc_grpo.data import DataError, load_tasks
+from rc_grpo.data.picture import picture
 from rc_grpo.data.text import identity, read_id, read_kind, read_text
 
 from .conftest import MASK, SOURCE, reason_of, source_of
@@ -55,6 +57,20 @@ def test_what_is_no_text_is_refused_by_its_type_and_with_the_way_out(name: str) 
     value, said = NO_TEXT[name]
     with pytest.raises(ValueError, match=f"the instruction {said}.*columns: {{instruction: COLUMN}}"):
         read_text(value, "instruction")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [10**400, -(10**309), 2**1024, Decimal(10) ** 400, Decimal("1e-400")],
+    ids=lambda value: f"{value:.3}" if isinstance(value, Decimal) else f"{len(str(value))} digits",
+)
+def test_numbers_that_no_float_holds_are_numbers(value: Any) -> None:
+    with pytest.raises(ValueError, match="is a number"):
+        read_text(value, "instruction")
+    with pytest.raises(ValueError, match="not a number"):
+        picture(value, Path("/data"), "source")
+    assert identity(value, "derived")[0] == (str(int(value)) if value == int(value) else "derived")
+    assert read_kind(value) == str(value)
 
 
 @pytest.mark.parametrize("name", UNSAYABLE)

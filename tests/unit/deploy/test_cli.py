@@ -36,6 +36,8 @@ def test_config_prints_what_can_be_read_back(tmp_path: Path) -> None:
     ("arguments", "says"),
     [
         (("train", "nowhere"), "no config file 'nowhere'"),
+        (("train", "x" * 5000), "no config file 'xxx"),
+        (("config", "name: a\0"), "no config file"),
         (("train", "pocket", "--set", "rollout.stepz=3"), "rollout.stepz"),
         (("train", "pocket", "--set", "editor.model=no/such"), "no/such"),
         (("train", "pocket", "--set", "rollout.acd.layers=[9]"), "layers 0..5"),

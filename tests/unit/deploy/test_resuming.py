@@ -31,7 +31,7 @@ def make(tmp_path: Path) -> Make:
         folder.mkdir(exist_ok=True)
         (folder / "config.yaml").write_text(dump(config))
         if finished:
-            (folder / "summary.json").write_text(json.dumps({"updates": 4}))
+            (folder / "summary.json").write_text(json.dumps({"updates": 4, "training_minutes": 1.0}))
         return folder
 
     return run
@@ -108,7 +108,10 @@ def test_the_start_of_a_finished_run_sets_its_summary_aside_and_records_the_new_
         config = of(run.parent, updates)
         folder.describe(config, run_provenance(config, ()))
     assert not folder.finished
-    assert json.loads((run / "set-aside" / "000-after-update-00004" / "summary.json").read_text()) == {"updates": 4}
+    assert json.loads((run / "set-aside" / "000-after-update-00004" / "summary.json").read_text()) == {
+        "updates": 4,
+        "training_minutes": 1.0,
+    }
     record = json.loads((run / "environment.json").read_text())
     assert [record["planned_updates"], *(start["planned_updates"] for start in record["earlier_starts"])] == [9, 8]
     assert resumed_config(run).loop.updates == 9

@@ -215,6 +215,14 @@ def test_what_points_to_this_machine(url: str, here: bool) -> None:
     assert is_loopback(url) is here
 
 
+@pytest.mark.parametrize("host", ["XN--", "xn--\u00fc", "\ud83d", "a" * 70 + ".example", "\u2488com", "\x00"])
+def test_a_host_that_is_no_name_is_elsewhere_and_cannot_be_reached(host: str) -> None:
+    assert not is_loopback(f"http://{host}/v1")
+    with pytest.raises(NoReplyError) as error:
+        send(f"http://{host}/v1")
+    str(error.value).encode()
+
+
 def send(url: str, deadline: float = 2.0) -> Reply:
     async def run() -> Reply:
         transport = Transport(deadline)

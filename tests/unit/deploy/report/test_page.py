@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -119,6 +121,52 @@ def test_names_and_instructions_are_shown_and_never_obeyed(tmp_path: Path) -> No
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(" in text
     assert Page(text).open == []
+
+
+MARKUP = "</script></title><img src=x onerror=alert(1)><script>alert(2)</script>"
+
+
+def test_markup_in_any_file_of_a_run_stays_text(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", updates=2, every=1)
+    plain = Page(render(read_runs([folder])))
+    for name, changes in {
+        "environment.json": {"machine": MARKUP, "commit": MARKUP},
+        "summary.json": {"note": MARKUP},
+    }.items():
+        record = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(record | changes))
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    odd = [line[:-1] + f', "acd/{MARKUP}": {number}}}' for number, line in enumerate(lines)]
+    (folder / "metrics.jsonl").write_text("\n".join(odd) + "\n")
+    for path in (folder / "evaluations").iterdir():
+        record = json.loads(path.read_text())
+        record["tasks"][0] = MARKUP
+        record[f"new/{MARKUP}"] = record["reward"]
+        path.write_text(json.dumps(record))
+    (folder / "config.yaml").write_text(
+        (folder / "config.yaml").read_text().replace("model: pocket", f"model: {MARKUP!r}", 1)
+    )
+    (run,) = read_runs([folder])
+    object.__setattr__(run, "name", MARKUP)
+    text = render([run])
+    page = Page(text)
+    assert "&lt;img src=x" in text
+    assert page.open == []
+    assert not [image for image in page.found["img"] if not str(image["src"]).startswith("data:image/")]
+    assert not [
+        name for elements in page.found.values() for attributes in elements for name in attributes if name[:2] == "on"
+    ]
+    obeyed = [script for script in page.found["script"] if script.get("type") != "application/json"]
+    assert obeyed == [script for script in plain.found["script"] if script.get("type") != "application/json"] == [{}]
+
+
+def test_the_one_script_of_the_page_is_the_one_that_its_policy_lets_run(text: str) -> None:
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    (policy,) = (meta["content"] for meta in Page(text).found["meta"] if meta.get("http-equiv"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy is not None
+    assert re.findall(r"script-src ([^;]*)", policy) == [f"'sha256-{digest}'"]
+    assert "addEventListener" in script
 
 
 def test_a_hacked_run_is_said_at_the_top(tmp_path: Path) -> None:

@@ -87,6 +87,11 @@ def test_pictures_are_the_ones_they_stand_for(blinding: Blinding) -> None:
     assert np.abs(region[~inside] - source[~inside] * OUTSIDE).max() <= 1
 
 
+def test_the_secret_of_a_study_is_its_owners(bench: tuple[Path, list[str]], tmp_path: Path) -> None:
+    Manifest.found(tmp_path, gather(*bench))
+    assert (tmp_path / "study.json").stat().st_mode & 0o077 == 0
+
+
 def test_a_study_s_folder_takes_no_votes_about_anything_else(tmp_path: Path) -> None:
     given = write_bench(tmp_path / "bench", 4)
     material, out = gather(tmp_path / "bench", given), tmp_path / "study"

@@ -247,5 +247,60 @@ def test_the_page_asks_nobody_else_for_anything(blinding: Blinding, tmp_path: Pa
         assert "://" not in page
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+    served(blinding, tmp_path, visit)
+
+
+BODIES = {
+    "brackets": (b"[" * 10_000, "application/json"),
+    "digits": (b'{"name": ' + b"9" * 5000 + b"}", "application/json"),
+    "latin-1": (b'{"name": "\xe9"}', "application/json"),
+    "half an emoji": (b'{"name": "\\ud83d"}', "application/json"),
+    "a charset that is none": (b"{", "application/json; charset=nonsense"),
+    "a list": (b"[]", "application/json"),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_body_that_is_none_is_the_visitors_error_and_not_the_servers(
+    name: str, blinding: Blinding, tmp_path: Path
+) -> None:
+    body, kind = BODIES[name]
+
+    async def visit(client: Client) -> None:
+        for path in ("/api/participant", "/api/votes"):
+            await join(client)
+            answer = await client.post(path, data=body, headers={"Content-Type": kind})
+            assert answer.status == 400, path
+            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+
+    served(blinding, tmp_path, visit)
+
+
+@pytest.mark.parametrize("header", [b"Host: [::1", b"Host: \xff", b"Host: x\r\nCookie: study_x_link=\xff\xfe"])
+def test_headers_that_are_none_are_refused_like_strangers(header: bytes, blinding: Blinding, tmp_path: Path) -> None:
+    async def visit(client: Client) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        cookie = f"study_{blinding.study}_link".encode()
+        writer.write(b"GET / HTTP/1.1\r\n" + header.replace(b"study_x_link", cookie) + b"\r\nConnection: close\r\n\r\n")
+        status = (await reader.read()).split(b"\r\n")[0]
+        writer.close()
+        assert status.split()[1] in (b"400", b"403"), status
+
+    for token in (None, blinding.token):
+        served(blinding, tmp_path, visit, token=token)
+
+
+def test_another_site_can_neither_vote_nor_name_somebody(blinding: Blinding, tmp_path: Path) -> None:
+    async def visit(client: Client) -> None:
+        for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+            answer = await client.post("/api/participant", data=b'{"name": "ada"}', headers={"Content-Type": kind})
+            assert answer.status == 415
+        joined = await client.post("/api/participant", json={"name": "ada"})
+        assert "HttpOnly" in joined.headers["Set-Cookie"]
+        assert "SameSite=Lax" in joined.headers["Set-Cookie"]
 
     served(blinding, tmp_path, visit)
