@@ -122,11 +122,6 @@ def test_a_resumed_run_cannot_become_another_run(tmp_path: Path) -> None:
     assert (config.name, config.rollout.workers, config.output.root) == ("moved", 3, tmp_path)
     assert is_the_same_run(config)
     assert not is_the_same_run(load_config("pocket", ["name=moved", f"output.root={tmp_path}", "seed=5"]))
-    (tmp_path / "done").mkdir()
-    for name in ("config.yaml", "summary.json"):
-        (tmp_path / "done" / name).write_text((folder / "config.yaml").read_text())
-    with pytest.raises(ConfigError, match="is finished; there is nothing to go on with"):
-        resumed_config(tmp_path / "done")
     with pytest.raises(
         ConfigError, match=r"with another objective\.clip, rollout\.steps: it would not be the same run"
     ):
