@@ -32,7 +32,8 @@ _UNREADABLE = (
     KeyError,
     TypeError,
     OverflowError,
-    NotImplementedError,
+    # Of libavif and libwebp, of frames that are none; and NotImplementedError.
+    RuntimeError,
 )
 """What Pillow raises on bytes that are no image, or half an image."""
 
@@ -83,13 +84,24 @@ def decode(data: bytes) -> Image.Image:
         UnfitImageError: it is larger, or narrower, than what is decoded.
         ValueError: it is no whole image of `FORMATS`.
     """
+    image = stored(data)
+    turned = _UPRIGHT.get(_orientation(image))
+    return image if turned is None else image.transpose(turned)
+
+
+def stored(data: bytes) -> Image.Image:
+    """Return the decoded image as it is stored, whichever way up.
+
+    Raises:
+        UnfitImageError: it is larger, or narrower, than what is decoded.
+        ValueError: it is no whole image of `FORMATS`.
+    """
     image = _open(data)
     try:
         image.load()
     except _UNREADABLE as error:
         raise ValueError(f"{error}") from error
-    turned = _UPRIGHT.get(_orientation(image))
-    return image if turned is None else image.transpose(turned)
+    return image
 
 
 def require_levels(data: bytes | BinaryIO) -> None:

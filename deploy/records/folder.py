@@ -56,8 +56,8 @@ class _Digests(Form):
 
 
 class _Data(Form):
-    train: _Digests | None = None
-    heldout: _Digests | None = None
+    train: _Digests = _Digests(origin="", tasks={})
+    heldout: _Digests = _Digests(origin="", tasks={})
 
 
 class _Evaluation(Form):

@@ -1,6 +1,5 @@
 """One sample as the benchmark looks at it: everything at 512 x 512, levels and modes as Pillow gives them."""
 
-import io
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,12 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from rc_grpo.images import Pixels
+from rc_grpo.images import Pixels, stored
 
 SIDE = 512
 """CompBench measures everything at 512 x 512, aspect ignored."""
-
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,6 @@ def _resized(
     data: bytes, role: str, mode: Literal["RGB", "L"], resample: Image.Resampling, side: int
 ) -> NDArray[np.uint8]:
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert(mode).resize((side, side), resample))
-    except _UNREADABLE as error:
+        return np.asarray(stored(data).convert(mode).resize((side, side), resample))
+    except ValueError as error:
         raise ValueError(f"the {role} is not a readable image ({len(data)} bytes): {error}") from error

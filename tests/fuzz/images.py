@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from rc_grpo.data.picture import Picture
+from rc_grpo.evaluation.frames import Frames, Originals
 from rc_grpo.images import MAX_ASPECT, MAX_PIXELS, decode, decode_levels, decode_rgb, require_levels, rgba, size_of
 from tests.fuzz.mutations import mutated_bytes
 from tests.fuzz.target import Refused, Target, ask
@@ -90,6 +91,7 @@ def check(data: bytes) -> None:
         levels, stored = _one(lambda: decode_levels(data)), _one(lambda: decode(data))
         known = _one(lambda: require_levels(data))
         checked = _one(Picture(data, "source").check)
+        framed = _one(lambda: Frames.read(Originals(data, data), data, side=4))
         if isinstance(size, tuple):
             assert size[0] * size[1] <= MAX_PIXELS
             assert max(size) <= MAX_ASPECT * min(size)
@@ -98,6 +100,7 @@ def check(data: bytes) -> None:
             assert colours.shape == (*size, 3), "the header's size is not the decoded one"
             assert not isinstance(known, Refused)
             assert not isinstance(checked, Refused), "decodes, and is refused by its check"
+        assert isinstance(stored, Image.Image) or not isinstance(framed, Frames), "the benchmark reads what is no image"
         if isinstance(levels, np.ndarray):
             assert levels.shape == size
         if isinstance(stored, Image.Image):

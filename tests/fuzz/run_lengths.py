@@ -54,6 +54,8 @@ def _uncompressed(text: str) -> list[int] | None:
             if place == len(text):
                 return None
             bits = ord(text[place]) - 48
+            if not 0 <= bits < 64:
+                return None
             value += (bits & 0x1F) * 32**shift
             more = bool(bits & 0x20)
             place, shift = place + 1, shift + 1

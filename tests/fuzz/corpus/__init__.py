@@ -1,10 +1,14 @@
 """Inputs that once broke a promise: the target, and what it was given."""
 
+from pathlib import Path
 from typing import Any
 
+_HERE = Path(__file__).parent
 _NO_OPTIONS = {"mask_format": "auto", "invert_mask": False, "limit": None}
 
 CORPUS: list[tuple[str, Any]] = [
+    # What libavif says of planes that it cannot decode was a RuntimeError.
+    ("images", (_HERE / "broken_planes.avif").read_bytes()),
     # A host that is no name in any alphabet ended the judge's opening in a UnicodeError.
     ("judge_answers", ("address", "http://XN--")),
     ("judge_answers", ("address", "\ud83d")),

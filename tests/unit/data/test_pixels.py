@@ -338,3 +338,14 @@ def test_what_lies_behind_the_end_of_a_png_costs_nothing() -> None:
     assert size_of(data) == (HEIGHT, WIDTH)
     assert decode_rgb(data).shape == (HEIGHT, WIDTH, 3)
     assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError("planes"), NotImplementedError("tiles"), SyntaxError("x"), KeyError(3)])
+def test_whatever_a_decoder_says_is_a_value_error(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(self: Image.Image) -> None:
+        raise error
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", failing)
+    for read in (decode_rgb, decode_levels, Picture(SOURCE, "source").decode):
+        with pytest.raises(ValueError, match="not a readable image"):
+            read(SOURCE) if read in (decode_rgb, decode_levels) else read()

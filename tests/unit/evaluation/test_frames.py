@@ -74,3 +74,25 @@ def test_numbers_without_a_value_survive_strict_json():
     again = Scores.from_json(plain)
     assert again.psnr == math.inf
     assert math.isnan(again.lc_i)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+BOMB = b"BM" + (54).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little") + (40).to_bytes(4, "little")
+BOMB += (60_000).to_bytes(4, "little") * 2 + b"\x01\0\x18\0" + bytes(24)
+
+
+@pytest.mark.parametrize("data", [EPS, BOMB, b"BM", b""])
+def test_no_image_of_a_benchmark_starts_a_program_or_fills_the_memory(data, monkeypatch):
+    def started(*arguments, **options):
+        raise AssertionError(f"a program was started: {arguments}")
+
+    monkeypatch.setattr("subprocess.Popen", started)
+    monkeypatch.setattr("subprocess.check_call", started)
+    good = encode_png(grey([0, 255]))
+    for originals, edit in (
+        (Originals(data, good), good),
+        (Originals(good, data), good),
+        (Originals(good, good), data),
+    ):
+        with pytest.raises(ValueError, match="is not a readable image"):
+            Frames.read(originals, edit, 4)
