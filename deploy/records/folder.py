@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from filelock import FileLock, Timeout
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from rc_grpo.config import RunConfig, dump
 from rc_grpo.durable import write_whole
@@ -56,8 +56,9 @@ class _Digests(Form):
 
 
 class _Data(Form):
-    train: _Digests = _Digests(origin="", tasks={})
-    heldout: _Digests = _Digests(origin="", tasks={})
+    # By branch of the configuration: which there are is the run's business, and none of them is null.
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, _Digests]
 
 
 class _Evaluation(Form):

@@ -9,6 +9,9 @@ from pydantic import ValidationError
 from rc_grpo.config.reading import ConfigError, read_mapping, read_yaml
 from rc_grpo.config.run import RunConfig
 
+NAME_AT_MOST = 200
+"""Characters of a configuration's name; file systems take no much longer ones."""
+
 
 def load(source: Path, overrides: tuple[str, ...] = (), library: Path | None = None) -> RunConfig:
     """Read a YAML file and what it extends, apply ``a.b=c`` overrides (values in YAML), validate.
@@ -55,7 +58,9 @@ def _read(source: Path, library: Path | None, readers: tuple[Path, ...]) -> dict
     extended = tree.pop("extends", None)
     if extended is None:
         return tree
-    beside = source.parent / Path(str(extended)).with_suffix(".yaml")
+    if not isinstance(extended, str) or not Path(extended).name or len(extended) > NAME_AT_MOST:
+        raise ConfigError(f"{source}: extends names a configuration, and {extended!r:.60} is none")
+    beside = source.parent / Path(extended).with_suffix(".yaml")
     found = beside if beside.is_file() or library is None else library / f"{extended}.yaml"
     return _merged(_read(found, library, (*readers, source.resolve())), tree)
 

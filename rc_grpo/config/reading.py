@@ -16,7 +16,7 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
-        except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
+        except (ValueError, TypeError, AttributeError, LookupError, OverflowError) as error:
             # A date that is none, or a tag that does not fit.
             kind = node.tag.rpartition(":")[2]
             said = f"{str(node.value)[:40]!r} is no {kind} ({error})"

@@ -30,15 +30,29 @@ def main() -> None:
     # What the product warns of would bury what is found.
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    record = {"command": f"python -m tests.fuzz --seconds {asked.seconds:g}"} | provenance()
+    record = {"command": " ".join(["python", "-m", "tests.fuzz", *sys.argv[1:]])} | provenance()
+    before = (
+        json.loads(asked.out.read_text()) if asked.target and asked.out.exists() else {"targets": {}, "crashes": []}
+    )
     tallies = {}
     for name in asked.target or NAMES:
         tally = tallies[name] = fuzz(load(name), asked.seconds, ROOT / "build/fuzz", partial(print, flush=True))
         print(f"{name}: {tally.inputs} inputs in {tally.seconds:.0f} s, {len(tally.crashes)} crashes", flush=True)
+    tried = {
+        name: {
+            "inputs": tally.inputs,
+            "crashes": len(tally.crashes),
+            "seconds": round(tally.seconds),
+            "commit": record["commit"],
+        }
+        for name, tally in tallies.items()
+    }
+    kept = [crash for crash in before["crashes"] if crash["target"] not in tried]
     record |= {
         "seconds": asked.seconds,
-        "targets": {name: {"inputs": tally.inputs, "crashes": len(tally.crashes)} for name, tally in tallies.items()},
-        "crashes": [asdict(crash) for tally in tallies.values() for crash in tally.crashes],
+        # Of some targets alone, the others' entries stay as they were, each with its own commit.
+        "targets": {name: entry for name, entry in (before["targets"] | tried).items() if name in NAMES},
+        "crashes": [*kept, *(asdict(crash) for tally in tallies.values() for crash in tally.crashes)],
     }
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text(json.dumps(record, indent=2) + "\n")

@@ -136,3 +136,17 @@ def error_of(text: str) -> str | None:
 def test_any_text_is_a_value_or_one_line(text: str) -> None:
     said = error_of(text)
     assert said is None or (said.startswith("here") and "\n" not in said)
+
+
+@pytest.mark.parametrize("extended", ["''", "[pocket]", "7", "..", "/", "x" * 5000, "'a\0b'"])
+def test_what_extends_no_configuration_is_refused_by_file(extended: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(f"extends: {extended}\nname: own\n")
+    with pytest.raises(ConfigError, match=r"own\.yaml"):
+        load(path, library=tmp_path)
+
+
+@pytest.mark.parametrize("value", ["!!int _", "!!float _", "!!int ''", "!!bool maybe", "!!timestamp x"])
+def test_a_tag_that_does_not_fit_its_value_is_told_with_the_option(value: str) -> None:
+    with pytest.raises(ConfigError, match="--set 'cluster="):
+        load_config("pocket", [f"cluster={value}"])

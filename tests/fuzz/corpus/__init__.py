@@ -55,6 +55,7 @@ CORPUS: list[tuple[str, Any]] = [
             ("train --resume", "evaluations/update-00001.json", b'{"tasks": []}'),
             ("train --resume", "metrics.jsonl", b'{"event": "update"}\n'),
             ("train --resume", "data.json", b'{"train": {"origin": "", "tasks": {"a": "0"}}}'),
+            ("train --resume", "data.json", b'{"train": null}'),
             ("train --resume", "environment.json", b'{"earlier_starts": {}}'),
             ("train --resume", "lora-best/held_out.json", b"[]"),
         )
