@@ -148,5 +148,5 @@ def test_what_extends_no_configuration_is_refused_by_file(extended: str, tmp_pat
 
 @pytest.mark.parametrize("value", ["!!int _", "!!float _", "!!int ''", "!!bool maybe", "!!timestamp x"])
 def test_a_tag_that_does_not_fit_its_value_is_told_with_the_option(value: str) -> None:
-    with pytest.raises(ConfigError, match="--set .cluster=!!"):
+    with pytest.raises(ConfigError, match=r"--set .cluster=!!"):
         load_config("pocket", [f"cluster={value}"])
