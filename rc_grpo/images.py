@@ -101,6 +101,8 @@ def stored(data: bytes) -> Image.Image:
         image.load()
     except _UNREADABLE as error:
         raise ValueError(f"{error}") from error
+    if image.mode in ("P", "PA") and image.palette is None:
+        raise ValueError("its palette is missing")
     return image
 
 

@@ -25,7 +25,7 @@ from benchmarks.gpu.measuring import (
 from benchmarks.gpu.rollout import recorded
 from benchmarks.gpu.update import chain
 from learner import activations
-from rc_grpo.config.run import Activations
+from rc_grpo.config.learner import Activations
 
 
 def rollout_graphs(in_fp8: bool, side: int, batch: int) -> None:

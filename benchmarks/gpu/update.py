@@ -33,7 +33,7 @@ from deploy.planning.capacity import anchor_step_tflop
 from learner import activations, distributed
 from rc_grpo.algorithm import adjoint, solver
 from rc_grpo.config import LearnerConfig
-from rc_grpo.config.run import Activations
+from rc_grpo.config.learner import Activations
 from rc_grpo.editor.denoiser import Denoiser
 
 SIDE = 1024

@@ -154,7 +154,7 @@ class Ledger:
             dropped, replaced = (Counter(dict(snapshot.get(name) or {})) for name in ("dropped", "replaced"))
         except (TypeError, LookupError, AttributeError, ValueError) as error:
             raise ValueError(
-                f"the checkpoint's ledger is none of this run's ({error!r}); restore it from a copy"
+                f"the ledger in manifest.json is none of this run's ({error!r}); restore the checkpoint from a copy"
             ) from error
         self._learned, self.dropped, self.replaced = learned, dropped, replaced
         self._under_way.clear()

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
@@ -14,11 +14,12 @@ from deploy.records.folder import Count
 from deploy.tracking.trackers import Trackers
 from learner.group import UpdateReport
 from rc_grpo.durable import write_whole
-from rc_grpo.kept import DamagedFileError, Form, parse_json, read_bytes
+from rc_grpo.kept import DamagedFileError, Form, damaged, parse_json, read_bytes
 from rc_grpo.messages import ScoredGroup
 from rollout_workers.pool import RolloutPool
 
 METRICS = "metrics.jsonl"
+_WAY_OUT = "bring it back from a copy"
 
 
 class _Line(Form):
@@ -117,7 +118,7 @@ class MetricsLog:
         self._trackers = trackers
         self._path = folder / METRICS
         self._events = str(folder / "tensorboard")
-        self._lines = self._path.open("a", buffering=1)
+        self._lines = self._opened()
         self._board = SummaryWriter(self._events)
 
     def write(self, update: int, metrics: Mapping[str, float], *, event: str, **labels: Any) -> None:
@@ -143,13 +144,19 @@ class MetricsLog:
         self.close()
         write_whole(aside / METRICS, b"".join(later))
         write_whole(self._path, b"".join(line for line in lines if line not in later))
-        self._lines = self._path.open("a", buffering=1)
+        self._lines = self._opened()
         self._board = SummaryWriter(self._events, purge_step=update + 1)
 
     def close(self) -> None:
         """Flush and close both."""
         self._lines.close()
         self._board.close()
+
+    def _opened(self) -> TextIO:
+        try:
+            return self._path.open("a", buffering=1)
+        except OSError as error:
+            raise damaged(self._path, error.strerror or str(error), _WAY_OUT) from error
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -162,7 +169,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _whole_lines(path: Path) -> list[tuple[int, bytes]]:
-    data = read_bytes(path, "bring it back from a copy") if path.exists() else b""
+    data = read_bytes(path, _WAY_OUT) if path.exists() else b""
     return list(enumerate(data.split(b"\n")[:-1], 1))
 
 

@@ -112,7 +112,8 @@ class Parquet:
 def _reading(file: Path) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    # Names of columns may be no text.
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} is not a readable parquet file: {error}") from error
 
 

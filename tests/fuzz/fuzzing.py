@@ -51,7 +51,7 @@ def fuzz(target: Target, seconds: float, database: Path, say: Callable[[str], No
     Args:
         target: which one.
         seconds: for drawing and trying; shrinking comes on top.
-        database: folder in which what broke a promise is kept, to be tried first next time.
+        database: folder in which what broke a promise is kept, whole, to be tried first next time.
         say: told about each crash.
     """
     tally, known, last = Tally(), set(), [None]
@@ -84,7 +84,10 @@ def fuzz(target: Target, seconds: float, database: Path, say: Callable[[str], No
             known.add(_key(error))
             crash = Crash(target.name, _in_words(error), _where(error), in_one_line(last[0]))
             tally.crashes.append(crash)
-            say(f"{crash.target}: {crash.error} at {crash.where}\n    {crash.input}")
+            whole = database / f"{target.name}-{len(tally.crashes)}.txt"
+            whole.parent.mkdir(parents=True, exist_ok=True)
+            whole.write_text(repr(last[0]) + "\n")
+            say(f"{crash.target}: {crash.error} at {crash.where}\n    {crash.input}\n    whole: {whole}")
     tally.seconds = time.monotonic() - begun
     return tally
 

@@ -40,22 +40,34 @@ FOUR = ("loop.updates=4", "output.checkpoint_every=2", "learner.schedule=cosine"
 
 
 @contextmanager
-def running_cluster() -> Iterator[None]:
-    """A Ray of its own inside the block, whose workers are forked from a process that has torch and diffusers."""
+def ready_python() -> Iterator[str]:
+    """What Ray is to run instead of Python inside the block: forks of a process that has torch and diffusers."""
     with tempfile.TemporaryDirectory(prefix="ray-") as folder, warm_workers(Path(folder)) as python:
-        ray.init(
-            address="local",
-            num_cpus=8,
-            include_dashboard=False,
-            runtime_env={"py_executable": python, "env_vars": {"TRANSFORMERS_VERBOSITY": "error"}},
-        )
-        yield
-        ray.shutdown()
+        yield python
+
+
+@contextmanager
+def running_cluster(python: str) -> Iterator[None]:
+    """A Ray of its own inside the block, whose workers are that ``python``."""
+    ray.init(
+        address="local",
+        num_cpus=8,
+        include_dashboard=False,
+        runtime_env={"py_executable": python, "env_vars": {"TRANSFORMERS_VERBOSITY": "error"}},
+    )
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[None]:
-    with running_cluster():
+def python() -> Iterator[str]:
+    with ready_python() as python:
+        yield python
+
+
+@pytest.fixture(scope="session")
+def cluster(python: str) -> Iterator[None]:
+    with running_cluster(python):
         yield
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from tests.integration.conftest import Finished, running_cluster, train_short
+from tests.integration.conftest import Finished, ready_python, running_cluster, train_short
 
 RECORDED = Path(__file__).with_name("series.json")
 RELATIVE = 1e-5
@@ -124,7 +124,7 @@ def main() -> None:
     """Record the series anew; given a folder, make the run there and leave its figures."""
     if len(sys.argv) > 1:
         folder = Path(sys.argv[1])
-        with running_cluster():
+        with ready_python() as python, running_cluster(python):
             (folder / "figures.json").write_text(json.dumps(figures_of(train_the_series(folder, 900))))
         return
     figures = _figures_in_a_new_process()

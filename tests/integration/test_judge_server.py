@@ -231,6 +231,7 @@ def test_a_server_that_cannot_start_shows_the_end_of_its_log(tmp_path: Path, loo
     loop.run_until_complete(server.close())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_run_whose_server_cannot_start_ends_with_the_end_of_its_log(
     loop: asyncio.AbstractEventLoop, capsys: pytest.CaptureFixture[str]

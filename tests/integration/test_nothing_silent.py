@@ -123,7 +123,7 @@ def test_ties_are_replaced_until_the_batch_is_full_and_half_an_emoji_is_kept_who
         said = json.dumps({"reasoning": "great X</script>\u0000", "score": [5 + of_bytes(edited) % 20, 22]})
         return texts(*[said.replace("X", "\\ud83d")] * body["n"])
 
-    filling = ("output.experience=scores", "loop.refills=20")
+    filling = ("output.experience=scores", "loop.refills=20", "loop.groups_per_update=2")
     with judged(answer, monkeypatch) as (_, settings):
         one = train_short(tmp_path, "one-worker", *settings, *filling)
         with pytest.raises(RunStoppedError):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from typer.testing import CliRunner
 
 from deploy.cli import app
@@ -28,21 +29,24 @@ OVERRIDES = (
     "learner.ranks=1",
     "loop={updates: 2, groups_per_update: 2}",
     "evaluation.tasks=0",
+    "cluster.dashboard=false",
     "data.train.limit=4",
     "name=own-family",
 )
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Install the distribution into a folder, and return an environment that sees it."""
+def site(tmp_path_factory: pytest.TempPathFactory, python: str) -> dict[str, str]:
+    """Install the distribution into a folder, and return an environment that sees it, whose Ray runs ``python``."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
     source = folder / "source"
     subprocess.run(["cp", "-r", str(DISTRIBUTION), str(source)], check=True)
     subprocess.run([*command, "--target", str(folder / "installed"), str(source)], check=True, timeout=120)
     path = os.pathsep.join(filter(None, (str(folder / "installed"), os.environ.get("PYTHONPATH"))))
-    return os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
+    # As a submitted job is told of its runtime environment.
+    job = json.dumps({"runtime_env": {"py_executable": python}})
+    return os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", RAY_JOB_CONFIG_JSON_ENV_VAR: job}
 
 
 def rc_grpo(site: dict[str, str], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

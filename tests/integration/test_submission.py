@@ -68,6 +68,7 @@ def ends_well(nodes: RayNodes, job: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_a_job_is_refused_without_the_token_and_trains_with_it(one_node: RayNodes, tmp_path: Path) -> None:
     assert refuses_without_a_token(one_node)
     one_node.submit("only", settings(tmp_path, "submitted", "loop.updates=1"))

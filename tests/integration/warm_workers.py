@@ -26,6 +26,8 @@ from typing import Any, NoReturn
 
 LIBRARIES = (
     "deepspeed",
+    # DeepSpeed asks for it when an engine is made, and it for the compiler.
+    "deepspeed.runtime.zero.muon.muon_optimizer",
     "diffusers.hooks",
     "diffusers.models.transformers.transformer_flux",
     "httpx",
@@ -125,7 +127,8 @@ def _become(told: dict[str, Any], files: list[int]) -> NoReturn:
     random.seed()
     np.random.seed()
     sys.argv = told["words"]
-    sys.path[0] = str(Path(sys.argv[0]).parent)
+    ours = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part and part not in sys.path]
+    sys.path[:1] = [str(Path(sys.argv[0]).parent), *ours]
     status = 0
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")

@@ -9,6 +9,8 @@ _NO_OPTIONS = {"mask_format": "auto", "invert_mask": False, "limit": None}
 CORPUS: list[tuple[str, Any]] = [
     # What libavif says of planes that it cannot decode was a RuntimeError.
     ("images", (_HERE / "broken_planes.avif").read_bytes()),
+    # Transparency of a palette that is not there was an AssertionError of Pillow's, with no words.
+    ("images", (_HERE / "no_palette.png").read_bytes()),
     # A host that is no name in any alphabet ended the judge's opening in a UnicodeError.
     ("judge_answers", ("address", "http://XN--")),
     ("judge_answers", ("address", "\ud83d")),
@@ -38,6 +40,8 @@ CORPUS: list[tuple[str, Any]] = [
         ),
     ),
     ("rows", ("jsonl", b'{"source": -1' + b"0" * 400 + b', "mask": "mask.png", "instruction": "a"}', _NO_OPTIONS, b"")),
+    # A column's name that is no text was a UnicodeDecodeError.
+    ("rows", ("parquet", (_HERE / "broken_name.parquet").read_bytes(), _NO_OPTIONS, b"")),
     # The text of a configuration is no name that a file system takes.
     ("configurations", ("x" * 5000, [])),
     ("configurations", ("seed: 1\x00", [])),
@@ -52,6 +56,12 @@ CORPUS: list[tuple[str, Any]] = [
             ("replay", "experience/update-00002.parquet", b"PAR1"),
             ("inspect", "experience/update-00002.parquet", b""),
             ("train --resume", "checkpoints/update-00002/manifest.json", b'{"files": []}'),
+            (
+                "train --resume",
+                "checkpoints/update-00002/manifest.json",
+                b'{"update": 2, "version": {"number": 2, "digest": "ab", "modules": 28, "is_identity": false}, '
+                b'"ledger": {"except": []}, "training_seconds": 3.5, "files": {}}',
+            ),
             ("train --resume", "evaluations/update-00001.json", b'{"tasks": []}'),
             ("train --resume", "metrics.jsonl", b'{"event": "update"}\n'),
             ("train --resume", "data.json", b'{"train": {"origin": "", "tasks": {"a": "0"}}}'),
@@ -62,4 +72,5 @@ CORPUS: list[tuple[str, Any]] = [
     ),
     ("run_folders", ("train --resume", ("evaluations/update-00001.json", "a folder", b""))),
     ("run_folders", ("status", ("cluster.json", "a link to itself", b""))),
+    ("run_folders", ("train --resume", ("metrics.jsonl", "a link to itself", b""))),
 ]

@@ -253,13 +253,13 @@ def test_a_short_training_saves_a_judge_that_loads(tmp_path: Path, monkeypatch: 
             super().__init__(tokenizer, prompts, question, instructions, *rest)
 
     monkeypatch.setattr(train, "Form", Recorded)
-    sizes = ["--scenes", "4", "--batch", "2", "--eval-tasks", "2", "--workers", "1", "--log-every", "1"]
+    sizes = ["--scenes", "2", "--batch", "2", "--eval-tasks", "1", "--workers", "1", "--log-every", "1"]
     train.main(["--out", str(tmp_path), "--device", "cpu", "--minutes", "0", *sizes])
     # Held-out photographs only ever score it, and nothing is from the worlds of the editor or of RL.
-    assert composed == [("train", 4, train.WORLD_SEED), ("heldout", 2, train.WORLD_SEED)]
+    assert composed == [("train", 2, train.WORLD_SEED), ("heldout", 1, train.WORLD_SEED)]
     assert train.WORLD_SEED not in (0, PRETRAINING_SEED)
-    world = PocketWorld("train", 4, train.WORLD_SEED)
-    assert all(texts == [world.scene(i).instruction for i in range(4)] for texts in trained_on)
+    world = PocketWorld("train", 2, train.WORLD_SEED)
+    assert all(texts == [world.scene(i).instruction for i in range(2)] for texts in trained_on)
     report = json.loads((tmp_path / "scores.json").read_text())
     assert report["candidates_per_task"] == 8
     assert set(report["greedy"]["all"]) == set(report["expected"]["editor_only"])
