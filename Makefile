@@ -39,7 +39,7 @@ train: $(INSTALLED) ## a real post-training of the pocket editor on this machine
 	$(BIN)/rc-grpo train pocket$(if $(JUDGE),_$(JUDGE)) --set name=$(RUN) $(ARGS)
 
 # Two lanes at once: a cluster's processes wait for each other a third of the time, and one process of pure computing fits
-# between them. Whatever fails in one lane, the other goes on to its end.
+# between them. The cluster's is the longer: it goes first. Whatever fails in one, the other goes on to its end.
 test: $(INSTALLED) ## everything that CI runs, in two lanes; ends with the ten slowest tests
 	$(MAKE) --no-print-directory -k -j2 lane-of-clusters lane-of-one-process; ended=$$?; \
 	  $(BIN)/python -m tests.slowest $(JUNIT)/*.xml; exit $$ended
@@ -48,10 +48,10 @@ test-all: ## `make test` with the tests marked slow, of which the gate keeps che
 	PYTEST_ADDOPTS="-m 'not chaos'" $(MAKE) test
 
 lane-of-clusters:
-	$(MAKE) --no-print-directory -j1 integration 2>&1 | sed -u 's/^/cluster | /'
+	RAY_worker_niceness=0 $(MAKE) --no-print-directory -j1 integration 2>&1 | sed -u 's/^/cluster | /'
 
 lane-of-one-process:
-	nice -n 5 $(MAKE) --no-print-directory -k -j1 lint unit browser PROCESSES=0 2>&1 | sed -u 's/^/quick   | /'
+	nice -n 15 $(MAKE) --no-print-directory -k -j1 lint unit browser PROCESSES=0 2>&1 | sed -u 's/^/quick   | /'
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -65,13 +65,17 @@ def train(
 def check(
     config: ConfigArgument,
     json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+    start_servers: Annotated[
+        bool, typer.Option("--start-servers", help="start the judges' own servers here, ask them, and end them")
+    ] = False,
     set_: SetOption = None,
 ) -> None:
     """Say all that is known of a run before it starts: data, judges, LoRA, disk, memory; exit 2 if it would fail."""
     with plain_errors():
         from deploy.checking.check import show_check
 
-        ready = show_check(load_config(config, set_), console, machine_readable=json)
+        resolved = load_config(config, set_)
+        ready = show_check(resolved, console, machine_readable=json, start_servers=start_servers)
     raise typer.Exit(0 if ready else 2)
 
 

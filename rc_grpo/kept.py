@@ -8,8 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
+
+from rc_grpo.yaml_text import parse_yaml
 
 _PLAIN: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
 
@@ -77,23 +78,6 @@ def parse_json(data: bytes, form: type[Form]) -> dict[str, Any]:
     return found
 
 
-def parse_yaml(text: bytes | str) -> Any:
-    """Return what YAML text holds, of plain values alone.
-
-    Raises:
-        ValueError: it is not YAML in UTF-8; says where.
-    """
-    try:
-        return yaml.safe_load(text if isinstance(text, str) else text.decode("utf-8-sig"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"not YAML: {error}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8: byte 0x{error.object[error.start]:02x} at {error.start}") from error
-    # What PyYAML raises of a value that is not of the type that its tag or its look claims, such as 2026-99-99.
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise ValueError(f"not YAML that can be read: {_in_words(error)}") from error
-
-
 def read_yaml(path: Path, form: type[Form], way_out: str) -> dict[str, Any]:
     """Return the mapping that a YAML file of ours holds: of plain values with text for keys, as JSON has them.
 
@@ -107,7 +91,7 @@ def read_yaml(path: Path, form: type[Form], way_out: str) -> dict[str, Any]:
     """
     data = read_bytes(path, way_out)
     try:
-        found = parse_yaml(data)
+        found = parse_yaml(data.decode("utf-8-sig"))
         json.dumps(_PLAIN.validate_python(found), ensure_ascii=False).encode()
         form.model_validate(found)
     except ValidationError as error:

@@ -32,7 +32,14 @@ def make_judge(worker: str, config: AnyJudgeConfig, logs: Path, attach: tuple[st
         case GroundTruthConfig():
             return GroundTruthJudge()
         case EditScoreConfig():
-            return EditScoreJudge(config, _endpoint(worker, config, logs, attach), prompts(config), family(config))
+            return make_editscore(worker, config, logs, attach)
+
+
+def make_editscore(
+    worker: str, config: EditScoreConfig, logs: Path, attach: tuple[str, str] | None = None
+) -> EditScoreJudge:
+    """Return an EditScore judge; the arguments are those of `make_judge`."""
+    return EditScoreJudge(config, _endpoint(worker, config, logs, attach), prompts(config), family(config))
 
 
 def check_judge(name: str, config: AnyJudgeConfig) -> None:

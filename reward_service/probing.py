@@ -1,9 +1,10 @@
-"""Looking at attached judge servers from where a run is started, before anything of it is."""
+"""Looking at judge servers from where a run is started, before anything of it is."""
 
 import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from rc_grpo.config import AnyJudgeConfig, EditScoreConfig
@@ -11,9 +12,9 @@ from rc_grpo.editor.geometry import resize_image
 from rc_grpo.images import Pixels, decode_rgb
 from rc_grpo.messages import EditTask
 from reward_service.client import ChatClient, ForeignServerError, RequestRefusedError
-from reward_service.editscore import EditScoreJudge, Sample
+from reward_service.editscore import Sample
 from reward_service.endpoint import AttachedServer
-from reward_service.factory import family, prompts
+from reward_service.factory import make_editscore
 from reward_service.judge import JudgeSetupError, JudgeUnavailableError
 from reward_service.transport import NoReplyError
 
@@ -56,24 +57,29 @@ async def probe(judges: Mapping[str, AnyJudgeConfig]) -> list[Finding]:
     return list(await asyncio.gather(*(_look(name, config, url) for name, config, url in attached)))
 
 
-async def sample(config: EditScoreConfig, task: EditTask, edited: Pixels) -> Sample:
-    """Ask the first of an attached judge's servers its question with two images about one edit.
+async def sample(config: EditScoreConfig, task: EditTask, edited: Pixels, logs: Path) -> Sample:
+    """Ask a judge its question with two images about one edit.
+
+    Of an attached judge the first server is asked. One without urls starts its server here, as a run's actor would, and
+    ends it after the answer.
 
     Args:
-        config: of a judge with urls.
+        config: of the judge.
         task: what was to be edited; its source is resized to the edit, as for scoring.
         edited: the edit ``[H, W, 3]``.
+        logs: folder for the log of a server that is started.
 
     Raises:
-        JudgeSetupError: it has no urls, or its server cannot be used.
-        JudgeUnavailableError: it can, but not now.
+        JudgeSetupError: its server cannot be used.
+        reward_service.vllm_server.ServerStartError: its own server does not start; with the end of its log.
+        JudgeUnavailableError: it can be used, but not now.
     """
-    if not config.urls:
-        raise JudgeSetupError("a judge without urls starts a server of its own in a run; before, there is none to ask")
-    server = AttachedServer(config.urls[0], _key(config), config.server)
-    judge = EditScoreJudge(config, server, prompts(config), family(config))
+    attach = (config.urls[0], _key(config)) if config.urls else None
+    judge = make_editscore("check", config, logs, attach)
     height, width = edited.shape[:2]
     try:
+        if attach is None:
+            await judge.open()
         return await judge.sample(task.instruction, resize_image(decode_rgb(task.source), height, width), edited)
     except RequestRefusedError as error:
         raise JudgeSetupError(str(error)) from error

@@ -18,11 +18,12 @@ from rc_grpo.editor.loading import load_architecture
 from rc_grpo.editor.registry import find
 
 
-def check(config: RunConfig) -> Iterator[Finding]:
+def check(config: RunConfig, *, start_servers: bool = False) -> Iterator[Finding]:
     """Yield everything that can be known of a run without rolling out, fault after fault.
 
     Args:
         config: resolved and validated.
+        start_servers: as of `deploy.checking.judges.check_answers`.
     """
     editor = finding("editor", lambda: _editor(config))
     yield editor
@@ -30,7 +31,7 @@ def check(config: RunConfig) -> Iterator[Finding]:
         yield from check_data(config)
         if config.learner.start_from is not None:
             yield finding("learner.start_from", lambda: _lora(config))
-    yield from check_answers(config)
+    yield from check_answers(config, start_servers=start_servers)
     yield finding("output.trackers", lambda: _trackers(config))
     if editor.state == "fine":
         yield from check_places(config, begun=False)
@@ -56,10 +57,10 @@ def require_ready(config: RunConfig, *, begun: bool) -> None:
         raise ConfigError("; ".join(wrong))
 
 
-def show_check(config: RunConfig, console: Console, *, machine_readable: bool) -> bool:
+def show_check(config: RunConfig, console: Console, *, machine_readable: bool, start_servers: bool = False) -> bool:
     """Print what `check` finds, as a table or as JSON; tell whether nothing is in the way."""
     with console.status("looking ..."):
-        found = list(check(config))
+        found = list(check(config, start_servers=start_servers))
     if machine_readable:
         console.print(json.dumps(as_json(found), indent=2), markup=False, highlight=False, soft_wrap=True)
     else:

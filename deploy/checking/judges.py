@@ -32,8 +32,13 @@ def check_servers(config: RunConfig) -> Iterator[Finding]:
                 yield Finding(subject, "fault", found.said)
 
 
-def check_answers(config: RunConfig) -> Iterator[Finding]:
-    """Yield what each judge that is there says of one edit: the untouched source of the first training task."""
+def check_answers(config: RunConfig, *, start_servers: bool) -> Iterator[Finding]:
+    """Yield what each judge that is there says of one edit: the untouched source of the first training task.
+
+    Args:
+        config: of the run.
+        start_servers: a judge whose server is started by the run has one started here, is asked, and ends it.
+    """
     there = finding("reward", lambda: _models_are_there(config))
     yield there
     servers = list(check_servers(config))
@@ -47,8 +52,11 @@ def check_answers(config: RunConfig) -> Iterator[Finding]:
         return  # Of the data.
     for name, judge in config.reward.judges.items():
         subject = f"reward.judges.{name}"
-        if isinstance(judge, EditScoreConfig) and not judge.urls:
-            yield Finding(subject, "note", "its server is started by the run; nothing was asked of it")
+        if isinstance(judge, EditScoreConfig) and not judge.urls and not start_servers:
+            said = (
+                "its server is started by the run; nothing was asked of it (--start-servers starts one here and asks)"
+            )
+            yield Finding(subject, "note", said)
         elif subject not in unusable:
             yield _answer(config, name, task)
 
@@ -61,16 +69,17 @@ def _models_are_there(config: RunConfig) -> str:
 def _answer(config: RunConfig, name: str, task: EditTask) -> Finding:
     judge, subject = config.reward.judges[name], f"reward.judges.{name}"
     source = decode_rgb(task.source)
-    if isinstance(judge, EditScoreConfig):
-        try:
-            said = asyncio.run(sample(judge, task, source))
-        except (JudgeUnavailableError, *mendable()) as error:
-            return Finding(subject, "fault", f"asked about two images: {error}")
-        if said.fault is not None:
-            return Finding(subject, "note", f"its answer does not parse ({said.fault}): {said.raw}")
-        return Finding(subject, "fine", f"of the untouched source of {task.task_id} it says: {said.raw}")
-    with tempfile.TemporaryDirectory() as logs:
-        (verdict,) = make_judge("check", judge, Path(logs)).score(task, source[None])  # type: ignore[misc]
+    with tempfile.TemporaryDirectory() as folder:
+        logs = Path(folder)
+        if isinstance(judge, EditScoreConfig):
+            try:
+                said = asyncio.run(sample(judge, task, source, logs))
+            except (JudgeUnavailableError, *mendable()) as error:
+                return Finding(subject, "fault", f"asked about two images: {error}")
+            if said.fault is not None:
+                return Finding(subject, "note", f"its answer does not parse ({said.fault}): {said.raw}")
+            return Finding(subject, "fine", f"of the untouched source of {task.task_id} it says: {said.raw}")
+        (verdict,) = make_judge("check", judge, logs).score(task, source[None])  # type: ignore[misc]
     if np.isnan(verdict.reward):
         return Finding(subject, "fault", f"it cannot score {task.task_id}: {verdict.reason}")
     return Finding(subject, "fine", f"of the untouched source of {task.task_id} it says: {verdict.reward:.3f}")

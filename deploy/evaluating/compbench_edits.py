@@ -11,6 +11,7 @@ import ray
 from ray.exceptions import RayTaskError
 
 from deploy.cluster import namespace
+from deploy.evaluating.tasks import InstructionCheck
 from rc_grpo.config import RunConfig
 from rc_grpo.data import load_tasks
 from rc_grpo.durable import write_whole
@@ -67,7 +68,7 @@ async def make_edits(
         Sample -> why there is no edit of it.
     """
     config = evaluation.config
-    tasks = load_tasks(evaluation.benchmark.source, purpose="evaluate")
+    tasks = load_tasks(evaluation.benchmark.source, "evaluate", InstructionCheck(config.editor))
     refused = {refusal.task_id: refusal.reason for refusal in tasks.refused}
     without: dict[str, str] = {}
     rollouts = RolloutPool(config.editor, config.rollout, config.seed, namespace(config.name))

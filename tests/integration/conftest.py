@@ -22,7 +22,7 @@ from tests.integration.warm_workers import warm_workers
 
 SHORT = (
     "loop.updates=2",
-    "loop.groups_per_update=3",
+    "loop.groups_per_update=2",
     "rollout.group_size=4",
     "rollout.steps=3",
     "objective.anchors=2",

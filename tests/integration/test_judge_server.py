@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from deploy.cli import app
 from deploy.configs import load_config
 from deploy.errors import plain_errors
 from rc_grpo.config import EditScoreConfig, SamplingConfig
@@ -229,6 +232,15 @@ def test_a_server_that_cannot_start_shows_the_end_of_its_log(tmp_path: Path, loo
         loop.run_until_complete(server.open())
     assert "vllm-broken.log" in str(error.value)
     loop.run_until_complete(server.close())
+
+
+@pytest.mark.slow
+def test_check_starts_a_judge_s_own_server_and_shows_its_answer() -> None:
+    shown = CliRunner().invoke(app, ["check", "pocket_vllm", "--start-servers", "--json"])
+    findings = {found["subject"]: found for found in json.loads(shown.stdout)["findings"]}
+    answer = findings["reward.judges.editscore"]
+    assert answer["state"] == "fine"
+    assert '"score"' in answer["said"]
 
 
 @pytest.mark.slow

@@ -2,20 +2,28 @@
 
 import hashlib
 import json
+import os
+import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from aiohttp import web
+from safetensors.numpy import load_file
 
+from deploy.records.resuming import resumed_config
 from deploy.stopping import GuardError, RunStoppedError
+from learner.errors import NonFiniteError
 from rc_grpo.data.experience import read_experience
+from rc_grpo.data.policies import PolicyStore
 from rc_grpo.pool import PoolError
 from reward_service.judge import JudgeSetupError
-from tests.integration.conftest import train_short
-from tests.integration.disturbed import disturbed, go_on, same_run, stop
+from tests.integration.conftest import read_run, train_short
+from tests.integration.disturbed import Disturbed, disturbed, drive, go_on, quiet, same_run, stop
+from tests.integration.test_driver import settings, started, wait_for_updates
 from tests.unit.reward.beside import served_beside
 from tests.unit.reward.chat_server import ChatServer, marks, refusal, texts
 
@@ -80,7 +88,7 @@ def test_a_judge_whose_every_answer_is_nonsense_ends_the_run_with_its_last_words
     async def answer(body: dict[str, Any]) -> web.Response:
         return texts(*["I would rather not say."] * body["n"])
 
-    barren = ("guards.barren_updates=2", "loop.refills=1", "loop.updates=5", "loop.groups_per_update=2")
+    barren = ("guards.barren_updates=2", "loop.refills=1", "loop.updates=5")
     cause = r"in the 2 updates up to 2: of 8 groups 8 with too few scores"
     with judged(answer, monkeypatch) as (_, settings), pytest.raises(GuardError, match=cause) as ended:
         train_short(tmp_path, "nonsense", *settings, *barren)
@@ -123,7 +131,7 @@ def test_ties_are_replaced_until_the_batch_is_full_and_half_an_emoji_is_kept_who
         said = json.dumps({"reasoning": "great X</script>\u0000", "score": [5 + of_bytes(edited) % 20, 22]})
         return texts(*[said.replace("X", "\\ud83d")] * body["n"])
 
-    filling = ("output.experience=scores", "loop.refills=20", "loop.groups_per_update=2")
+    filling = ("output.experience=scores", "loop.refills=20")
     with judged(answer, monkeypatch) as (_, settings):
         one = train_short(tmp_path, "one-worker", *settings, *filling)
         with pytest.raises(RunStoppedError):
@@ -135,3 +143,49 @@ def test_ties_are_replaced_until_the_batch_is_full_and_half_an_emoji_is_kept_who
     assert [update["groups_skipped/share"] for update in one.updates] == [0.0, 0.0]
     reasons = read_experience(one.folder / "experience" / "update-00001.parquet").column("reason").to_pylist()
     assert all("great" in reason and "\ud83d" not in reason for reason in reasons)
+
+
+@pytest.mark.chaos
+def test_a_filled_run_whose_driver_was_killed_is_the_run_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(body: dict[str, Any]) -> web.Response:
+        words, images = content_of(body)
+        return texts(*[marks(12, 12)] * body["n"]) if len(images) == 2 and of_bytes(words) % 2 else marks_of(body)
+
+    with judged(answer, monkeypatch) as (_, judge):
+        filling = (*judge, "loop.refills=20", "loop.updates=5", "output.checkpoint_every=1")
+        whole = train_short(tmp_path, "whole", *filling)
+        folder = tmp_path / "killed"
+        own_ray = ("cluster.cpus=8", "cluster.dashboard=false")
+        driver = started("train", "pocket", *settings(tmp_path, folder.name, *filling, *own_ray))
+        for updates in (2, 3):
+            wait_for_updates(folder, updates, driver)
+            os.kill(driver.pid, signal.SIGKILL)
+            driver.wait()
+            driver = started("train", "--resume", str(folder))
+        assert driver.wait(240) == 0, driver.communicate()
+    assert whole.summary["ledger"]["replaced_tied_task_rewards"] > 0
+    same_run(whole, read_run(folder))
+
+
+@pytest.mark.slow
+def test_an_update_that_is_not_finite_ends_the_run_and_is_neither_published_nor_kept(tmp_path: Path) -> None:
+    endless = ("learner.learning_rate=1e38", "learner.warmup_updates=0", "output.checkpoint_every=1", "loop.updates=4")
+    with pytest.raises(NonFiniteError, match="not finite"):
+        train_short(tmp_path, "blown-up", *endless)
+    folder = tmp_path / "blown-up"
+    assert not (folder / "summary.json").exists()
+    assert not (folder / "lora").exists()
+    for policy in PolicyStore(folder / "policies").kept():
+        weights = load_file(policy.path)
+        assert all(np.isfinite(tensor).all() for tensor in weights.values())
+
+
+@pytest.mark.slow
+def test_a_finished_run_that_is_given_more_updates_is_the_longer_run(tmp_path: Path) -> None:
+    constant = ("learner.schedule=constant", "output.experience=scores")
+    longer = train_short(tmp_path, "longer", *constant, "loop.updates=4")
+    train_short(tmp_path, "given-more", *constant, "loop.updates=2")
+    drive(Disturbed(resumed_config(tmp_path / "given-more", ("loop.updates=4",)), quiet(), resume=True))
+    same_run(longer, read_run(tmp_path / "given-more"))

@@ -19,7 +19,8 @@ from tests.integration.disturbed import disturbed, go_on, same_run, stop
 from tests.unit.deploy.tracking.wandb_files import rows, starts
 
 pytestmark = pytest.mark.usefixtures("cluster")
-TWO_RANKS = ("learner.ranks=2", "learner.zero_stage=2")
+THREE_GROUPS = "loop.groups_per_update=3"
+TWO_RANKS = (THREE_GROUPS, "learner.ranks=2", "learner.zero_stage=2")
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,7 @@ def synchronous(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Fini
         return train_short(
             tmp_path_factory.mktemp("runs"),
             "one-worker",
+            THREE_GROUPS,
             "evaluation.tasks=4",
             "output.experience=images",
             "output.grid_every=1",
@@ -54,11 +56,11 @@ def test_training_changes_the_policy_and_synchronous_groups_are_never_stale(sync
 
 @pytest.mark.slow
 def test_three_workers_give_the_same_weights_as_one(synchronous: Finished, tmp_path: Path) -> None:
-    assert train_short(tmp_path, "three-workers", "rollout.workers=3").digest == synchronous.digest
+    assert train_short(tmp_path, "three-workers", THREE_GROUPS, "rollout.workers=3").digest == synchronous.digest
 
 
 def test_synchronous_training_is_the_sequential_program(synchronous: Finished, tmp_path: Path) -> None:
-    config = short_config(tmp_path, "sequential")
+    config = short_config(tmp_path, "sequential", THREE_GROUPS)
     expected = run_sequentially(config, log=lambda record: None, every=100, deadline=float("inf"))
     weights = read_lora(config.editor.lora, synchronous.folder / "lora")
     for name, tensor in expected.items():
@@ -134,7 +136,6 @@ def test_single_steps_global_exploration_no_attention_reward_over_a_bfloat16_bas
         tmp_path,
         "step-global",
         "loop.updates=1",
-        "loop.groups_per_update=2",
         "editor.dtype=bfloat16",
         "objective.anchor_path=step",
         "objective.trained_steps=2",

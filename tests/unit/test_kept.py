@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from rc_grpo.kept import DamagedFileError, Form, parse_yaml, read_json, read_yaml
+from rc_grpo.kept import DamagedFileError, Form, read_json, read_yaml
+from rc_grpo.yaml_text import YamlError, parse_yaml
 from tests.fuzz.target import ask
 
 
@@ -68,14 +69,20 @@ def test_what_is_no_file_is_damaged_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        b"{x", b"!!timestamp x", b"!!int _", b"!!bool maybe", b"2026-99-99", b"!!float .", b"? {a: b}\n: c",
-        b"a: caf\xe9", b"!!python/object/apply:os.system [id]", b"{" * 5000, b"\x00", b"!!binary \xc3\xa9",
+        "{x", "!!timestamp x", "!!int _", "!!bool maybe", "2026-99-99", "!!float .", "? {a: b}\n: c", "a: 1\na: 2",
+        "!!python/object/apply:os.system [id]", "{" * 1000, "\x00", "!!binary \u00e9",
     ],
 )  # fmt: skip
-def test_what_is_no_yaml_is_a_value_error_whatever_the_parser_makes_of_it(text: bytes, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"not YAML|not UTF-8"):
+def test_what_is_no_yaml_is_said_in_a_line_whatever_the_parser_makes_of_it(text: str, tmp_path: Path) -> None:
+    with pytest.raises(YamlError, match=r"^[^\n]*not YAML[^\n]*$"):
         parse_yaml(text)
-    (tmp_path / "config.yaml").write_bytes(text)
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(DamagedFileError, match=r"config\.yaml is damaged"):
+        read_yaml(tmp_path / "config.yaml", Told, "")
+
+
+def test_yaml_of_another_encoding_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_bytes(b"a: caf\xe9")
     with pytest.raises(DamagedFileError, match=r"config\.yaml is damaged"):
         read_yaml(tmp_path / "config.yaml", Told, "")
 
@@ -89,6 +96,6 @@ def test_yaml_that_json_does_not_hold_is_none_of_ours(text: str, tmp_path: Path)
         read_yaml(tmp_path / "config.yaml", Told, "")
 
 
-@given(st.binary(max_size=60))
-def test_no_bytes_are_another_error(data: bytes) -> None:
-    ask(lambda: parse_yaml(data), ValueError)
+@given(st.text(max_size=60))
+def test_no_text_is_another_error(text: str) -> None:
+    ask(lambda: parse_yaml(text), YamlError)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ from pydantic import ValidationError
 from rc_grpo.config import AnyJudgeConfig, ClientConfig, EditScoreConfig, GroundTruthConfig, ServerConfig
 from rc_grpo.images import decode_rgb
 from rc_grpo.pocket.world import PocketWorld
+from reward_service import factory
 from reward_service.contract import Answer
 from reward_service.editscore import Sample
+from reward_service.endpoint import AttachedServer
 from reward_service.judge import JudgeSetupError
 from reward_service.probing import Finding, probe, sample
 from tests.unit.reward.chat_server import ChatServer, marks, refusal, serving, texts
@@ -99,7 +102,7 @@ def test_a_key_that_is_wrong_or_missing_is_found(monkeypatch: pytest.MonkeyPatch
     assert "$RC_GRPO_JUDGE_KEY" in found().said
 
 
-def test_one_question_about_a_task_and_an_edit_brings_what_the_judge_says_and_what_it_means() -> None:
+def test_one_question_about_a_task_and_an_edit_brings_what_the_judge_says_and_what_it_means(tmp_path: Path) -> None:
     edited = np.full((64, 64, 3), 200, np.uint8)
 
     async def run(text: str) -> tuple[Sample, list[dict[str, Any]]]:
@@ -107,7 +110,7 @@ def test_one_question_about_a_task_and_an_edit_brings_what_the_judge_says_and_wh
             return texts(text)
 
         async with serving(reply) as server:
-            return await sample(judge(server.url), TASK, edited), server.requests
+            return await sample(judge(server.url), TASK, edited, tmp_path), server.requests
 
     said, requests = asyncio.run(run(marks(20, 18)))
     assert said == Sample(marks(20, 18), Answer((20.0, 18.0), "so"))
@@ -122,18 +125,43 @@ def test_one_question_about_a_task_and_an_edit_brings_what_the_judge_says_and_wh
     assert "not JSON" in (weak.fault or "")
 
 
-def test_a_question_that_is_refused_or_cannot_be_asked_is_a_wrong_setup() -> None:
+def test_a_question_that_is_refused_is_a_wrong_setup(tmp_path: Path) -> None:
     async def run() -> None:
         async def reply(_: dict[str, Any]) -> web.Response:
             return refusal(400, "At most 1 image(s)")
 
         async with serving(reply) as server:
-            await sample(judge(server.url), TASK, decode_rgb(TASK.source))
+            await sample(judge(server.url), TASK, decode_rgb(TASK.source), tmp_path)
 
     with pytest.raises(JudgeSetupError, match="At most 1 image"):
         asyncio.run(run())
-    with pytest.raises(JudgeSetupError, match="without urls"):
-        asyncio.run(sample(judge(), TASK, decode_rgb(TASK.source)))
+
+
+def test_a_judge_s_own_server_is_started_asked_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    did: list[str] = []
+
+    class Own(AttachedServer):
+        async def open(self) -> None:
+            did.append("opened")
+            await super().open()
+
+        async def close(self) -> None:
+            did.append("closed")
+            await super().close()
+
+    async def run() -> Sample:
+        async def reply(body: dict[str, Any]) -> web.Response:
+            did.append("asked")
+            return texts(*[marks(20, 18)] * body["n"])
+
+        async with serving(reply) as server:
+            own = Own(server.url, "key", ServerConfig())
+            monkeypatch.setattr(factory, "VllmServer", lambda *_, **__: own)
+            return await sample(judge(), TASK, decode_rgb(TASK.source), tmp_path)
+
+    assert asyncio.run(run()).answer == Answer((20.0, 18.0), "so")
+    # Once as every judge is at its opening, and once about the task.
+    assert did == ["opened", "asked", "asked", "closed"]
 
 
 @pytest.mark.parametrize(
