@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray._private import ray_constants
 from rich.console import Console
 
 from deploy.configs import load_config
@@ -18,7 +19,7 @@ from deploy.loop import train
 from deploy.run import Run
 from deploy.watching.progress import Progress
 from rc_grpo.config import RunConfig
-from tests.integration.warm_workers import warm_workers
+from tests.integration import warm_workers
 
 SHORT = (
     "loop.updates=2",
@@ -42,19 +43,22 @@ FOUR = ("loop.updates=4", "output.checkpoint_every=2", "learner.schedule=cosine"
 @contextmanager
 def ready_python() -> Iterator[str]:
     """What Ray is to run instead of Python inside the block: forks of a process that has torch and diffusers."""
-    with tempfile.TemporaryDirectory(prefix="ray-") as folder, warm_workers(Path(folder)) as python:
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder, warm_workers.warm_workers(Path(folder)) as python:
         yield python
 
 
 @contextmanager
 def running_cluster(python: str) -> Iterator[None]:
     """A Ray of its own inside the block, whose workers are that ``python``."""
-    ray.init(
-        address="local",
-        num_cpus=8,
-        include_dashboard=False,
-        runtime_env={"py_executable": python, "env_vars": {"TRANSFORMERS_VERBOSITY": "error"}},
-    )
+    with pytest.MonkeyPatch.context() as quick:
+        # Ray's own imports Ray for each worker before it starts what it was asked to.
+        quick.setattr(ray_constants, "SETUP_WORKER_FILENAME", warm_workers.__file__)
+        ray.init(
+            address="local",
+            num_cpus=8,
+            include_dashboard=False,
+            runtime_env={"py_executable": python, "env_vars": {"TRANSFORMERS_VERBOSITY": "error"}},
+        )
     yield
     ray.shutdown()
 

@@ -6,6 +6,7 @@ a child for it. The child does what ``python default_worker.py ...`` does, under
 modules are not imported before the fork: what they read from the environment is the worker's.
 """
 
+import argparse
 import array
 import gc
 import importlib
@@ -19,24 +20,31 @@ import socket
 import struct
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 LIBRARIES = (
+    "aiohttp",
     "deepspeed",
     # DeepSpeed asks for it when an engine is made, and it for the compiler.
     "deepspeed.runtime.zero.muon.muon_optimizer",
     "diffusers.hooks",
     "diffusers.models.transformers.transformer_flux",
     "httpx",
+    "matplotlib.figure",
     "peft",
+    "prometheus_client",
     "pyarrow.parquet",
+    "rich.console",
+    "tenacity",
     "torch.utils.tensorboard",
     "transformers",
 )
 READY = b"ready"
+_RAY_S_OWN = Path(sysconfig.get_path("purelib")) / "ray" / "_private" / "workers" / "setup_worker.py"
 _PID = struct.Struct("i")
 
 
@@ -58,11 +66,15 @@ def warm_workers(folder: Path) -> Iterator[str]:
     try:
         assert ready.stdout is not None
         assert ready.stdout.readline().strip() == READY
-        yield f"{sys.executable} -IS {__file__} {path}"
+        yield f"{_asking(Path(__file__))} {path}"
     finally:
         assert ready.stdin is not None
         ready.stdin.close()
         ready.wait(20)
+
+
+def _asking(script: Path) -> str:
+    return f"{sys.executable} -IS {script}"
 
 
 def serve(path: str) -> None:
@@ -154,8 +166,27 @@ def ask(path: str, words: list[str]) -> int:
     return abs(_PID.unpack(ended)[0]) if ended else 1
 
 
+def set_up(given: list[str]) -> int:
+    """Do what Ray's setup script does, which imports Ray to read a line of JSON, then ask for the worker.
+
+    A worker that Ray starts before it knows of a job has no environment of its own, and is Ray's affair.
+    """
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--serialized-runtime-env-context", default="{}")
+    parser.add_argument("--language")
+    options, words = parser.parse_known_args(given)
+    context = json.loads(options.serialized_runtime_env_context)
+    if not (context.get("py_executable") or "").startswith(_asking(Path(__file__))):
+        os.execv(sys.executable, [sys.executable, str(_RAY_S_OWN), *given])
+    for name, value in context["env_vars"].items():
+        os.environ[name] = os.path.expandvars(value)
+    return ask(context["py_executable"].split()[-1], words)
+
+
 if __name__ == "__main__":
     if len(sys.argv) == 2:
         serve(sys.argv[1])
-    else:
+    elif Path(sys.argv[1]).is_socket():
         sys.exit(ask(sys.argv[1], sys.argv[2:]))
+    else:
+        sys.exit(set_up(sys.argv[1:]))
