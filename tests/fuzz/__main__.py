@@ -9,6 +9,7 @@ import warnings
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 # Read by the libraries when they are imported: no mutated name is looked for on a hub.
 os.environ |= {"HF_HUB_OFFLINE": "1", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -26,37 +27,34 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600, help="a target")
     parser.add_argument("--target", choices=NAMES, action="append", help="instead of all of them; repeatable")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the figures go")
+    parser.add_argument("--add", action="store_true", help="to what the figures have of the target, of another sitting")
     asked = parser.parse_args()
     # What the product warns of would bury what is found.
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     record = {"command": " ".join(["python", "-m", "tests.fuzz", *sys.argv[1:]])} | provenance()
-    before = (
-        json.loads(asked.out.read_text()) if asked.target and asked.out.exists() else {"targets": {}, "crashes": []}
-    )
-    tallies = {}
+    there = (asked.target or asked.add) and asked.out.exists()
+    before = json.loads(asked.out.read_text()) if there else {"targets": {}, "crashes": []}
+    entries, crashes = dict(before["targets"]), list(before["crashes"])
     for name in asked.target or NAMES:
-        tally = tallies[name] = fuzz(load(name), asked.seconds, ROOT / "build/fuzz", partial(print, flush=True))
+        tally = fuzz(load(name), asked.seconds, ROOT / "build/fuzz", partial(print, flush=True))
         print(f"{name}: {tally.inputs} inputs in {tally.seconds:.0f} s, {len(tally.crashes)} crashes", flush=True)
-    tried = {
-        name: {
-            "inputs": tally.inputs,
-            "crashes": len(tally.crashes),
-            "seconds": round(tally.seconds),
-            "commit": record["commit"],
-        }
-        for name, tally in tallies.items()
-    }
-    kept = [crash for crash in before["crashes"] if crash["target"] not in tried]
-    record |= {
-        "seconds": asked.seconds,
-        # Of some targets alone, the others' entries stay as they were, each with its own commit.
-        "targets": {name: entry for name, entry in (before["targets"] | tried).items() if name in NAMES},
-        "crashes": [*kept, *(asdict(crash) for tally in tallies.values() for crash in tally.crashes)],
-    }
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(json.dumps(record, indent=2) + "\n")
-    sys.exit(any(tally.crashes for tally in tallies.values()))
+        now = {"inputs": tally.inputs, "crashes": len(tally.crashes), "seconds": round(tally.seconds)}
+        if asked.add and name in entries:
+            now = {count: value + entries[name][count] for count, value in now.items()}
+        else:
+            crashes = [crash for crash in crashes if crash["target"] != name]
+        # Of some targets alone, the others' entries stay as they were: each says where and of which commit it is.
+        entries[name] = now | {"commit": record["commit"], "machine": record["machine"]}
+        crashes += [asdict(crash) for crash in tally.crashes]
+        written = {"seconds": asked.seconds, "targets": {key: entries[key] for key in NAMES if key in entries}}
+        _write(asked.out, record | written | {"crashes": crashes})
+    sys.exit(any(entries[name]["crashes"] for name in asked.target or NAMES))
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

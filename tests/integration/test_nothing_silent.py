@@ -171,9 +171,9 @@ def test_a_filled_run_whose_driver_was_killed_is_the_run_that_was_not(
 
 @pytest.mark.slow
 def test_an_update_that_is_not_finite_ends_the_run_and_is_neither_published_nor_kept(tmp_path: Path) -> None:
-    endless = ("learner.learning_rate=1e38", "learner.warmup_updates=0", "output.checkpoint_every=1", "loop.updates=4")
+    overflowing = ("objective.beta=3e38", "learner.steps_per_rollout=2", "output.checkpoint_every=1", "loop.updates=4")
     with pytest.raises(NonFiniteError, match="not finite"):
-        train_short(tmp_path, "blown-up", *endless)
+        train_short(tmp_path, "blown-up", *overflowing)
     folder = tmp_path / "blown-up"
     assert not (folder / "summary.json").exists()
     assert not (folder / "lora").exists()
