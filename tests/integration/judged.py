@@ -6,6 +6,7 @@ from tests.integration.conftest import Finished
 UPDATES = 4
 JUDGED = (
     f"loop.updates={UPDATES}",
+    "loop.groups_per_update=3",
     "output.experience=scores",
     "reward.judges.editscore.sampling={passes: 1, max_tokens: 64}",
     "reward.judges.editscore.server.probe_every_s=1",
