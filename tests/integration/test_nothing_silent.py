@@ -146,12 +146,15 @@ def test_ties_are_replaced_until_the_batch_is_full_and_half_an_emoji_is_kept_who
 
 
 @pytest.mark.chaos
+@pytest.mark.timeout(600)
 def test_a_filled_run_whose_driver_was_killed_is_the_run_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def answer(body: dict[str, Any]) -> web.Response:
         words, images = content_of(body)
-        return texts(*[marks(12, 12)] * body["n"]) if len(images) == 2 and of_bytes(words) % 2 else marks_of(body)
+        if len(images) == 1:
+            return texts(*[marks(20, 20)] * body["n"])
+        return texts(*[marks(12, 12)] * body["n"]) if of_bytes(words) % 2 else marks_of(body)
 
     with judged(answer, monkeypatch) as (_, judge):
         filling = (*judge, "loop.refills=20", "loop.updates=5", "output.checkpoint_every=1")
