@@ -20,16 +20,20 @@ _NAMED = 3
 
 def check_data(config: RunConfig) -> Iterator[Finding]:
     """Yield what is found of training and held-out tasks."""
+    loaded: dict[str, TaskSet] = {}
     if config.loop.feed is None:
-        yield from _check_source(config, config.data.train, "data.train", "train", None)
+        yield from _check_source(config, config.data.train, "data.train", "train", None, loaded)
     if config.data.heldout is not None and config.evaluation.tasks:
-        yield from _check_source(config, config.data.heldout, "data.heldout", "evaluate", config.evaluation.tasks)
-        yield from _check_apart(config)
+        limit = config.evaluation.tasks
+        yield from _check_source(config, config.data.heldout, "data.heldout", "evaluate", limit, loaded)
+    if len(loaded) == 2:
+        yield from _check_apart(*loaded.values())
 
 
 def _check_source(
-    config: RunConfig, source: TaskSource, branch: str, purpose: Purpose, limit: int | None
+    config: RunConfig, source: TaskSource, branch: str, purpose: Purpose, limit: int | None, loaded: dict[str, TaskSet]
 ) -> Iterator[Finding]:
+    """Yield what is found of one source; its tasks, if they can be used, are left in ``loaded``."""
     objection = InstructionCheck(config.editor)
     refused = faults(source, purpose, objection)
     skips = source.on_bad_task == "skip"
@@ -39,16 +43,16 @@ def _check_source(
         yield Finding(branch, "note" if left_out else "fault", f"{place}: {item.reason}")
     if any(not (skips and item.task_id) for item in refused):
         return
-    loaded: list[TaskSet] = []
 
     def count() -> str:
-        loaded.append(load_tasks(source, purpose, objection)[:limit])
-        return f"{len(loaded[0])} tasks" + (f", {len(refused)} left out" if refused else "")
+        loaded[branch] = load_tasks(source, purpose, objection)
+        return f"{len(loaded[branch][:limit])} tasks" + (f", {len(refused)} left out" if refused else "")
 
     yield finding(branch, count)
-    for tasks in loaded:
+    if branch in loaded:
+        tasks = loaded[branch][:limit]
         yield from _looked_at(config, tasks, branch)
-        yield finding(branch, lambda tasks=tasks: _needs(config, source, tasks, branch))  # type: ignore[misc]
+        yield finding(branch, lambda: _needs(config, source, tasks, branch))
 
 
 def _looked_at(config: RunConfig, tasks: TaskSet, branch: str) -> Iterator[Finding]:
@@ -78,14 +82,8 @@ def _needs(config: RunConfig, source: TaskSource, tasks: TaskSet, branch: str) -
     return f"every task has what the judges ({', '.join(config.reward.judges)}) need"
 
 
-def _check_apart(config: RunConfig) -> Iterator[Finding]:
+def _check_apart(train: TaskSet, heldout: TaskSet) -> Iterator[Finding]:
     """Held-out tasks that are trained on measure nothing."""
-    if config.loop.feed is not None or config.data.heldout is None:
-        return
-    try:
-        train, heldout = load_tasks(config.data.train), load_tasks(config.data.heldout, "evaluate")
-    except ValueError:
-        return  # Told already.
     both = train.row_of.keys() & heldout.row_of.keys()
     if both:
         named = ", ".join(sorted(both)[:_NAMED])

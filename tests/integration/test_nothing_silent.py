@@ -62,6 +62,14 @@ def marks_of(body: dict[str, Any], reasoning: str = "so") -> web.Response:
     return texts(*[marks(5 + of_bytes(images[-1]) % 20, 22, reasoning)] * body["n"])
 
 
+def every_other_task_tied(body: dict[str, Any], otherwise: web.Response) -> web.Response:
+    """Give each edit of every other task the same marks, and good ones to every picture by itself."""
+    words, images = content_of(body)
+    if len(images) == 1:
+        return texts(*[marks(20, 20)] * body["n"])
+    return texts(*[marks(12, 12)] * body["n"]) if of_bytes(words) % 2 else otherwise
+
+
 async def refuses(_: dict[str, Any]) -> web.Response:
     return refusal(400, "At most 1 image(s) may be provided in one prompt.")
 
@@ -122,14 +130,9 @@ def test_ties_are_replaced_until_the_batch_is_full_and_half_an_emoji_is_kept_who
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def answer(body: dict[str, Any]) -> web.Response:
-        words, images = content_of(body)
-        if len(images) == 2 and of_bytes(words) % 2:
-            return texts(*[marks(12, 12)] * body["n"])  # All alike, of this task.
-        if len(images) == 1:
-            return texts(*[marks(20, 20)] * body["n"])
-        _, edited = images
+        _, (*_, edited) = content_of(body)
         said = json.dumps({"reasoning": "great X</script>\u0000", "score": [5 + of_bytes(edited) % 20, 22]})
-        return texts(*[said.replace("X", "\\ud83d")] * body["n"])
+        return every_other_task_tied(body, texts(*[said.replace("X", "\\ud83d")] * body["n"]))
 
     filling = ("output.experience=scores", "loop.refills=20")
     with judged(answer, monkeypatch) as (_, settings):
@@ -151,10 +154,7 @@ def test_a_filled_run_whose_driver_was_killed_is_the_run_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def answer(body: dict[str, Any]) -> web.Response:
-        words, images = content_of(body)
-        if len(images) == 1:
-            return texts(*[marks(20, 20)] * body["n"])
-        return texts(*[marks(12, 12)] * body["n"]) if of_bytes(words) % 2 else marks_of(body)
+        return every_other_task_tied(body, marks_of(body))
 
     with judged(answer, monkeypatch) as (_, judge):
         filling = (*judge, "loop.refills=20", "loop.updates=5", "output.checkpoint_every=1")
