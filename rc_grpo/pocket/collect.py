@@ -2,19 +2,21 @@
 
 Nobody needs to run this: its results are in the repository. It documents their origin, and makes them again. ``FOLDER``
 holds one folder for each Debian package, filled by ``apt-get download PACKAGE`` and ``dpkg -x PACKAGE_*.deb
-FOLDER/PACKAGE``; the photographs of the Python packages are read from the environment.
+FOLDER/PACKAGE``; the photographs of the Python packages are read from the environment. `SOURCES` names the versions.
 """
 
 import argparse
 import sysconfig
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from rc_grpo.pocket.objects import SPRITES
 from rc_grpo.pocket.photographs import ASSETS, PHOTOGRAPHS, Photograph
-from rc_grpo.pocket.world import SPRITES
 
 SHORT_SIDE = 288
 """Pixels: a crop of 60 % still shrinks to 128, so no task shows an enlarged photograph."""
@@ -24,16 +26,121 @@ EMOJI_PACKAGE = "fonts-noto-color-emoji"
 EMOJI_SIZE = 109
 """The one size, in pixels, of Noto Color Emoji's bitmaps."""
 
-_PYTHON_PACKAGES = frozenset({"scikit-image", "scikit-learn", "matplotlib"})
+
+@dataclass(frozen=True)
+class Source:
+    """A package that photographs were taken from.
+
+    Attributes:
+        version: the one they were taken from.
+        release: who distributes it: PyPI, or a release of Debian.
+        statement: the file of the package that states their licences.
+        words: what it states, word for word.
+    """
+
+    version: str
+    release: str
+    statement: str
+    words: tuple[str, ...]
+
+
+SOURCES: dict[str, Source] = {
+    "scikit-image": Source(
+        "0.26.0",
+        "PyPI",
+        "skimage/data/_fetchers.py",
+        (
+            "No known copyright restrictions, released into the public domain. (astronaut)",
+            "licensed under the Creative Commons CC0 License. (brick, gravel)",
+            "No copyright restrictions. CC0 by the photographer (camera, chelsea, coffee)",
+            "may be freely used in the public domain (hubble)",
+            "released in the public domain (rocket)",
+        ),
+    ),
+    "scikit-learn": Source(
+        "1.9.1",
+        "PyPI",
+        "sklearn/datasets/images/README.txt",
+        (
+            "Released under a creative commons license. [1] Attribution: Some rights reserved by danielbuechele [2] "
+            "(of both; for dahlia, [2] is the page of vultilion)",
+            "[1] https://creativecommons.org/licenses/by/2.0/",
+        ),
+    ),
+    "lomiri-wallpapers-16.04": Source(
+        "20.04.0-4",
+        "Debian 13",
+        "usr/share/doc/lomiri-wallpapers-16.04/copyright",
+        ("License: CC-BY-4.0", "License: CC0-1.0 (seeding)"),
+    ),
+    "budgie-backgrounds": Source(
+        "3.0-1",
+        "Debian 13",
+        "usr/share/doc/budgie-backgrounds/copyright",
+        ("Files: * Copyright: 2022-2024, Budgie Desktop Developers License: CC0-1.0",),
+    ),
+    "plasma-workspace-data": Source(
+        "4:6.3.6-2",
+        "Debian 13",
+        "usr/share/plasma/avatars/photos/*.png.license",
+        ("SPDX-License-Identifier: CC0-1.0",),
+    ),
+    "wordpress-theme-twentytwentyfour": Source(
+        "6.8.12+dfsg1-0+deb13u1",
+        "Debian 13",
+        "usr/share/wordpress/wp-content/themes/twentytwentyfour/readme.txt",
+        ("License: CC0 https://creativecommons.org/publicdomain/zero/1.0/",),
+    ),
+    "wordpress-theme-twentytwentyfive": Source(
+        "6.8.12+dfsg1-0+deb13u1",
+        "Debian 13",
+        "usr/share/wordpress/wp-content/themes/twentytwentyfive/readme.txt",
+        ("Free public domain CC0 image.",),
+    ),
+    "gramps": Source(
+        "6.0.1+dfsg-1",
+        "Debian 13",
+        "usr/share/doc/gramps/example/gramps/image_credits.md",
+        (
+            '"Portrait of a Canon-man" by mescon is marked with CC BY 2.0.',
+            '"Woman Photographer" by pedrosimoes7 is marked with CC BY 2.0.',
+            '"Happy couple" by pedrosimoes7 is marked with CC BY 2.0.',
+        ),
+    ),
+    "endless-sky-data": Source(
+        "0.9.8-1.2",
+        "Debian 12",
+        "usr/share/doc/endless-sky-data/copyright",
+        (
+            "License: public-domain Taken from unsplash.com, a collection of photographs that have been donated and "
+            "placed in the public domain.",
+            "License: public-domain From NASA, and therefore in the public domain because they were created by "
+            "government employees while doing work for the government.",
+            "License: public-domain From the USGS, and therefore in the public domain because they were created by "
+            "government employees while doing work for the government. (crater)",
+        ),
+    ),
+}
+"""Each package that photographs were taken from, by name."""
 
 _HEAD = """# Credits
 
 Made by `rc_grpo/pocket/collect.py`. The photographs were cropped to at most 16:10, shrunk to a short side of {side}
 pixels and saved as JPEG; each stays under its own licence, stated here as its package states it. `heldout`
-photographs are never trained on.
+photographs are never trained on. The licences are at https://creativecommons.org/publicdomain/zero/1.0/ (CC0-1.0),
+https://creativecommons.org/licenses/by/2.0/ (CC-BY-2.0) and https://creativecommons.org/licenses/by/4.0/ (CC-BY-4.0).
 
 | file | origin | author | licence | split |
 | --- | --- | --- | --- | --- |
+"""
+
+_PACKAGES = """
+## Packages
+
+Where the licences are stated, and in which words (in brackets: ours).
+
+| package | photographs | stated in | words |
+| --- | --- | --- | --- |
 """
 
 _SPRITES = """
@@ -46,8 +153,8 @@ Font License 1.1, rendered at {size} pixels and cropped.
 
 def origin(photograph: Photograph, debian: Path) -> Path:
     """Return where a photograph's original lies, given the folder of unpacked Debian packages."""
-    root = Path(sysconfig.get_path("purelib")) if photograph.origin in _PYTHON_PACKAGES else debian / photograph.origin
-    return root / photograph.path
+    installed = SOURCES[photograph.origin].release == "PyPI"
+    return (Path(sysconfig.get_path("purelib")) if installed else debian / photograph.origin) / photograph.path
 
 
 def shrink(image: Image.Image) -> Image.Image:
@@ -83,8 +190,16 @@ def credits() -> str:
         f"| photographs/{p.name}.jpg | {p.origin}: {p.path} | {p.author} | {p.licence} | {p.split} |"
         for p in PHOTOGRAPHS
     )
-    head = _HEAD.format(side=SHORT_SIDE)
-    return head + "\n".join(rows) + "\n" + _SPRITES.format(package=EMOJI_PACKAGE, size=EMOJI_SIZE)
+    counts = Counter(photograph.origin for photograph in PHOTOGRAPHS)
+    packages = (
+        f"| {name} {source.version} ({source.release}) | {counts[name]} | {source.statement} | "
+        + "<br>".join(source.words)
+        + " |"
+        for name, source in SOURCES.items()
+    )
+    tables = (_HEAD.format(side=SHORT_SIDE), rows), (_PACKAGES, packages)
+    written = "".join(head + "\n".join(lines) + "\n" for head, lines in tables)
+    return written + _SPRITES.format(package=EMOJI_PACKAGE, size=EMOJI_SIZE)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -81,6 +81,17 @@ def test_every_photograph_has_its_author_and_licence() -> None:
     assert photographs == sorted(re.findall(r"^\| photographs/(\S+) \|", credits, re.MULTILINE))
 
 
+def test_the_licence_expression_and_the_notice_name_the_licences_of_the_photographs() -> None:
+    credits = (ROOT / "rc_grpo/pocket/assets/CREDITS.md").read_text()
+    licences = set(re.findall(r"^\| photographs/.*\| (\S[^|]*) \| \w+ \|$", credits, re.MULTILINE))
+    (note,) = re.findall(
+        r"^\| `\S*photographs\S*` \|.*of each its own: ([^|]*) \|", (ROOT / "NOTICE.md").read_text(), re.MULTILINE
+    )
+    assert set(note.split(", ")) == licences
+    expression = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"]
+    assert set(expression.split(" AND ")) == licences - {"public domain"} | {"Apache-2.0", "OFL-1.1"}
+
+
 def test_the_command_says_the_version_that_the_changelog_begins_with() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
