@@ -12,6 +12,7 @@ another processor.
 """
 
 import hashlib
+from collections.abc import Sequence
 from operator import index
 
 import numpy as np
@@ -80,6 +81,11 @@ def uniform(seed: int, *shape: int) -> Tensor:
     centred = _centred(np.random.Philox(key=seed), drawn.size)
     drawn.reshape(-1)[:] = np.floor((centred + 0.5) * 2.0**24) * 2.0**-24
     return torch.from_numpy(drawn)
+
+
+def step_noise(seeds: Sequence[int], step: int, *shape: int) -> Tensor:
+    """Draw each seed's N(0, 1) numbers of a step ``[len(seeds), *shape]``; those of other steps are independent."""
+    return torch.stack([normal(derive(seed, "step", step), *shape) for seed in seeds])
 
 
 def permutation(seed: int, count: int) -> list[int]:

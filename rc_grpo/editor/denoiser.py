@@ -16,7 +16,7 @@ from rc_grpo.editor import lora
 from rc_grpo.editor.family import Body, Forward
 from rc_grpo.editor.guidance import GuidedVelocity, is_two_passes
 from rc_grpo.editor.policy import AdapterPolicy, Policy
-from rc_grpo.editor.recording import AttentionRecorder, Layout, recording
+from rc_grpo.editor.recording import AttentionRecorder, Direction, Layout, recording
 from rc_grpo.messages import Conditions, PolicyVersion, VersionMismatchError, VersionProof
 from rc_grpo.seeds import derive, normal
 
@@ -78,11 +78,16 @@ class Denoiser:
 
     @contextmanager
     def recording(
-        self, layers: tuple[int, ...], token_mask: Tensor, text_counted: Tensor
+        self,
+        layers: tuple[int, ...],
+        token_mask: Tensor,
+        text_counted: Tensor,
+        direction: Direction = "from_text",
     ) -> Iterator[AttentionRecorder]:
         """Record the attention concentration of every velocity call inside the context; see `recording`."""
         mask = token_mask.to(self.device)
-        with recording(self.body.blocks, self.body.processor, layers, mask, text_counted) as self._recorder:
+        blocks, processor = self.body.blocks, self.body.processor
+        with recording(blocks, processor, layers, mask, text_counted, direction) as self._recorder:
             try:
                 yield self._recorder
             finally:

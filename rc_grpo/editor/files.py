@@ -3,8 +3,9 @@
 import json
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -20,6 +21,13 @@ logger = logging.getLogger(__name__)
 POCKET, FULL_SIZE = "pocket", "full-size"
 INDEX = "model_index.json"
 REACH_DEADLINE_S = 5.0
+
+_POCKET_REMARKS = {
+    "diffusers.configuration_utils": "shift_factor",
+    "diffusers.pipelines.pipeline_utils": "AutoencoderKLHunyuanImage",
+}
+"""A word of what diffusers warns of in the packaged editor, by logger: an autoencoder of a class that the pipeline runs
+without listing it, and the one number of its configuration that the pipeline reads and the class has no name for."""
 
 
 class ModelNotFoundError(ValueError):
@@ -87,12 +95,30 @@ def naming_the_model(editor: EditorConfig) -> Iterator[None]:
     transformers.utils.logging.disable_progress_bar()
     try:
         _reach_the_hub(editor)
-        yield
+        with _unremarked(_POCKET_REMARKS if editor.model == POCKET else {}):
+            yield
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         raise ModelNotFoundError(
             f"editor.model {editor.model!r} cannot be loaded: it must be a diffusers folder, a hub id you may read "
             f"(HF_TOKEN set, licence accepted), {POCKET!r}, or {FULL_SIZE!r}. {error}"
         ) from error
+
+
+@contextmanager
+def _unremarked(remarks: Mapping[str, str]) -> Iterator[None]:
+    """Drop log records that hold a logger's word."""
+    filters = [(logging.getLogger(name), partial(_lacks, word)) for name, word in remarks.items()]
+    for logger, lacks in filters:
+        logger.addFilter(lacks)
+    try:
+        yield
+    finally:
+        for logger, lacks in filters:
+            logger.removeFilter(lacks)
+
+
+def _lacks(word: str, record: logging.LogRecord) -> bool:
+    return word not in record.getMessage()
 
 
 def _reach_the_hub(editor: EditorConfig) -> None:

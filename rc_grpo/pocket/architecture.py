@@ -1,45 +1,56 @@
-"""The pocket editor before training: FLUX.1 Kontext's classes and layout at six million parameters."""
+"""The pocket editor before training: FLUX.1 Kontext's classes and layout at seven million parameters."""
 
 import copy
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
+from diffusers import (
+    AutoencoderKLHunyuanImage,
+    FlowMatchEulerDiscreteScheduler,
+    FluxKontextPipeline,
+    FluxTransformer2DModel,
+)
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
+from rc_grpo.pocket.objects import IMAGE_SIZE
 from rc_grpo.pocket.tokenizers import clip_tokenizer, t5_tokenizer
-from rc_grpo.pocket.world import IMAGE_SIZE
 
 TEXT_WIDTH = 128
-HEADS, HEAD_WIDTH = 5, 32
-LATENT_CHANNELS = 16
+HEADS, HEAD_WIDTH = 6, 32
+"""192 wide: a token's own 128 channels leave room for what is to be done with them."""
+LATENT_CHANNELS = 32
 
 GUIDANCE = 2.5
 """The one guidance value the transformer sees, in training and after."""
 
 
 def build_vae() -> Any:
-    """Return an untrained `AutoencoderKL` of factor 8 and 16 channels: an image of 128 pixels is 16x16 latents."""
-    return AutoencoderKL(
-        sample_size=IMAGE_SIZE,
+    """Return an untrained `AutoencoderKLHunyuanImage` of factor 8 and 32 channels: 128 pixels are 16x16 latents.
+
+    Its shortcuts fold pixels into channels and back, without a parameter. An autoencoder that enlarges by repeating
+    pixels has to learn what a linear projection of each patch knows.
+    """
+    vae = AutoencoderKLHunyuanImage(
         in_channels=3,
         out_channels=3,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(16, 32, 48, 96),
-        layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
-        norm_num_groups=8,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        shift_factor=0.0,
+        block_out_channels=(32, 32, 64, 128),
+        layers_per_block=0,
+        spatial_compression_ratio=8,
+        sample_size=IMAGE_SIZE,
         scaling_factor=1.0,
     )
+    # Every residual branch starts as nothing, and the whole near a linear projection of patches.
+    for name, module in vae.named_modules():
+        if name.rsplit(".")[-1] in ("conv2", "proj"):
+            torch.nn.init.zeros_(module.weight)
+            torch.nn.init.zeros_(module.bias)
+    return vae
 
 
 def build_transformer() -> Any:
-    """Return an untrained `FluxTransformer2DModel`: 64 channels a token, 2 double and 4 single blocks, 160 wide."""
+    """Return an untrained `FluxTransformer2DModel`: 128 channels a token, 2 double and 4 single blocks, 192 wide."""
     transformer = FluxTransformer2DModel(
         patch_size=1,
         in_channels=4 * LATENT_CHANNELS,

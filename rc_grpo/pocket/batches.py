@@ -9,12 +9,13 @@ from torch import Tensor
 from rc_grpo.algorithm.solver import integrate, kontext_sigmas
 from rc_grpo.editor.families.flux_kontext.codec import decode
 from rc_grpo.pocket import MAX_SEQUENCE_LENGTH, MODEL_PATH
+from rc_grpo.pocket.architecture import LATENT_CHANNELS
 from rc_grpo.pocket.flow import Editor, pack, pocket_ids
+from rc_grpo.pocket.objects import IMAGE_SIZE
 from rc_grpo.pocket.pairs import to_float
 from rc_grpo.pocket.vae import encode
-from rc_grpo.pocket.world import IMAGE_SIZE
 
-TOKENS, CHANNELS, TOKEN = 64, 64, 16
+TOKENS, CHANNELS, TOKEN = 64, 4 * LATENT_CHANNELS, 16
 """Of an image of the pocket world in the editor's latents: tokens, channels of one, its side in pixels."""
 
 _IMAGES_AT_ONCE = 512
@@ -40,7 +41,7 @@ class PocketBatches:
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Return the packed latents ``[B, 64, 64]`` of images ``[B, 3, 128, 128]`` uint8."""
+        """Return the packed latents ``[B, 64, 128]`` of images ``[B, 3, 128, 128]`` uint8."""
         return pack(encode(self._pipeline.vae, to_float(images)))
 
     @torch.no_grad()
@@ -48,8 +49,8 @@ class PocketBatches:
         """Edit each source from several noises.
 
         Args:
-            source: packed latents ``[B, 64, 64]``.
-            noise: ``[B, n, 64, 64]``.
+            source: packed latents ``[B, 64, 128]``.
+            noise: ``[B, n, 64, 128]``.
             instructions: B of them.
             steps: of the solver.
 
@@ -72,7 +73,7 @@ class PocketBatches:
         return states[-1].reshape(noise.shape)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Return images ``[B, n, 3, 128, 128]`` uint8 of packed latents ``[B, n, 64, 64]``."""
+        """Return images ``[B, n, 3, 128, 128]`` uint8 of packed latents ``[B, n, 64, 128]``."""
         parts = torch.split(latents.flatten(0, 1), _IMAGES_AT_ONCE)
         images = torch.cat([decode(self._pipeline, part, IMAGE_SIZE, IMAGE_SIZE) for part in parts])
         return images.reshape(*latents.shape[:2], *images.shape[1:])

@@ -5,15 +5,18 @@ Every word of the world is one token. Other words fall apart into letters, so th
 
 import json
 import string
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import CLIPTokenizer, T5TokenizerFast
 
 from rc_grpo.pocket import MAX_SEQUENCE_LENGTH
-from rc_grpo.pocket.world import vocabulary
+from rc_grpo.pocket.grammar import vocabulary
 
 _SPACE = "▁"
 _CLIP_LENGTH = 77
@@ -41,30 +44,39 @@ def t5_tokenizer() -> Any:
 def clip_tokenizer() -> Any:
     """Return a `CLIPTokenizer` (byte-level BPE) whose merges were learned on the words of the world.
 
-    The trainer breaks ties at random: two builds differ in ids, so a trained editor keeps the tokenizer saved with it.
+    The same ids at every build.
     """
-    tokenizer = Tokenizer(
-        models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>", continuing_subword_prefix="")
-    )
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"), "removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=1024, end_of_word_suffix="</w>", initial_alphabet=alphabet, show_progress=False
-    )
-    # Twice each: the trainer merges only what it saw more than once.
-    tokenizer.train_from_iterator([word.lower() for word in vocabulary()] * 2, trainer)
-    model = json.loads(tokenizer.to_str())["model"]
-    vocab: dict[str, int] = dict(model["vocab"])
-    for token in (*alphabet, *(letter + "</w>" for letter in alphabet), "<|startoftext|>", "<|endoftext|>"):
-        vocab.setdefault(token, len(vocab))
-    merges = [" ".join(merge) if isinstance(merge, list) else merge for merge in model["merges"]]
+    pairs = learn_merges([*word[:-1], word[-1] + "</w>"] for word in vocabulary())
+    known = (*alphabet, *(letter + "</w>" for letter in alphabet), *map("".join, pairs))
+    vocab = {token: index for index, token in enumerate(dict.fromkeys((*known, "<|startoftext|>", "<|endoftext|>")))}
+    merges = [" ".join(pair) for pair in pairs]
     with TemporaryDirectory() as folder:
         (Path(folder) / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
         (Path(folder) / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
         return CLIPTokenizer.from_pretrained(folder, model_max_length=_CLIP_LENGTH)
+
+
+def learn_merges(words: Iterable[Sequence[str]]) -> list[tuple[str, str]]:
+    """Return byte-pair merges after which each of the words is one token, the most frequent pair first.
+
+    The library's own trainer breaks ties by the order of a hash table; here it is the alphabet, on every machine.
+    """
+    pieces = [list(word) for word in words]
+    merges: list[tuple[str, str]] = []
+    while counts := Counter(pair for word in pieces for pair in pairwise(word)):
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        merges.append(best)
+        pieces = [_merged(word, best) for word in pieces]
+    return merges
+
+
+def _merged(word: Sequence[str], pair: tuple[str, str]) -> list[str]:
+    result: list[str] = []
+    for piece in word:
+        # Left to right and never overlapping, as the tokenizer replays it.
+        if result and (result[-1], piece) == pair:
+            result[-1] = "".join(pair)
+        else:
+            result.append(piece)
+    return result

@@ -1,73 +1,121 @@
-"""How the pocket editor was made: ``python -m rc_grpo.pocket.train --out DIR [--device cuda] [--minutes 8]``.
+"""How the pocket editor was made, in sittings: ``python -m rc_grpo.pocket.train --part vae|flow|model --out DIR``.
 
-First the autoencoder, then the flow, then its scores on held-out photographs. Every phase is cut by wall-clock, so that
-a laptop can run the script, too, for a worse editor.
+``vae`` trains the autoencoder, ``flow`` the editor on its latents, ``model`` joins what they left under ``OUT/model``.
+Every sitting is cut by wall-clock, so that a laptop can run the script, too, for a worse editor; it leaves a state in
+OUT from which the next goes on with ``--start``.
 """
 
 import argparse
 import logging
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import FluxKontextPipeline
 
 from rc_grpo.pocket import evaluate
-from rc_grpo.pocket.architecture import build_pipeline, save
-from rc_grpo.pocket.flow import prepare, train_flow
-from rc_grpo.pocket.pairs import generate
+from rc_grpo.pocket.architecture import build_pipeline, build_vae, save
+from rc_grpo.pocket.crops import Crops
+from rc_grpo.pocket.flow import Editor, prepare, train_flow
+from rc_grpo.pocket.flow_state import FlowState
+from rc_grpo.pocket.pairs import compose, generate
+from rc_grpo.pocket.photographs import photographs
 from rc_grpo.pocket.script import begin, finish, training_parser
-from rc_grpo.pocket.vae import psnr, train_vae
+from rc_grpo.pocket.sitting import has_state
+from rc_grpo.pocket.vae import load_vae, psnr, save_vae, train_vae
 
 LOGGER = logging.getLogger(__name__)
-_KEPT = ("minutes", "scenes", "variants", "batch", "rate", "vae_batch", "vae_rate", "seed", "compile", "bfloat16")
+_KEPT = ("part", "minutes", "batch", "rate", "seed", "compile", "bfloat16")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train, save under ``OUT/model``, score, and write ``OUT/scores.json`` and ``OUT/heldout_edits.png``."""
+    """Do one part; see the module."""
     options = _options(arguments)
     device = begin(options)
+    torch.manual_seed(options.seed)
+    {"vae": _vae, "flow": _flow, "model": _model}[options.part](options, device)
+
+
+def _vae(options: argparse.Namespace, device: torch.device) -> None:
     generator = torch.Generator(device).manual_seed(options.seed)
-    scenes = generate("train", options.scenes, options.workers, device)
     heldout = generate("heldout", options.eval_scenes, options.workers, device)
-    LOGGER.info("%d scenes composed", len(scenes))
-    pipeline = FluxKontextPipeline.from_pretrained(options.start) if options.start else build_pipeline(options.seed)
-    pipeline.to(device)
-    pipeline.set_progress_bar_config(disable=True)
+    vae = build_vae()
+    if options.start:
+        load_vae(vae, options.start)
+    crops = Crops(photographs("train"), options.views, device, generator)
+    LOGGER.info("%d crops", len(crops))
+    train_vae(vae, crops, heldout, 60 * options.minutes, options.batch, options.rate, compiled=options.compile)
+    save_vae(vae, options.out)
+    finish(options, {"vae_reconstruction_psnr_db": round(psnr(vae, heldout), 2)}, (*_KEPT, "views"))
 
-    seconds = 60 * options.minutes
-    if options.vae_share:
-        budget = options.vae_share * seconds
-        train_vae(pipeline.vae, scenes, budget, options.vae_batch, options.vae_rate, generator)
-        seconds -= budget
-    reconstruction = psnr(pipeline.vae, heldout)
-    LOGGER.info("held-out reconstruction %.2f dB", reconstruction)
-    save(pipeline, options.out / "model")
 
-    data = prepare(pipeline, scenes, options.variants, generator)
-    LOGGER.info("latents prepared")
-    del scenes
-    train_flow(pipeline, data, seconds, options.batch, options.rate, options.compile, options.bfloat16, generator)
-    save(pipeline, options.out / "model")
+def _flow(options: argparse.Namespace, device: torch.device) -> None:
+    pipeline, state = _editor(options, device)
+    indices = range(state.scenes, state.scenes + options.scenes)
+    generator = torch.Generator(device).manual_seed(options.seed + state.step)
+    data = prepare(pipeline, compose("train", indices, options.variants, options.workers), device)
+    LOGGER.info("%d scenes composed and encoded", options.scenes)
+    state.scenes = indices.stop
+    train_flow(
+        state,
+        data,
+        60 * options.minutes,
+        60 * (options.total or options.minutes),
+        options.batch,
+        options.rate,
+        generator,
+        lambda: state.save(options.out),
+        compiled=options.compile,
+        bfloat16=options.bfloat16,
+    )
     LOGGER.info("saved")
-
-    report = evaluate.scores(pipeline, options.eval_tasks, options.eval_seeds)
-    report["vae_reconstruction_psnr_db"] = round(reconstruction, 2)
-    finish(options, report, _KEPT)
+    del data
+    _install(pipeline, state)
+    report = evaluate.scores(pipeline, options.eval_tasks, options.eval_noises)
+    trained = {"steps": state.step, "seconds": round(state.seconds), "scenes_composed": state.scenes}
+    finish(options, report, (*_KEPT, "total", "scenes", "variants"), **trained)
     evaluate.grid(pipeline, 12).save(options.out / "heldout_edits.png", optimize=True)
 
 
+def _model(options: argparse.Namespace, device: torch.device) -> None:
+    pipeline, state = _editor(options, device)
+    _install(pipeline, state)
+    save(pipeline, options.out / "model")
+    LOGGER.info("%s is the editor after %d steps", options.out / "model", state.step)
+
+
+def _editor(options: argparse.Namespace, device: torch.device) -> tuple[Any, FlowState]:
+    pipeline = build_pipeline(options.seed)
+    load_vae(pipeline.vae, options.vae)
+    pipeline.to(device)
+    state = FlowState(Editor(pipeline))
+    if options.part == "model" or options.start:
+        state.load(options.start)
+    return pipeline, state
+
+
+def _install(pipeline: Any, state: FlowState) -> None:
+    """Put the averaged copies into the pipeline, not the modules trained: those may be compiled."""
+    mean = state.result()
+    pipeline.register_modules(transformer=mean.transformer, text_encoder=mean.clip, text_encoder_2=mean.t5)
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = training_parser(__doc__, "editor", scenes=40_000, batch=768, batch_help="of the flow", rate=1.5e-3)
-    parser.add_argument(
-        "--vae-share", type=float, default=0.3, help="the autoencoder's share of the minutes; 0 keeps it"
-    )
-    parser.add_argument("--vae-batch", type=int, default=128)
-    parser.add_argument("--vae-rate", type=float, default=2e-3)
-    parser.add_argument("--variants", type=int, default=4, help="noisy targets a scene")
+    parser = training_parser(__doc__, "part", scenes=40_000, batch=768, batch_help="of a step", rate=1.5e-3)
+    parser.add_argument("--part", choices=("vae", "flow", "model"), required=True)
+    parser.add_argument("--vae", type=Path, help="folder of the autoencoder's sitting, for the other parts")
+    parser.add_argument("--total", type=float, help="minutes planned for all sittings of the flow; the rate goes by it")
+    parser.add_argument("--views", type=int, default=252, help="crops of each photograph that the autoencoder sees")
+    parser.add_argument("--variants", type=int, default=4, help="outcomes of a scene")
     parser.add_argument("--eval-scenes", type=int, default=300, help="held-out scenes for the autoencoder")
     parser.add_argument("--eval-tasks", type=int, default=48)
-    parser.add_argument("--eval-seeds", type=int, default=8)
-    return parser.parse_args(arguments)
+    parser.add_argument("--eval-noises", type=int, default=12, help="edits of each")
+    options = parser.parse_args(arguments)
+    if options.part != "vae" and not (options.vae and has_state(options.vae, "vae")):
+        parser.error(f"--part {options.part} needs --vae FOLDER, where --part vae left its files")
+    if options.part == "model" and not options.start:
+        parser.error("--part model needs --start FOLDER, where --part flow left its files")
+    return options
 
 
 if __name__ == "__main__":

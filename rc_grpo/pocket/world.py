@@ -1,90 +1,112 @@
 """The pocket world: real photographs with objects added, removed and replaced by a program.
 
 Because a program makes each edit, everything a study wants to know is known: the source, the instruction, the region,
-the true target and what the region shows afterwards. Objects stand on a 3x3 grid of named places in two sizes, so
-that an instruction fixes its target exactly.
+the true target and what the region shows afterwards. A task is first a *plan*, what stands where before and after;
+painted, it is a scene. `rc_grpo.pocket.modes` paints other outcomes of the same plan.
 """
 
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import product
 from typing import overload
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from rc_grpo.images import Pixels, encode_png
 from rc_grpo.messages import EditKind, EditTask
-from rc_grpo.pocket.photographs import ASSETS, Split, photographs, pixels
+from rc_grpo.pocket.grammar import TEMPLATES, Manner, article, phrases, say, vocabulary
+from rc_grpo.pocket.objects import (
+    DEFAULT_SIZE,
+    IMAGE_SIZE,
+    MASK_MARGIN,
+    PLACES,
+    SIZES,
+    SPRITES,
+    Placed,
+    mask_of,
+    paint,
+)
+from rc_grpo.pocket.photographs import Photograph, Split, photographs, pixels
 from rc_grpo.seeds import derive
 
-IMAGE_SIZE = 128
-"""Side of every image in pixels: 64 packed tokens of 16x16 pixels each."""
-
-SPRITES: dict[str, str] = {
-    "apple": "🍎",
-    "balloon": "🎈",
-    "banana": "🍌",
-    "butterfly": "🦋",
-    "car": "🚗",
-    "cat": "🐱",
-    "cup": "☕",
-    "dog": "🐶",
-    "fish": "🐠",
-    "frog": "🐸",
-    "hat": "🎩",
-    "key": "🔑",
-    "mushroom": "🍄",
-    "pizza": "🍕",
-    "star": "⭐",
-    "sunflower": "🌻",
-    "tree": "🌳",
-    "umbrella": "☔",
-}
-"""Name of each object and the emoji it is drawn as."""
-
-SIZES: dict[str, int] = {"small": 30, "large": 44}
-"""Side of an object in pixels."""
-
-PLACES: dict[str, tuple[int, int]] = {
-    f"{row} {column}" if (row, column) != ("center", "center") else "center": (y, x)
-    for row, y in (("top", 23), ("center", 64), ("bottom", 105))
-    for column, x in (("left", 23), ("center", 64), ("right", 105))
-}
-"""Name of each place and the pixel (row, column) of its middle."""
-
-TEMPLATES: dict[EditKind, tuple[str, ...]] = {
-    "add": (
-        "Add a {size} {new} in the {place}",
-        "Put a {size} {new} in the {place}",
-        "Place a {size} {new} in the {place} of the picture",
-        "Insert a {size} {new} into the {place}",
-        "There should be a {size} {new} in the {place}",
-    ),
-    "remove": (
-        "Remove the {old}",
-        "Remove the {old} in the {place}",
-        "Delete the {old}",
-        "Take the {old} away",
-        "Erase the {old} from the picture",
-    ),
-    "replace": (
-        "Replace the {old} with {article} {new}",
-        "Swap the {old} for {article} {new}",
-        "Turn the {old} into {article} {new}",
-        "Change the {old} in the {place} to {article} {new}",
-        "Put {article} {new} where the {old} is",
-    ),
-}
-"""What an instruction may look like; each fixes object, place and size (those of an old object show in the source)."""
-
-MASK_MARGIN = 4
-"""Pixels by which the mask exceeds the silhouettes of what changes."""
+__all__ = [
+    "IMAGE_SIZE",
+    "MASK_MARGIN",
+    "PLACES",
+    "SIZES",
+    "SPRITES",
+    "TEMPLATES",
+    "Plan",
+    "PocketWorld",
+    "Scene",
+    "View",
+    "article",
+    "phrases",
+    "vocabulary",
+]
 
 _KINDS: tuple[EditKind, ...] = ("add", "remove", "replace")
+_UNSIZED = 0.5
+"""Share of added objects of the default size, whose instruction need not name it; the others' sizes are drawn."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A square of a photograph: its left and upper edge and its side, in pixels of the photograph; perhaps mirrored."""
+
+    photograph: Photograph
+    left: float
+    top: float
+    side: float
+    mirrored: bool
+
+    def pixels(self) -> Pixels:
+        """Return it as a background, RGB ``[128, 128, 3]`` uint8."""
+        box = (self.left, self.top, self.left + self.side, self.top + self.side)
+        image = Image.fromarray(pixels(self.photograph)).resize(
+            (IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC, box=box, reducing_gap=None
+        )
+        array = np.asarray(image)
+        return np.ascontiguousarray(array[:, ::-1]) if self.mirrored else array
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What stands where before an edit and after it. No two objects of a plan have the same name.
+
+    Attributes:
+        kind: which family it belongs to.
+        instruction: what to do.
+        caption: what the edited region shows afterwards.
+        view: the background.
+        bystanders: objects that must survive, each at another place.
+        old: what is removed or replaced, or None.
+        new: what is added or put in the old one's place and size, or None.
+    """
+
+    kind: EditKind
+    instruction: str
+    caption: str
+    view: View
+    bystanders: tuple[Placed, ...]
+    old: Placed | None
+    new: Placed | None
+
+    @property
+    def before(self) -> tuple[Placed, ...]:
+        """Objects of the source in the order they are drawn: what is edited hides what it overlaps."""
+        return self.bystanders if self.old is None else (*self.bystanders, self.old)
+
+    @property
+    def after(self) -> tuple[Placed, ...]:
+        """Objects of the target, in the same order."""
+        return self.bystanders if self.new is None else (*self.bystanders, self.new)
+
+    @property
+    def edited(self) -> tuple[Placed, ...]:
+        """What changes: the old one, the new one, or both."""
+        return tuple(placed for placed in (self.old, self.new) if placed is not None)
 
 
 @dataclass(frozen=True)
@@ -144,13 +166,19 @@ class PocketWorld(Sequence[EditTask]):
     def __iter__(self) -> Iterator[EditTask]:
         return (self._task(i) for i in range(self._size))
 
+    def plan(self, index: int) -> Plan:
+        """Return what task ``index`` is, unpainted."""
+        rng = random.Random(derive("pocket-world", self._split, self._seed, index))
+        view = _view(rng, self._split)
+        # Neighbouring indices differ in kind, so that any slice of the world is balanced to within one task.
+        return _plan(rng, _KINDS[index % len(_KINDS)], view)
+
     def scene(self, index: int) -> Scene:
         """Return task ``index`` as arrays, which spares a training script the PNG encoding."""
-        rng = random.Random(derive("pocket-world", self._split, self._seed, index))
-        background = _background(rng, self._split)
-        # Neighbouring indices differ in kind, so that any slice of the world is balanced to within one task.
-        kind = _KINDS[index % len(_KINDS)]
-        return _compose(rng, kind, background)
+        plan = self.plan(index)
+        background = plan.view.pixels()
+        source, target = paint(background, plan.before), paint(background, plan.after)
+        return Scene(plan.kind, plan.instruction, plan.caption, source, target, mask_of(plan.edited))
 
     def task_id(self, index: int) -> str:
         """Return the id of task ``index`` without painting it."""
@@ -170,100 +198,22 @@ class PocketWorld(Sequence[EditTask]):
         )
 
 
-def article(name: str) -> str:
-    """Return the indefinite article of an object's name."""
-    return "an" if name[0] in "aeiou" else "a"
-
-
-def phrases() -> Iterator[str]:
-    """Yield an instruction of each template for each object, size and place: no task's is longer than all of them."""
-    for templates in TEMPLATES.values():
-        for text, name, size, place in product(templates, SPRITES, SIZES, PLACES):
-            yield text.format(old=name, new=name, size=size, place=place, article=article(name))
-
-
-def vocabulary() -> tuple[str, ...]:
-    """Return every word an instruction can hold, sorted."""
-    words = {word for templates in TEMPLATES.values() for text in templates for word in text.split() if "{" not in word}
-    words |= {word for place in PLACES for word in place.split()}
-    return tuple(sorted(words | set(SPRITES) | set(SIZES) | {"a", "an"}))
-
-
-@dataclass(frozen=True)
-class _Placed:
-    name: str
-    size: str
-    place: str
-
-
-def _background(rng: random.Random, split: Split) -> Pixels:
-    photograph = pixels(rng.choice(photographs(split)))
-    height, width = photograph.shape[:2]
+def _view(rng: random.Random, split: Split) -> View:
+    photograph = rng.choice(photographs(split))
+    height, width = pixels(photograph).shape[:2]
     side = rng.uniform(0.6, 1.0) * min(height, width)
-    left, top = rng.uniform(0, width - side), rng.uniform(0, height - side)
-    image = Image.fromarray(photograph).resize(
-        (IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side), reducing_gap=None
-    )
-    array = np.asarray(image)
-    return np.ascontiguousarray(array[:, ::-1]) if rng.random() < 0.5 else array
+    return View(photograph, rng.uniform(0, width - side), rng.uniform(0, height - side), side, rng.random() < 0.5)
 
 
-def _compose(rng: random.Random, kind: EditKind, background: Pixels) -> Scene:
-    names = rng.sample(tuple(SPRITES), 4)
-    places = rng.sample(tuple(PLACES), 3)
+def _plan(rng: random.Random, kind: EditKind, view: View) -> Plan:
+    names, places = rng.sample(tuple(SPRITES), 4), rng.sample(tuple(PLACES), 3)
     sizes = [rng.choice(tuple(SIZES)) for _ in range(3)]
-    old = _Placed(names[0], sizes[0], places[0])
-    new = _Placed(names[1], sizes[0], places[0])
-    # Bystanders must survive the edit; they are drawn first, so that the edited object hides what it overlaps.
-    bystanders = [_Placed(*parts) for parts in zip(names[2:], sizes[1:], places[1:], strict=True)]
-    canvas = background
-    for bystander in bystanders[: rng.choice((0, 0, 1, 2))]:
-        canvas = _draw(canvas, bystander)
-    source = canvas if kind == "add" else _draw(canvas, old)
-    target = canvas if kind == "remove" else _draw(canvas, new)
-    changed = [placed for placed, absent in ((old, "add"), (new, "remove")) if kind != absent]
-    words = {"old": old.name, "new": new.name, "place": old.place, "size": old.size, "article": article(new.name)}
-    caption = f"the background without the {old.name}" if kind == "remove" else f"{article(new.name)} {new.name}"
-    return Scene(kind, rng.choice(TEMPLATES[kind]).format(**words), caption, source, target, _mask(changed))
-
-
-@cache
-def _sprite(name: str, size: str) -> NDArray[np.uint8]:
-    side = SIZES[size]
-    with Image.open(ASSETS / "sprites" / f"{name}.png") as image:
-        # Premultiplied while it shrinks, or colours of transparent pixels bleed into the outline.
-        small = image.convert("RGBA").convert("RGBa").resize((side, side), Image.Resampling.LANCZOS).convert("RGBA")
-    array = np.asarray(small)
-    array.setflags(write=False)
-    return array
-
-
-def _box(placed: _Placed) -> tuple[slice, slice]:
-    y, x = PLACES[placed.place]
-    side = SIZES[placed.size]
-    return slice(y - side // 2, y - side // 2 + side), slice(x - side // 2, x - side // 2 + side)
-
-
-def _draw(canvas: Pixels, placed: _Placed) -> Pixels:
-    sprite = _sprite(placed.name, placed.size).astype(np.int32)
-    alpha = sprite[..., 3:]
-    drawn = canvas.copy()
-    box = _box(placed)
-    # Integers throughout: the same bytes on every machine.
-    drawn[box] = ((sprite[..., :3] * alpha + drawn[box].astype(np.int32) * (255 - alpha) + 127) // 255).astype(np.uint8)
-    return drawn
-
-
-def _mask(changed: Sequence[_Placed]) -> Pixels:
-    mask = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)
-    for placed in changed:
-        mask[_box(placed)] |= np.where(_sprite(placed.name, placed.size)[..., 3] > 0, np.uint8(255), np.uint8(0))
-    return _dilate(_dilate(mask).T).T.copy()
-
-
-def _dilate(mask: Pixels) -> Pixels:
-    """Maximum over a window of rows; twice, once transposed, it is a square window, faster than Pillow's."""
-    padded = np.pad(mask, ((MASK_MARGIN, MASK_MARGIN), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * MASK_MARGIN + 1, axis=0)
-    dilated: Pixels = windows.max(axis=-1)
-    return dilated
+    if kind == "add" and rng.random() < _UNSIZED:
+        sizes[0] = DEFAULT_SIZE
+    old = None if kind == "add" else Placed(names[0], sizes[0], places[0])
+    new = None if kind == "remove" else Placed(names[1], sizes[0], places[0])
+    others = [Placed(*parts) for parts in zip(names[2:], sizes[1:], places[1:], strict=True)]
+    bystanders = tuple(others[: rng.choice((0, 0, 1, 2))])
+    instruction = say(rng.choice(TEMPLATES[kind]), Manner.draw(rng), old, new)
+    caption = f"the background without the {names[0]}" if new is None else f"{article(new.name)} {new.name}"
+    return Plan(kind, instruction, caption, view, bystanders, old, new)

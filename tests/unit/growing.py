@@ -70,7 +70,10 @@ class Growing:
         return Field(lambda x, sigma: self.weight * x)
 
     @contextmanager
-    def recording(self, layers: tuple[int, ...], token_mask: Tensor, counted: Tensor) -> Iterator[SimpleNamespace]:
+    def recording(
+        self, layers: tuple[int, ...], token_mask: Tensor, counted: Tensor, direction: str
+    ) -> Iterator[SimpleNamespace]:
+        assert direction == "from_text"
         self.recorded.append((layers, token_mask.tolist(), counted.tolist()))
         yield SimpleNamespace(density=torch.full((3, len(layers), 4), 0.5))
 

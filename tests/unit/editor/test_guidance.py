@@ -149,9 +149,24 @@ def test_text_that_lies_anywhere_is_probed_as_if_it_lay_in_a_row() -> None:
     assert torch.equal(behind, probed)
 
 
+@pytest.mark.parametrize("queries_from", [0, 1])
+def test_the_regions_attention_to_the_prompt_is_over_all_keys_and_relative_to_the_whole_images(
+    queries_from: int,
+) -> None:
+    query, key = normal(1, 2, 9, 3, 4), normal(2, 2, 9, 3, 4)
+    # The text lies at 7, 4 and 8, of which 4 does not count; the target at 1 to 3, of which 2 is outside.
+    mask, weights = torch.tensor([[True, False, True]]), torch.tensor([0.5, 0.0, 0.5])
+    layout = Layout(torch.tensor([7, 4, 8]), slice(1, 4), queries_from=queries_from)
+    with torch.no_grad():
+        probed = Probe.of(mask, weights, layout, "to_text")(query[:, queries_from:], key)
+    attention = torch.einsum("bqhd,bkhd->bhqk", query, key).div(2).softmax(dim=-1)
+    on_text = attention[..., [7, 8]].sum(dim=-1).mean(dim=1)
+    torch.testing.assert_close(probed, on_text[:, [1, 3]].mean(dim=1) / on_text[:, 1:4].mean(dim=1))
+
+
 def test_a_model_whose_text_never_sees_the_target_is_refused_with_the_way_out() -> None:
     layout = Layout(torch.arange(2), slice(2, 5), directions=frozenset({"to_text"}))
-    with pytest.raises(ValueError, match=r"rollout\.acd\.enabled=false"):
+    with pytest.raises(ValueError, match=r"rollout\.acd\.direction=to_text"):
         Probe.of(torch.ones(1, 3, dtype=torch.bool), torch.ones(2), layout)
 
 

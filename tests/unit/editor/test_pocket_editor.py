@@ -1,5 +1,6 @@
 """The real pocket editor: loading, encoding, and that diffusers makes the same image from what we export."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,21 @@ def test_a_lora_to_begin_with_is_checked_without_the_model(
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match="no whole safetensors file"):
         check_lora(POCKET.editor, tmp_path)
+
+
+def test_the_packaged_editor_is_loaded_without_a_warning() -> None:
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    logging.getLogger("diffusers").addHandler(handler)
+    try:
+        load_editor(POCKET.editor, seed=0)
+        assert not [record.getMessage() for record in records if record.levelno >= logging.WARNING]
+        # What it drops is dropped for that load alone.
+        FluxKontextPipeline.from_pretrained(MODEL_PATH)
+        assert records
+    finally:
+        logging.getLogger("diffusers").removeHandler(handler)
 
 
 def test_the_learners_half_has_the_same_weights_as_the_whole(editor: Editor) -> None:

@@ -8,18 +8,10 @@ from diffusers import FluxKontextPipeline
 from rc_grpo.pocket import MAX_SEQUENCE_LENGTH, MODEL_PATH
 from rc_grpo.pocket.evaluate import edit, scores
 from rc_grpo.pocket.flow import shifted
-from rc_grpo.pocket.pairs import imperfect, to_float
 from rc_grpo.pocket.tokenizers import clip_tokenizer, t5_tokenizer
-from rc_grpo.pocket.world import PLACES, SIZES, SPRITES, TEMPLATES, PocketWorld, article
+from rc_grpo.pocket.world import PocketWorld, phrases
 
-INSTRUCTIONS = [
-    template.format(old=old, new=new, place=place, size=size, article=article(new))
-    for templates in TEMPLATES.values()
-    for template in templates
-    for old, new in zip(SPRITES, reversed(SPRITES), strict=True)
-    for place in PLACES
-    for size in SIZES
-]
+INSTRUCTIONS = list(phrases())
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +22,7 @@ def pipeline() -> Any:
 
 
 def test_the_model_is_small_and_whole_in_float32(pipeline: Any) -> None:
-    assert sum(path.stat().st_size for path in MODEL_PATH.rglob("*") if path.is_file()) < 16 * 2**20
+    assert sum(path.stat().st_size for path in MODEL_PATH.rglob("*") if path.is_file()) < 18 * 2**20
     for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
         assert {parameter.dtype for parameter in getattr(pipeline, name).parameters()} == {torch.float32}
 
@@ -41,17 +33,13 @@ def test_every_instruction_fits_without_unknown_tokens(pipeline: Any) -> None:
     assert max(map(len, encoded)) <= MAX_SEQUENCE_LENGTH
     assert not any(tokenizer.unk_token_id in ids for ids in encoded)
     # One token a word: the editor never sees a word in pieces.
-    assert [len(ids) - 1 for ids in encoded] == [len(text.split()) for text in INSTRUCTIONS]
+    words = [len(text.replace(".", " .").split()) for text in INSTRUCTIONS]
+    assert [len(ids) - 1 for ids in encoded] == words
 
 
 def test_saved_tokenizers_are_those_of_this_world(pipeline: Any) -> None:
     texts = [*INSTRUCTIONS[::50], "Add a purple dinosaur!"]
-    # CLIP's ids depend on how its trainer broke ties; the pieces do not.
-    pieces = [
-        [words.convert_ids_to_tokens(ids) for ids in words(texts[:-1]).input_ids]
-        for words in (pipeline.tokenizer, clip_tokenizer())
-    ]
-    assert pieces[0] == pieces[1]
+    assert pipeline.tokenizer(texts).input_ids == clip_tokenizer()(texts).input_ids
     assert pipeline.tokenizer_2(texts).input_ids == t5_tokenizer()(texts).input_ids
 
 
@@ -74,20 +62,3 @@ def test_shifted_times_are_the_pipelines_own_sigmas(pipeline: Any) -> None:
     torch.testing.assert_close(
         shifted(torch.linspace(1, 0.25, 4)), pipeline.scheduler.sigmas[:4].float().cpu(), atol=1e-5, rtol=0
     )
-
-
-def test_imperfect_pairs_are_weak_or_spilled_in_half_the_cases() -> None:
-    world = PocketWorld("train", 3)
-    scenes = [world.scene(0)] * 200
-    source, target = (
-        to_float(torch.stack([torch.from_numpy(np.array(getattr(scene, name))) for scene in scenes])).permute(
-            0, 3, 1, 2
-        )
-        for name in ("source", "target")
-    )
-    noisy = imperfect(source, target, torch.Generator().manual_seed(0))
-    outside = torch.from_numpy(np.array(scenes[0].mask == 0))
-    drift = (noisy - source)[:, :, outside].abs().amax(dim=(1, 2)) > 1e-4
-    clean = (noisy - target).abs().amax(dim=(1, 2, 3)) < 1e-4
-    assert 0.35 < drift.float().mean() < 0.6
-    assert 0.15 < clean.float().mean() < 0.4
