@@ -48,7 +48,7 @@ def label(source: Tensor, target: Tensor, inside: Tensor, edited: Tensor) -> Bat
 def make(scenes: Material) -> Batch:
     """Edit scenes in every quality and label the edits.
 
-    Half of the scenes are recoloured, all their images alike: forty photographs have few colours, and the judge is for
+    Half of the scenes are recoloured, all their images alike: the photographs have few colours, and the judge is for
     others.
     """
     edited = candidates(scenes)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rc_grpo.pocket.pairs import imperfect
 from rc_grpo.pocket.world import PLACES, SIZES, SPRITES
 from reward_service.pocket_judge.damage import DAMAGES
 from reward_service.pocket_judge.material import Material, unit
@@ -53,9 +52,20 @@ def partial(scenes: Material) -> Tensor:
     return torch.lerp(scenes.source, scenes.target, scenes.uniform(0, 1.2))
 
 
-def imperfect_pair(scenes: Material) -> Tensor:
-    """Make the faults that the editor was trained on."""
-    return (imperfect(2 * scenes.source - 1, 2 * scenes.target - 1, scenes.generator) + 1) / 2
+def half_done(scenes: Material) -> Tensor:
+    """Carry the edit out on one side of the middle of the region alone."""
+    middle = _middle(scenes.inside)
+    axis = torch.arange(scenes.inside.shape[-1], device=middle.device)
+    down, across = axis[None, None, :, None] < middle[:, :1, None, None], axis < middle[:, 1:, None, None]
+    side = torch.where(scenes.happens(0.5) > 0, down, across).float()
+    side = torch.lerp(side, 1 - side, scenes.happens(0.5))
+    return torch.lerp(scenes.source, scenes.target, side)
+
+
+def relit(scenes: Material) -> Tensor:
+    """Make the edit and change the light of the rest, towards white or black, as a spilled edit does."""
+    share, end = scenes.uniform(0.4, 1), scenes.happens(0.5)
+    return torch.lerp(end + share * (scenes.target - end), scenes.target, scenes.inside)
 
 
 def wrong_object(scenes: Material) -> Tensor:
@@ -108,7 +118,8 @@ SYNTHETIC: dict[str, tuple[Kind, float]] = {
     "untouched": (untouched, 0.5),
     "rebuilt": (rebuilt, 2),
     "partial": (partial, 2),
-    "imperfect": (imperfect_pair, 4),
+    "half_done": (half_done, 2),
+    "relit": (relit, 2),
     "wrong_object": (wrong_object, 1.5),
     "stray_object": (stray_object, 1.5),
     "wrong_place": (wrong_place, 1),

@@ -4,15 +4,14 @@ Every word of an instruction, a prompt or an answer is one token, and so is ever
 mark would be decided by its first digit alone. Any other text falls apart into bytes, as in every byte-level tokenizer.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from collections.abc import Iterator
 from typing import Any
 
 from tokenizers import AddedToken, pre_tokenizers
 from transformers import Qwen2Tokenizer
 
-from rc_grpo.pocket.world import PLACES, SIZES, SPRITES, TEMPLATES, article
+from rc_grpo.pocket import grammar
+from rc_grpo.pocket.tokenizers import learn_merges
 from reward_service.judge import FULL_MARKS
 from reward_service.pocket_judge.answers import phrases
 from reward_service.prompts import Prompts
@@ -47,7 +46,7 @@ def build_tokenizer(prompts: Prompts) -> Any:
     """Return the `Qwen2Tokenizer` of the pocket world and these prompts; the same ids at every build."""
     vocabulary = {token: index for index, token in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     splitter = Qwen2Tokenizer(vocab=dict(vocabulary), merges=[]).backend_tokenizer.pre_tokenizer
-    merges = learn_merges({piece for text in texts(prompts) for piece, _ in splitter.pre_tokenize_str(text)})
+    merges = learn_merges(sorted({piece for text in texts(prompts) for piece, _ in splitter.pre_tokenize_str(text)}))
     for pair in merges:
         vocabulary.setdefault("".join(pair), len(vocabulary))
     tokenizer = Qwen2Tokenizer(
@@ -65,20 +64,6 @@ def build_tokenizer(prompts: Prompts) -> Any:
     return tokenizer
 
 
-def learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:
-    """Return byte-pair merges after which each of the words is one token, the most frequent pair first.
-
-    The library's own trainer breaks ties by the order of a hash table; here it is the alphabet, on every machine.
-    """
-    pieces = [list(word) for word in sorted(words)]
-    merges: list[tuple[str, str]] = []
-    while counts := Counter(pair for word in pieces for pair in pairwise(word)):
-        best = min(counts, key=lambda pair: (-counts[pair], pair))
-        merges.append(best)
-        pieces = [_merged(word, best) for word in pieces]
-    return merges
-
-
 def texts(prompts: Prompts) -> Iterator[str]:
     """Yield every text between special tokens: turns' heads, prompts, instructions, answers."""
     for prompt in (prompts.sc, prompts.pq):
@@ -89,21 +74,6 @@ def texts(prompts: Prompts) -> Iterator[str]:
 
 
 def instructions() -> Iterator[str]:
-    """Yield instructions of the world that together hold each of its words wherever it can stand."""
-    for templates in TEMPLATES.values():
-        for template in templates:
-            for name in SPRITES:
-                for place in PLACES:
-                    for size in SIZES:
-                        yield template.format(old=name, new=name, place=place, size=size, article=article(name))
-
-
-def _merged(word: list[str], pair: tuple[str, str]) -> list[str]:
-    result: list[str] = []
-    for piece in word:
-        # Left to right and never overlapping, as the tokenizer replays it.
-        if result and (result[-1], piece) == pair:
-            result[-1] = "".join(pair)
-        else:
-            result.append(piece)
-    return result
+    """Yield texts of the world that together hold each of its words, with a capital and without where it has both."""
+    yield from grammar.phrases()
+    yield " ".join(grammar.vocabulary())

@@ -13,7 +13,8 @@ from reward_service.judge import JudgeSetupError, JudgeUnavailableError
 from reward_service.openai_answers import Completion
 from tests.unit.reward.chat_server import ChatServer, Reply, refusal, serving, texts
 
-QUICK = ClientConfig(concurrency=4, request_deadline_s=0.5, tries=3, backoff_s=0.01, backoff_max_s=0.02)
+QUICK = ClientConfig(concurrency=4, request_deadline_s=10, tries=3, backoff_s=0.01, backoff_max_s=0.02)
+IMPATIENT = QUICK.model_copy(update={"request_deadline_s": 0.5})
 CHAT = [{"role": "user", "content": "hello"}]
 
 
@@ -21,10 +22,10 @@ async def ask(client: ChatClient, count: int = 1, seed: int = 42) -> list[Comple
     return await client.complete(CHAT, SamplingConfig(), ANSWER_SCHEMA, count=count, seed=seed)
 
 
-def against(reply: Reply, scenario: Any) -> Any:
+def against(reply: Reply, scenario: Any, config: ClientConfig = QUICK) -> Any:
     async def run() -> Any:
         async with serving(reply) as server:
-            client = ChatClient(server.url, "key", "judge", QUICK)
+            client = ChatClient(server.url, "key", "judge", config)
             try:
                 return await scenario(server, client)
             finally:
@@ -128,7 +129,7 @@ def test_a_silent_server_is_given_up_at_the_deadline_of_each_try() -> None:
             await ask(client)
         assert len(server.requests) == 3
 
-    against(reply, scenario)
+    against(reply, scenario, IMPATIENT)
 
 
 def test_no_server_at_all_makes_the_judge_unavailable() -> None:

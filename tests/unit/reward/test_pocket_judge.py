@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
+from rc_grpo.pocket import grammar
 from rc_grpo.pocket.pairs import PRETRAINING_SEED, Scenes, generate
-from rc_grpo.pocket.world import PLACES, SIZES, SPRITES, TEMPLATES, PocketWorld, article
+from rc_grpo.pocket.world import PocketWorld
 from reward_service.contract import QUESTIONS, Question, parse_answer
 from reward_service.ground_truth import measure
 from reward_service.pocket_judge import PROMPTS_PATH, train
@@ -121,13 +122,10 @@ def test_the_saved_judge_fits_the_repository_and_keeps_its_tokenizer(
 
 
 def test_every_word_and_every_mark_is_one_token(tokenizer: Any) -> None:
-    for templates in TEMPLATES.values():
-        for template in templates:
-            for name in SPRITES:
-                words = {"old": name, "new": name, "place": "center left", "size": "large", "article": article(name)}
-                instruction = template.format(**words)
-                assert len(tokenizer("Instruction: " + instruction).input_ids) == 2 + len(instruction.split())
-    assert {*SIZES, *" ".join(PLACES).split()} <= {token.lstrip("Ġ") for token in tokenizer.get_vocab()}
+    world = PocketWorld("train", 400)
+    for instruction in (*grammar.phrases(), *(world.plan(index).instruction for index in range(400))):
+        words = len(instruction.replace(".", " .").split())
+        assert len(tokenizer("Instruction: " + instruction).input_ids) == 2 + words
     for mark in range(26):
         assert len(tokenizer(str(mark)).input_ids) == 1
 
