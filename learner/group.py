@@ -164,7 +164,13 @@ class LearnerGroup:
             conditions=scored.conditions,
             advantages=advantages,
             anchors=draw_anchors(self._run, version.number, task_id, len(advantages), config.anchors),
-            steps=draw_steps(self._run, version.number, task_id, config.trained_steps),
+            steps=draw_steps(
+                self._run,
+                version.number,
+                task_id,
+                config.trained_steps,
+                self._run.window(scored.receipt.policy.number),
+            ),
             on_policy=scored.receipt.policy == version,
         )
 

@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from learner.errors import NonFiniteError
 from learner.finite import first_non_finite, require_finite
 from learner.schedule import follow_plan
 from learner.statistics import Figures, Statistics
-from learner.update import GroupUpdate
+from learner.updates import UPDATES, GroupUpdate
 from learner.work import GroupWork, RunShape
 from rc_grpo.config import EditorConfig, LearnerConfig, ObjectiveConfig
 from rc_grpo.editor import export, lora
@@ -56,6 +57,7 @@ class LearnerRank:
         self._objective = objective
         self._run = run
         self._settings = editor.lora
+        self._algorithm = UPDATES[objective.algorithm]
         self._denoiser = load_denoiser(editor, run.seed)
         if config.start_from is not None:
             self._denoiser.policy.load(export.read_lora(editor.lora, config.start_from))
@@ -184,26 +186,20 @@ class LearnerRank:
         statistics: Statistics,
         seconds: dict[str, float],
         bad: list[str],
-    ) -> Tensor:
+    ) -> Tensor | None:
         with self._timed("fetch", seconds):
             batch, conditions = ray.get([item.group, item.conditions], timeout=self._config.call_deadline_s)
             group = CandidateGroup.from_arrow(batch)
-            update = GroupUpdate(
-                self._denoiser,
-                group,
-                conditions,
-                item,
-                self._objective,
-                self._run.method,
-                self._config.anchors_per_pass,
+            update = self._algorithm(
+                self._denoiser, group, conditions, item, self._objective, self._run, self._config.anchors_per_pass
             )
         with self._timed("anchors", seconds):
-            path, old = self._paths(update, group, item.on_policy, old)
+            old = update.prepare(old, partial(self._recomputed, update, group.policy), on_policy=item.on_policy)
         scale = item.weight * self._world_size / groups  # DeepSpeed averages over ranks
         with self._timed("backward", seconds):
             of_group = Statistics()
-            update.backward(path, old, scale, self._engine.backward, of_group)
-            bad += [f"the {name} of task {group.task_id}" for name in of_group.not_finite("objective", "kl")]
+            update.backward(scale, self._engine.backward, of_group)
+            bad += [f"the {name} of task {group.task_id}" for name in of_group.not_finite(*update.figures)]
             statistics.add(of_group)
         return old
 
@@ -237,21 +233,6 @@ class LearnerRank:
             torch.cuda.synchronize(self._denoiser.device)
         seconds[part] += time.perf_counter() - started
 
-    def _paths(
-        self, update: GroupUpdate, group: CandidateGroup, on_policy: bool, old: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return the anchors' path under the weights now in the model, and under those that rolled out.
-
-        On the first step on policy the two are one tensor, so that the ratio is exactly 1 whatever the kernels do.
-        """
-        stored = self._objective.old_path == "stored"
-        if old is None and on_policy:
-            path = update.stored if stored else update.anchor_path()
-            return path, path
-        if old is None:
-            old = update.stored if stored else self._recomputed(update, group.policy)
-        return update.anchor_path(), old
-
     def _recomputed(self, update: GroupUpdate, policy: PolicyVersion) -> Tensor:
         if policy.number not in self._past:
             raise ValueError(
@@ -261,7 +242,7 @@ class LearnerRank:
         now = lora.copied(held.weights())
         held.load(self._past[policy.number])
         try:
-            return update.anchor_path()
+            return update.values()
         finally:
             held.load(now)
 

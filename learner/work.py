@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rc_grpo.algorithm import sde
 from rc_grpo.algorithm.rewards import (
     GroupAdvantages,
     SkipReason,
@@ -20,7 +21,7 @@ from rc_grpo.algorithm.rewards import (
     nothing_to_learn,
 )
 from rc_grpo.algorithm.surrogate import sample_anchors
-from rc_grpo.config import ObjectiveConfig, Solver
+from rc_grpo.config import ObjectiveConfig, SdeConfig, Solver
 from rc_grpo.messages import GroupScores
 from rc_grpo.seeds import derive, permutation
 
@@ -36,6 +37,7 @@ class RunShape:
         updates: of the whole run, for the schedule.
         max_staleness: how many versions old a group may be.
         judge_weights: of each judge; one of weight 0 is not learned from.
+        sde: of the rollouts, if they sample so.
     """
 
     seed: int
@@ -44,6 +46,13 @@ class RunShape:
     updates: int
     max_staleness: int
     judge_weights: Mapping[str, float]
+    sde: SdeConfig | None = None
+
+    def window(self, version: int) -> range:
+        """Return the steps that a policy version trains: MixGRPO's window, or all of them."""
+        if self.sde is None:
+            return range(self.steps)
+        return sde.window(self.steps, self.sde.window, version // self.sde.move_every)
 
 
 @dataclass(frozen=True)
@@ -111,12 +120,12 @@ def draw_anchors(run: RunShape, version: int, task_id: str, group_size: int, cou
     return tuple(sample_anchors(group_size, count, derive(run.seed, "anchors", version, task_id)))
 
 
-def draw_steps(run: RunShape, version: int, task_id: str, count: int | None) -> tuple[int, ...]:
-    """Draw the trained steps, in order; all of them where no count is given."""
-    if count is None:
-        return tuple(range(run.steps))
+def draw_steps(
+    run: RunShape, version: int, task_id: str, count: int | None, among: range | None = None
+) -> tuple[int, ...]:
+    """Draw the trained steps, among some or all of the run's, in order; every one of those where no count is given."""
     order = permutation(derive(run.seed, "steps", version, task_id), run.steps)
-    return tuple(sorted(order[:count]))
+    return tuple(sorted([n for n in order if among is None or n in among][:count]))
 
 
 def spread(work: Sequence[GroupWork], ranks: int) -> list[list[GroupWork]]:

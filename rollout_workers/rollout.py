@@ -9,14 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rc_grpo.algorithm import solver
+from rc_grpo.algorithm import sde, solver
 from rc_grpo.algorithm.perturbation import candidate_noise, global_noise
-from rc_grpo.config import RolloutConfig
+from rc_grpo.algorithm.solver import Velocity
+from rc_grpo.config import RolloutConfig, SdeConfig
 from rc_grpo.editor.geometry import binary_mask, resize_image, resize_mask, token_mask
 from rc_grpo.editor.protocol import FlowEditor
 from rc_grpo.images import Pixels, decode_rgb
 from rc_grpo.messages import CandidateGroup, Conditions, EditTask, PolicyVersion, RolloutSeeds
-from rc_grpo.seeds import normal
+from rc_grpo.seeds import normal, step_noise
 
 
 @dataclass(frozen=True)
@@ -116,13 +117,18 @@ def roll_out(
     started = finished(editor.device)
     noise = initial_noise(editor.latent_shape(conditions), mask, seeds, config).to(editor.device)
     sigmas = editor.sigmas(steps or config.steps, conditions)
-    record = config.acd.enabled and keep_states
+    acd = config.acd
+    record = acd.enabled and keep_states
     text = torch.from_numpy(np.array(conditions.text_valid))
-    counted = text if config.acd.text_tokens == "valid" else torch.ones_like(text)
-    with editor.recording(config.acd.layers, mask, counted) if record else nullcontext() as recorder:
+    counted = text if acd.text_tokens == "valid" else torch.ones_like(text)
+    with editor.recording(acd.layers, mask, counted, acd.direction) if record else nullcontext() as recorder:
         velocity = editor.velocity(conditions)
         with velocity.held():
-            states = solver.integrate(velocity, noise, sigmas, config.solver)
+            # Evaluation is by the ODE, whatever the training.
+            if config.sde is None or not seeds.deltas:
+                states = solver.integrate(velocity, noise, sigmas, config.solver)
+            else:
+                states = _stochastic(velocity, noise, sigmas, seeds, policy, config.sde)
     integrated = finished(editor.device)
     images = editor.decode(states[-1], conditions)
     decoded = finished(editor.device)
@@ -140,6 +146,19 @@ def roll_out(
     )
     seconds = {"integrate": integrated - started, "decode": decoded - integrated}
     return replace(group, seconds=seconds | {"collect": finished(editor.device) - decoded})
+
+
+def _stochastic(
+    velocity: Velocity, noise: Tensor, sigmas: Tensor, seeds: RolloutSeeds, policy: PolicyVersion, config: SdeConfig
+) -> Tensor:
+    """Sample by the SDE, in the window of this policy; the noise of a step is a function of each candidate's seed."""
+    steps = len(sigmas) - 1
+    window = sde.window(steps, config.window, policy.number // config.move_every)
+
+    def drawn(n: int) -> Tensor:
+        return step_noise((seeds.reference, *seeds.deltas), n, *noise.shape[1:]).to(noise.device)
+
+    return sde.integrate(velocity, noise, sigmas, config.level, window, drawn)
 
 
 def finished(device: torch.device) -> float:

@@ -80,6 +80,12 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             (series("diversity_mean"), "between candidates"),
             (series("distance_from_base"), "from the base model"),
         ),
+        chart(
+            "Norm of the velocity",
+            "short",
+            "Over the base model's. Some percent above 1 with a rising reward: quality may fall where no judge looks.",
+            (series("velocity_norm_ratio"), "{{step}} {{region}}"),
+        ),
     ),
     "Throughput": (
         chart(

@@ -238,6 +238,13 @@ LEARNER = (
         tags=_REGION,
     ),
     _metric(
+        "velocity_norm_ratio",
+        "ratio",
+        "Norm of the velocity over the base model's, by region",
+        "update/{step}/velocity_norm_{region}",
+        tags=_REGION,
+    ),
+    _metric(
         "log_ratio_max",
         "1",
         "Largest log-ratio, by region",

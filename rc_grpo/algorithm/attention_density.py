@@ -97,6 +97,30 @@ def concentration(mass: Tensor, mask: Tensor, text_valid: Tensor | None) -> Tens
     return torch.where(weights > 0, mass.mean(dim=1) * weights, 0.0).sum(dim=1)
 
 
+def concentration_on_text(mass: Tensor, mask: Tensor) -> Tensor:
+    """Return how much more the region's tokens attend to the prompt than the image's do: the transpose of Eq. 18.
+
+    ::
+
+        ACD' = mean over u in M of a(u) / mean over all u of a(u)
+        a(u) = mean over h of the share of target token u's attention, over *all* keys, that the prompt's tokens get
+
+    1 is attention that ignores the mask, N/|m| is all of it from inside, a full mask gives 1. It is our reading, for
+    models whose text never sees the image that is made, where Eq. 16's rows do not exist; `mass_in_mask` gives a(u) of
+    a head with target queries, all keys, and an indicator of the prompt's tokens in the mask's place.
+
+    Args:
+        mass: a of each head ``[B, H, N]``.
+        mask: token mask ``[B, N]``, boolean or 0/1, with at least one token in each row.
+
+    Returns:
+        ``[B]``, dtype and device of `mass`.
+    """
+    attended = mass.mean(dim=1)
+    inside = mask.to(attended)
+    return (attended * inside).sum(dim=1) / inside.sum(dim=1) / attended.mean(dim=1)
+
+
 def token_weights(mask: Tensor, text_valid: Tensor) -> Tensor:
     """Return what each text token's head-averaged mass weighs in the concentration.
 

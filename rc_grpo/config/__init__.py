@@ -9,6 +9,7 @@ from rc_grpo.config.data import DataConfig, TaskSource
 from rc_grpo.config.files import dump, load, parse
 from rc_grpo.config.guards import GuardConfig
 from rc_grpo.config.learner import LearnerConfig
+from rc_grpo.config.objective import Algorithm, NftConfig, ObjectiveConfig
 from rc_grpo.config.reading import ConfigError
 from rc_grpo.config.reward import (
     AnyJudgeConfig,
@@ -29,16 +30,17 @@ from rc_grpo.config.run import (
     LoopConfig,
     LoraSettings,
     MaskConfig,
-    ObjectiveConfig,
     OutputConfig,
     RolloutConfig,
     RunConfig,
+    SdeConfig,
     Solver,
 )
 
 __all__ = [
     "ATTENTION_TARGETS",
     "AcdConfig",
+    "Algorithm",
     "AnyJudgeConfig",
     "AutoscaleConfig",
     "ClientConfig",
@@ -55,6 +57,7 @@ __all__ = [
     "LoopConfig",
     "LoraSettings",
     "MaskConfig",
+    "NftConfig",
     "ObjectiveConfig",
     "OutputConfig",
     "PoolConfig",
@@ -63,6 +66,7 @@ __all__ = [
     "RolloutConfig",
     "RunConfig",
     "SamplingConfig",
+    "SdeConfig",
     "ServerConfig",
     "Solver",
     "TaskSource",

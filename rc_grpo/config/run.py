@@ -10,6 +10,7 @@ from rc_grpo.config.base import Fraction, PoolConfig, Seconds, Strict
 from rc_grpo.config.data import DataConfig
 from rc_grpo.config.guards import GuardConfig
 from rc_grpo.config.learner import LearnerConfig
+from rc_grpo.config.objective import ObjectiveConfig
 from rc_grpo.config.reward import RewardConfig
 
 ATTENTION_TARGETS = (
@@ -23,7 +24,6 @@ ATTENTION_TARGETS = (
     "attn.to_add_out",
 )
 Solver = Method
-Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
 Tracker = Literal["wandb", "mlflow"]
 MOST_GROUPS = 10**7
 
@@ -90,9 +90,24 @@ class AcdConfig(Strict):
     layers: tuple[int, ...] = Field(
         tuple(range(28, 38)), description="joint-attention layers, counted over the blocks as the model runs them"
     )
+    direction: Literal["from_text", "to_text"] = Field(
+        "from_text",
+        description="from the text on the region (Eq. 16), or from the region on the text: to compare, and for models "
+        "whose text never sees the image that is made",
+    )
     text_tokens: Literal["valid", "all"] = Field(
         "valid", description="the prompt's own tokens, or padding as well (our reading)"
     )
+
+
+class SdeConfig(Strict):
+    """Steps with noise of their own, which have a density: Flow-GRPO, and MixGRPO in a window of steps."""
+
+    level: PositiveFloat = Field(0.7, le=10, description="a, Flow-GRPO's noise level")
+    window: PositiveInt | None = Field(
+        None, description="steps that are stochastic, MixGRPO's window; none is all of them, which is Flow-GRPO"
+    )
+    move_every: PositiveInt = Field(25, description="updates after which the window moves by a step")
 
 
 class RolloutConfig(PoolConfig):
@@ -106,6 +121,11 @@ class RolloutConfig(PoolConfig):
     )
     alpha_edit: Fraction = Field(0.3, description="perturbation inside the mask, share of fresh noise (our reading)")
     alpha_base: Fraction = Field(0.01, description="perturbation outside the mask (our reading); not under `global`")
+    sde: SdeConfig | None = Field(
+        None,
+        description="sample by an SDE; for objective.algorithm `flow_grpo` alone (exploration `global` then; "
+        "alpha_edit 1 gives each candidate a noise of its own, 0 the same to all)",
+    )
     mask: MaskConfig = MaskConfig()
     acd: AcdConfig = AcdConfig()
     fp8: bool = Field(
@@ -115,39 +135,6 @@ class RolloutConfig(PoolConfig):
         False,
         description="keep text encoders in host memory while they have nothing to do (9 GiB of the paper's editor)",
     )
-
-
-class ObjectiveConfig(Strict):
-    """From scores to a gradient."""
-
-    acd_weight: float = Field(0.5, ge=0, description="of the attention reward beside the task reward (our reading)")
-    min_valid: int = Field(3, ge=2, description="scores that a group needs; with fewer it is skipped (our reading)")
-    min_std: float = Field(1e-3, ge=0, description="spread that a group's rewards need, or it is skipped (our reading)")
-    advantage_clip: PositiveFloat = Field(5.0, description="advantages are clipped to plus or minus this (our reading)")
-    quasi_norm_p: float | None = Field(
-        None,
-        ge=0.01,
-        description="Neighbor GRPO's norm in the advantages' denominator (its best: 0.8); none is the paper's",
-    )
-    anchors: PositiveInt = Field(4, description="B anchors a group, never the reference")
-    anchor_path: Literal["chain", "step"] = Field(
-        "chain", description="gradient through every step of an anchor's path (Eq. 13), or through one step at a time"
-    )
-    trained_steps: PositiveInt | None = Field(
-        None, description="K of the T steps (anchor_path `step` only); none is all"
-    )
-    old_path: Literal["stored", "recompute"] = Field(
-        "stored",
-        description="`recompute` when rollouts run in another precision or with another solver than the learner",
-    )
-    clip: PositiveFloat = Field(1e-4, description="ratios are clipped to 1 plus or minus this (our reading)")
-    beta: float = Field(0.0, ge=0, description="weight of KL(pi_old || pi_theta)")
-    reference_penalty: float = Field(
-        0.0, ge=0, description="weight of the mean squared velocity distance to the base model"
-    )
-    tau_edit: Temperature = Field(0.9, description="temperature of the metric inside the mask; larger weighs less")
-    tau_base: Temperature = Field(1.1, description="temperature of the metric outside the mask")
-    power: Literal[1, 2] = Field(2, description="exponent of the temperatures (our reading)")
 
 
 class LoopConfig(Strict):
@@ -189,6 +176,11 @@ class EvaluationConfig(Strict):
     tasks: int = Field(300, ge=0, description="held-out tasks; 0 turns evaluation off")
     steps: PositiveInt = Field(28, description="of the ODE when evaluating")
     every: PositiveInt | None = Field(None, description="also every so many updates")
+    measured_by: str | None = Field(
+        None,
+        description="a judge of the run, of weight 0 as a rule, by which `lora-best/` is chosen and "
+        "guards.falling_evaluations looks: one that is not learned from is not hacked; none: the held-out task reward",
+    )
 
 
 class OutputConfig(Strict):
@@ -267,12 +259,13 @@ class RunConfig(Strict):
                 f"{self.rollout.group_size} has only {self.rollout.group_size - 1} perturbed candidates to draw from"
             )
         if self.objective.trained_steps is not None:
-            if self.objective.anchor_path != "step":
+            if self.objective.anchor_path != "step" and self.objective.algorithm == "rc_grpo":
                 raise ValueError("objective.trained_steps is for anchor_path `step`; the chain trains every step")
             if self.objective.trained_steps > self.rollout.steps:
                 raise ValueError(
                     f"objective.trained_steps = {self.objective.trained_steps} > rollout.steps = {self.rollout.steps}"
                 )
+        self._algorithm_fits()
         if self.objective.acd_weight > 0 and not self.rollout.acd.enabled:
             raise ValueError(
                 "objective.acd_weight > 0 needs rollout.acd.enabled; set the weight to 0 or enable the recording"
@@ -302,4 +295,29 @@ class RunConfig(Strict):
             raise ValueError(
                 "evaluation.tasks > 0 needs data.heldout; name a held-out source or set evaluation.tasks=0"
             )
+        if (measure := self.evaluation.measured_by) is not None and measure not in self.reward.judges:
+            raise ValueError(
+                f"evaluation.measured_by names `{measure}`, which is no judge of the run; its judges are "
+                f"{', '.join(self.reward.judges)}"
+            )
         return self
+
+    def _algorithm_fits(self) -> None:
+        algorithm, sde = self.objective.algorithm, self.rollout.sde
+        if (algorithm == "flow_grpo") != (sde is not None):
+            raise ValueError(
+                f"objective.algorithm = {algorithm} with rollout.sde = {'null' if sde is None else 'set'}: `flow_grpo` "
+                "learns from the densities of stochastic steps, which nothing else does; set both or neither"
+            )
+        if sde is not None and (self.rollout.solver != "euler" or self.rollout.exploration != "global"):
+            raise ValueError(
+                "rollout.sde needs rollout.solver `euler` and rollout.exploration `global`: its steps are Euler's, and "
+                "its noise knows no region"
+            )
+        if sde is not None and sde.window is not None and sde.window > self.rollout.steps:
+            raise ValueError(f"rollout.sde.window = {sde.window} > rollout.steps = {self.rollout.steps}")
+        if algorithm in ("diffusion_nft", "fdfo") and (self.loop.max_staleness or self.learner.steps_per_rollout > 1):
+            raise ValueError(
+                f"objective.algorithm `{algorithm}` has no ratio that would account for an older policy; set "
+                "loop.max_staleness=0 and learner.steps_per_rollout=1"
+            )

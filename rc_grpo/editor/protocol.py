@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rc_grpo.editor.family import Codec
-from rc_grpo.editor.recording import AttentionRecorder
+from rc_grpo.editor.recording import AttentionRecorder, Direction
 from rc_grpo.messages import Conditions
 
 
@@ -41,7 +41,11 @@ class FlowEditor(Codec, Protocol):
         ...
 
     def recording(
-        self, layers: tuple[int, ...], token_mask: Tensor, text_counted: Tensor
+        self,
+        layers: tuple[int, ...],
+        token_mask: Tensor,
+        text_counted: Tensor,
+        direction: Direction = "from_text",
     ) -> AbstractContextManager[AttentionRecorder]:
         """Record the attention concentration of every velocity call inside the context."""
         ...

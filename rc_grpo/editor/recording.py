@@ -4,15 +4,19 @@ Every block's attention processor computes the concentration where it is given a
 the layer has anyway, as an output of the compiled block: nothing leaves the graph, and the host waits for nothing.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from rc_grpo.algorithm.attention_density import mass_in_mask, token_weights
+from rc_grpo.algorithm.attention_density import concentration_on_text, mass_in_mask, token_weights
+
+Direction = Literal["from_text", "to_text"]
+"""In which attention concentrates: from text queries on target keys (Eq. 16), or from target queries on text keys."""
 
 
 @dataclass(frozen=True)
@@ -22,24 +26,70 @@ class Layout:
     Attributes:
         text: ``[L]`` int64, the key at which each slot of `rc_grpo.messages.Conditions.text_valid` lies.
         target: the keys of the image that is made, N of them.
-        directions: in which attention can concentrate: ``from_text`` (text queries, target keys) and ``to_text``
-            (target queries, text keys). A model whose text never sees the target has the latter alone.
+        directions: that there are; a model whose text never sees the target has ``to_text`` alone.
         queries_from: the key of the first query, above 0 behind a cached prefix.
     """
 
     text: Tensor
     target: slice
-    directions: frozenset[str] = frozenset({"from_text", "to_text"})
+    directions: frozenset[Direction] = frozenset({"from_text", "to_text"})
     queries_from: int = 0
 
 
+class Probe(ABC):
+    """Measures one layer's attention concentration in one direction."""
+
+    @staticmethod
+    def of(mask: Tensor, weights: Tensor, layout: Layout, direction: Direction = "from_text") -> "Probe":
+        """Make a probe for a layout.
+
+        Args:
+            mask: ``[1, N]`` bool, the edit region among the target's tokens.
+            weights: ``[L]`` float32 of the text tokens, see `rc_grpo.algorithm.attention_density.token_weights`.
+            layout: of the attention.
+            direction: one of `Layout.directions`.
+
+        Raises:
+            ValueError: the model has no such attention, or mask and weights are of other lengths.
+        """
+        if direction not in layout.directions:
+            raise ValueError(
+                "this editor's text never sees the image that is made, so that its attention concentrates nowhere; "
+                "set rollout.acd.direction=to_text"
+            )
+        tokens = layout.target.stop - layout.target.start
+        if (mask.shape[-1], len(weights)) != (tokens, len(layout.text)):
+            raise ValueError(
+                f"a mask of {mask.shape[-1]} tokens and {len(weights)} text slots do not fit an attention over "
+                f"{tokens} target tokens and {len(layout.text)} text slots"
+            )
+        target = layout.target.start, layout.target.stop
+        if direction == "to_text":
+            queries = target[0] - layout.queries_from, target[1] - layout.queries_from
+            return ToText(mask, layout.text.to(mask.device)[weights > 0], queries)
+        text = layout.text.cpu() - layout.queries_from
+        first = int(text[0])
+        in_a_row = torch.equal(text, torch.arange(first, first + len(text)))
+        return FromText(mask, weights, (first, first + len(text)) if in_a_row else text.to(mask.device), target)
+
+    def __call__(self, query: Tensor, key: Tensor) -> Tensor:
+        """Return the concentration ``[B]`` float32 from the joint queries and keys ``[B, S, H, D]``, rotated."""
+        if torch.is_grad_enabled():
+            raise RuntimeError("attention is recorded without gradients only: under checkpointing it would count twice")
+        return self.measure(query, key)
+
+    @abstractmethod
+    def measure(self, query: Tensor, key: Tensor) -> Tensor:
+        """See `__call__`."""
+
+
 @dataclass(frozen=True)
-class Probe:
-    """Measures one layer's attention concentration, from text queries to target keys.
+class FromText(Probe):
+    """From text queries to target keys (Eq. 16).
 
     Attributes:
-        mask: ``[1, N]`` bool, the edit region among the target's tokens.
-        weights: ``[L]`` float32 of the text tokens, see `rc_grpo.algorithm.attention_density.token_weights`.
+        mask: ``[1, N]`` bool.
+        weights: ``[L]`` float32.
         text: the text's first query and the one behind its last, or where its L queries lie if not in a row.
         target: the target's first key and the one behind its last.
     """
@@ -49,42 +99,34 @@ class Probe:
     text: tuple[int, int] | Tensor
     target: tuple[int, int]
 
-    @classmethod
-    def of(cls, mask: Tensor, weights: Tensor, layout: Layout) -> "Probe":
-        """Make a probe for a layout.
-
-        Raises:
-            ValueError: the model's text never sees the target, or mask and weights are of other lengths.
-        """
-        if "from_text" not in layout.directions:
-            raise ValueError(
-                "this editor's text never sees the image that is made, so that its attention concentrates nowhere; "
-                "set rollout.acd.enabled=false and objective.acd_weight=0"
-            )
-        tokens = layout.target.stop - layout.target.start
-        if (mask.shape[-1], len(weights)) != (tokens, len(layout.text)):
-            raise ValueError(
-                f"a mask of {mask.shape[-1]} tokens and {len(weights)} text slots do not fit an attention over "
-                f"{tokens} target tokens and {len(layout.text)} text slots"
-            )
-        queries = layout.text.cpu() - layout.queries_from
-        first = int(queries[0])
-        in_a_row = torch.equal(queries, torch.arange(first, first + len(queries)))
-        return cls(
-            mask,
-            weights,
-            (first, first + len(queries)) if in_a_row else queries.to(mask.device),
-            (layout.target.start, layout.target.stop),
-        )
-
-    def __call__(self, query: Tensor, key: Tensor) -> Tensor:
-        """Return the concentration ``[B]`` float32 from the joint queries and keys ``[B, S, H, D]``, rotated."""
-        if torch.is_grad_enabled():
-            raise RuntimeError("attention is recorded without gradients only: under checkpointing it would count twice")
+    def measure(self, query: Tensor, key: Tensor) -> Tensor:
+        """See `Probe`."""
         text = query[:, self.text[0] : self.text[1]] if isinstance(self.text, tuple) else query[:, self.text]
         image = key[:, self.target[0] : self.target[1]]
         mass = mass_in_mask(text.transpose(1, 2), image.transpose(1, 2), self.mask.expand(len(query), -1))
         return (mass.mean(dim=1).float() * self.weights).sum(dim=-1)
+
+
+@dataclass(frozen=True)
+class ToText(Probe):
+    """From target queries, over all keys, to those of the text that counts.
+
+    Attributes:
+        mask: ``[1, N]`` bool.
+        text: the keys of the text tokens that count.
+        target: the target's first query and the one behind its last.
+    """
+
+    mask: Tensor
+    text: Tensor
+    target: tuple[int, int]
+
+    def measure(self, query: Tensor, key: Tensor) -> Tensor:
+        """See `Probe`."""
+        is_text = torch.zeros(key.shape[1], device=key.device).index_fill(0, self.text, 1.0)
+        queries = query[:, self.target[0] : self.target[1]].transpose(1, 2)
+        mass = mass_in_mask(queries, key.transpose(1, 2), is_text.expand(len(query), -1))
+        return concentration_on_text(mass.float(), self.mask.expand(len(query), -1))
 
 
 Processor = Callable[[Any, Probe | None], Any]
@@ -102,13 +144,17 @@ class AttentionRecorder:
         processor: makes their attention processors.
         token_mask: ``[N]`` bool, the edit region.
         weights: ``[L]`` float32 of the text slots.
+        direction: in which concentration is measured.
     """
 
-    def __init__(self, blocks: Sequence[Any], processor: Processor, token_mask: Tensor, weights: Tensor) -> None:
+    def __init__(
+        self, blocks: Sequence[Any], processor: Processor, token_mask: Tensor, weights: Tensor, direction: Direction
+    ) -> None:
         self._blocks = blocks
         self._processor = processor
         self._mask = token_mask[None]
         self._weights = weights
+        self._direction = direction
         self._layout: Layout | None = None
         self._steps: list[tuple[float, Tensor]] = []
 
@@ -121,7 +167,7 @@ class AttentionRecorder:
         """Have the layers probe attentions of this layout from now on."""
         if layout is self._layout:
             return
-        probe = Probe.of(self._mask, self._weights, layout)
+        probe = Probe.of(self._mask, self._weights, layout, self._direction)
         for block in self._blocks:
             block.attn.set_processor(self._processor(block, probe))
         self._layout = layout
@@ -148,6 +194,7 @@ def recording(
     layers: tuple[int, ...],
     token_mask: Tensor,
     text_counted: Tensor,
+    direction: Direction = "from_text",
 ) -> Iterator[AttentionRecorder]:
     """Record layers of an editor inside the context.
 
@@ -157,6 +204,7 @@ def recording(
         layers: joint-attention layers, one a block.
         token_mask: ``[N]`` bool, the edit region, on the editor's device.
         text_counted: ``[L]`` bool over all text slots, True at the text tokens that count.
+        direction: in which concentration is measured.
 
     Raises:
         ValueError: a layer index does not exist, or a mask is empty.
@@ -168,7 +216,8 @@ def recording(
     weights = token_weights(token_mask[None].cpu(), text_counted[None].cpu())[0]
     recorded = [blocks[layer] for layer in layers]
     before = [block.attn.processor for block in recorded]
-    recorder = AttentionRecorder(recorded, processor, token_mask, weights.to(token_mask.device, torch.float32))
+    on_device = weights.to(token_mask.device, torch.float32)
+    recorder = AttentionRecorder(recorded, processor, token_mask, on_device, direction)
     try:
         yield recorder
     finally:

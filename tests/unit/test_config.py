@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ def test_an_override_reaches_its_key_and_its_neighbours_stay() -> None:
         ("data.heldout=null", "data.heldout"),
         ("name=../escape", "name"),
         ("reward.judges.ground_truth.weight=0", "every judge has weight 0"),
+        ("evaluation.measured_by=oracle", "no judge of the run; its judges are ground_truth"),
         ("reward.judges.ground_truth.kind=oracle", "reward.judges.ground_truth"),
         ("reward.judges.Other={kind: ground_truth}", "reward.judges.Other"),
         ("reward.judges.vlm={kind: editscore}", "reward.judges.vlm.editscore.model"),
@@ -104,3 +106,32 @@ def test_what_extends_nothing_or_itself_is_said(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("extends: nothing")
     with pytest.raises(ConfigError, match=r"nothing\.yaml, which .*c\.yaml extends"):
         load(tmp_path / "c.yaml")
+
+
+SDE = ("objective.algorithm=flow_grpo", "rollout.exploration=global", "rollout.sde={level: 0.7}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "names"),
+    [
+        (("objective.algorithm=flow_grpo",), "rollout.sde"),
+        (("rollout.sde={level: 0.7}",), "objective.algorithm"),
+        ((*SDE, "rollout.exploration=rdp"), "rollout.exploration"),
+        ((*SDE, "rollout.solver=heun"), "rollout.solver"),
+        ((*SDE, "rollout.sde.window=7"), "rollout.sde.window"),
+        (("objective.algorithm=diffusion_nft", "loop.max_staleness=1"), "loop.max_staleness"),
+        (("objective.algorithm=fdfo", "learner.steps_per_rollout=2"), "learner.steps_per_rollout"),
+    ],
+)
+def test_an_algorithm_that_does_not_fit_the_rollouts_is_refused_with_the_way_out(
+    overrides: tuple[str, ...], names: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(names)):
+        load_config("pocket", overrides)
+
+
+def test_the_algorithms_to_compare_with_are_a_setting_each() -> None:
+    load_config("pocket", SDE)
+    load_config("pocket", (*SDE, "rollout.sde.window=2", "objective.trained_steps=1"))
+    for algorithm in ("diffusion_nft", "fdfo"):
+        load_config("pocket", (f"objective.algorithm={algorithm}",))

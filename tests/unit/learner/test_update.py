@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from learner.statistics import Figures, Statistics, merge
-from learner.update import GroupUpdate
-from learner.work import GroupWork, spread
+from learner.updates import SurrogateUpdate
+from learner.work import GroupWork, RunShape, spread
 from rc_grpo.algorithm import solver
 from rc_grpo.algorithm.objective import on_policy_pull
 from rc_grpo.config import ObjectiveConfig
@@ -24,6 +24,10 @@ ANCHORS = (1, 3)
 def work_for(advantages: np.ndarray = ADVANTAGES, steps: tuple[int, ...] = (0, 1, 2), **changes: object) -> GroupWork:
     values = {"group": None, "conditions": None, "advantages": advantages, "anchors": ANCHORS, "steps": steps}
     return GroupWork(**(values | {"on_policy": True} | changes))  # type: ignore[arg-type]
+
+
+def run_by(method: str) -> RunShape:
+    return RunShape(0, method, 3, 4, 0, {})  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -71,9 +75,10 @@ def gradients(
     parameters = list(lora.parameters(policy.transformer).values())
     for parameter in parameters:
         parameter.grad = None
-    update = GroupUpdate(policy, group, conditions, work, config, method, anchors_per_pass)  # type: ignore[arg-type]
+    update = SurrogateUpdate(policy, group, conditions, work, config, run_by(method), anchors_per_pass)  # type: ignore[arg-type]
     statistics = Statistics()
-    update.backward(update.stored, old(update.stored), scale, torch.Tensor.backward, statistics)
+    update.path, update.old = update.stored, old(update.stored)
+    update.backward(scale, torch.Tensor.backward, statistics)
     return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]), merge([statistics.result()])
 
 
@@ -85,7 +90,7 @@ def test_on_policy_the_gradient_is_the_closed_form_pull_through_the_whole_chain(
     config = ObjectiveConfig()
     got, _ = gradients(policy, group, conditions, config, work_for(), method=method)
 
-    update = GroupUpdate(policy, group, conditions, work_for(), config, method)  # type: ignore[arg-type]
+    update = SurrogateUpdate(policy, group, conditions, work_for(), config, run_by(method))  # type: ignore[arg-type]
     parameters = list(lora.parameters(policy.transformer).values())
     candidates = torch.tensor(group.states).transpose(0, 1)
     path = solver.integrate(policy.velocity(conditions), update.stored[0], torch.tensor(group.sigmas), method)  # type: ignore[arg-type]
@@ -130,8 +135,8 @@ def test_on_policy_paths_have_the_rolled_out_values(policy: Denoiser, conditions
     group = make_group(policy, conditions, steps=4, method=method)
     work = work_for(steps=(0, 1, 2, 3))
     for config in (ObjectiveConfig(), ObjectiveConfig(anchor_path="step")):
-        update = GroupUpdate(policy, group, conditions, work, config, method)  # type: ignore[arg-type]
-        torch.testing.assert_close(update.anchor_path(), update.stored, rtol=1e-4, atol=1e-5)
+        update = SurrogateUpdate(policy, group, conditions, work, config, run_by(method))  # type: ignore[arg-type]
+        torch.testing.assert_close(update.values(), update.stored, rtol=1e-4, atol=1e-5)
 
 
 def test_flipping_every_advantage_flips_the_gradient(policy: Denoiser, conditions: Conditions) -> None:
@@ -151,8 +156,9 @@ def test_work_without_weight_adds_nothing_but_runs_as_many_backward_passes(
         calls.append(scalar)
         scalar.backward()
 
-    update = GroupUpdate(policy, group, conditions, work_for(), ObjectiveConfig(), "euler")
-    update.backward(update.stored, update.stored, 0.0, backward, Statistics())
+    update = SurrogateUpdate(policy, group, conditions, work_for(), ObjectiveConfig(), run_by("euler"))
+    update.path, update.old = update.stored, update.stored
+    update.backward(0.0, backward, Statistics())
     assert len(calls) == 3
     assert all(not parameter.grad.any() for parameter in lora.parameters(policy.transformer).values())
 
@@ -172,9 +178,12 @@ def test_a_stale_group_is_measured_against_the_path_that_was_rolled_out(
     group = make_group(policy, conditions)
     weights = lora.state(policy.transformer)
     lora.load(policy.transformer, {name: 1.2 * tensor for name, tensor in weights.items()})
-    update = GroupUpdate(policy, group, conditions, work_for(on_policy=False), ObjectiveConfig(clip=0.2), "euler")
+    update = SurrogateUpdate(
+        policy, group, conditions, work_for(on_policy=False), ObjectiveConfig(clip=0.2), run_by("euler")
+    )
     statistics = Statistics()
-    update.backward(update.anchor_path(), update.stored, 1.0, torch.Tensor.backward, statistics)
+    update.path, update.old = update.values(), update.stored
+    update.backward(1.0, torch.Tensor.backward, statistics)
     result = merge([statistics.result()])
     assert result["max_abs_log_ratio"] > 0
     assert result["recomputed_max_deviation"] < 1e-5
@@ -219,7 +228,7 @@ def test_a_group_without_its_trajectory_is_refused(policy: Denoiser, conditions:
     group = make_group(policy, conditions)
     bare = CandidateGroup(**{**vars(group), "states": None})
     with pytest.raises(ValueError, match="without its trajectory"):
-        GroupUpdate(policy, bare, conditions, work_for(), ObjectiveConfig(), "euler")
+        SurrogateUpdate(policy, bare, conditions, work_for(), ObjectiveConfig(), run_by("euler"))
 
 
 @pytest.mark.parametrize(("groups", "ranks"), [(1, 1), (5, 2), (6, 3), (2, 4)])

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from learner.statistics import Statistics, merge
-from learner.update import GroupUpdate
-from learner.work import GroupWork
+from learner.updates import SurrogateUpdate
+from learner.work import GroupWork, RunShape
 from rc_grpo.config import ObjectiveConfig, Solver
 from rc_grpo.messages import CandidateGroup, PolicyVersion, RolloutSeeds
 from tests.unit.growing import Field
@@ -75,7 +75,7 @@ def an_update(
     anchors_per_pass: int | None = None,
     anchors: tuple[int, ...] = ANCHORS,
     method: Solver = "euler",
-) -> GroupUpdate:
+) -> SurrogateUpdate:
     group = CandidateGroup(
         task_id="t",
         seeds=RolloutSeeds(0, (1, 2, 3)),
@@ -87,7 +87,9 @@ def an_update(
         states=STATES.numpy(),
     )
     work = GroupWork(None, None, advantages, anchors, steps, on_policy=False)
-    return GroupUpdate(denoiser, group, "conditions", work, config, method, anchors_per_pass)  # type: ignore[arg-type]
+    return SurrogateUpdate(
+        denoiser, group, "conditions", work, config, RunShape(0, method, 3, 4, 0, {}), anchors_per_pass
+    )  # type: ignore[arg-type]
 
 
 def euler(x: Tensor, n: int, theta: float | Tensor) -> Tensor:
@@ -126,7 +128,8 @@ def test_the_ratios_diagnostics_are_those_of_plain_softmaxes(
     advantages = torch.tensor([np.nan, -1.2, 1.5, -0.7] if failed else ADVANTAGES)
     statistics = Statistics()
     update = an_update(OneWeight(), config, steps, advantages.numpy())
-    update.backward(path, old, 0.5, Tensor.backward, statistics)
+    update.path, update.old = path, old
+    update.backward(0.5, Tensor.backward, statistics)
     got = merge([statistics.result()])
 
     valid, states = ~advantages.isnan(), [n + 1 for n in steps]
@@ -151,9 +154,10 @@ def test_the_ratios_diagnostics_are_those_of_plain_softmaxes(
 def test_how_far_a_recomputed_step_lands_is_measured_in_both_directions(anchor_path: str, offset: float) -> None:
     config = ObjectiveConfig(anchor_path=anchor_path, **OPTIONS)  # type: ignore[arg-type]
     update, statistics = an_update(OneWeight(), config), Statistics()
-    path = update.anchor_path()
+    path = update.values()
     path[3, 1, 4, 0] += offset
-    update.backward(path, OLD, 1.0, Tensor.backward, statistics)
+    update.path, update.old = path, OLD
+    update.backward(1.0, Tensor.backward, statistics)
     got = merge([statistics.result()])
     recomputed = euler(path[2] if anchor_path == "chain" else STATES[list(ANCHORS), 2], 2, 0.3)
     log = log_ratio(3, recomputed, path[3], weights_by_hand(config))
@@ -195,8 +199,9 @@ def test_the_gradient_is_that_of_the_whole_objective_written_down(
     config = ObjectiveConfig(**(OPTIONS | {"anchor_path": anchor_path} | options))
     denoiser = OneWeight()
     update = an_update(denoiser, config, steps, anchors_per_pass=anchors_per_pass)
-    path = update.anchor_path()
-    update.backward(path, OLD, 0.25, Tensor.backward, Statistics())
+    path = update.values()
+    update.path, update.old = path, OLD
+    update.backward(0.25, Tensor.backward, Statistics())
     assert denoiser.theta.grad is not None
     assert float(denoiser.theta.grad) == pytest.approx(expected_gradient(config, path, steps, 0.25), rel=1e-3)
 
@@ -207,7 +212,7 @@ def test_anchors_are_the_candidates_that_the_work_names() -> None:
 
 
 def test_the_chain_is_integrated_from_the_anchors_noise_under_the_weights_now_in_the_model() -> None:
-    path = an_update(OneWeight(0.8), ObjectiveConfig(**OPTIONS)).anchor_path()
+    path = an_update(OneWeight(0.8), ObjectiveConfig(**OPTIONS)).values()
     expected = [STATES[list(ANCHORS), 0]]
     for n in range(3):
         expected.append(euler(expected[n], n, 0.8))
@@ -217,7 +222,7 @@ def test_the_chain_is_integrated_from_the_anchors_noise_under_the_weights_now_in
 
 def test_a_step_path_moves_the_trained_states_alone_each_from_the_stored_one_before_it() -> None:
     update = an_update(OneWeight(0.8), ObjectiveConfig(anchor_path="step", **OPTIONS), steps=(0, 2))
-    path, stored = update.anchor_path(), STATES[list(ANCHORS)].transpose(0, 1)
+    path, stored = update.values(), STATES[list(ANCHORS)].transpose(0, 1)
     torch.testing.assert_close(
         path, torch.stack([stored[0], euler(stored[0], 0, 0.8), stored[2], euler(stored[2], 2, 0.8)])
     )
@@ -225,7 +230,7 @@ def test_a_step_path_moves_the_trained_states_alone_each_from_the_stored_one_bef
 
 
 @pytest.mark.parametrize(("at_once", "batches"), [(None, [3, 3, 3]), (2, [2, 2, 2, 1, 1, 1]), (1, [1] * 9)])
-def test_so_many_anchors_go_through_the_model_together_and_the_base_model_is_not_asked(
+def test_so_many_anchors_go_through_the_model_together_and_the_base_model_is_asked_once_for_its_norm(
     at_once: int | None, batches: list[int]
 ) -> None:
     denoiser, scalars = OneWeight(), []
@@ -235,16 +240,39 @@ def test_so_many_anchors_go_through_the_model_together_and_the_base_model_is_not
         scalar.backward()
 
     update = an_update(denoiser, ObjectiveConfig(**OPTIONS), anchors=(1, 2, 3), anchors_per_pass=at_once)
-    update.backward(update.stored, update.stored, 1.0, backward, Statistics())
-    assert [batch for _, batch, _ in denoiser.asked] == batches
+    update.path, update.old = update.stored, update.stored
+    update.backward(1.0, backward, Statistics())
+    assert [batch for acting, batch, _ in denoiser.asked if acting] == batches
     assert len(scalars) == len(batches)
-    assert all(acting for acting, _, _ in denoiser.asked)
+    assert [(batch, gradient) for acting, batch, gradient in denoiser.asked if not acting] == [(batches[0], False)]
+
+
+@pytest.mark.parametrize("anchor_path", ["chain", "step"])
+def test_the_norms_that_are_logged_are_those_of_the_policy_over_the_base(anchor_path: str) -> None:
+    update = an_update(OneWeight(-0.3), ObjectiveConfig(**(OPTIONS | {"anchor_path": anchor_path})))
+    statistics = Statistics()
+    update.backward(1.0, Tensor.backward, statistics)
+    found = statistics.result().means
+    assert found["velocity_norm_edit"] == pytest.approx(3.0, rel=1e-5)
+    assert found["velocity_norm_background"] == pytest.approx(3.0, rel=1e-5)
+
+
+def test_the_penalty_on_inflated_norms_is_their_hinge_and_costs_a_smaller_norm_nothing() -> None:
+    for theta, slope in ((0.3, 2 * (3 - 1) / BASE), (0.05, 0.0)):
+        denoiser = OneWeight(theta)
+        options = OPTIONS | {"anchor_path": "step", "norm_penalty": 0.7}
+        an_update(denoiser, ObjectiveConfig(**options), advantages=np.zeros(4)).backward(
+            1.0, Tensor.backward, Statistics()
+        )
+        # At every state |v| / |v_base| is theta / BASE, in both regions: the penalty is (theta / BASE - 1)^2.
+        assert float(denoiser.theta.grad) == pytest.approx(0.7 * slope, rel=1e-4, abs=1e-7)  # type: ignore[arg-type]
 
 
 def test_a_penalty_asks_the_base_model_without_gradients() -> None:
     denoiser = OneWeight()
     update = an_update(denoiser, ObjectiveConfig(reference_penalty=0.1, **OPTIONS))
-    update.backward(PATH, OLD, 1.0, Tensor.backward, Statistics())
+    update.path, update.old = PATH, OLD
+    update.backward(1.0, Tensor.backward, Statistics())
     assert [with_gradients for acting, _, with_gradients in denoiser.asked if not acting] == [False] * 3
     assert [with_gradients for acting, _, with_gradients in denoiser.asked if acting] == [True] * 3
 
@@ -264,8 +292,9 @@ def test_the_penalty_of_two_models_that_differ_by_as_much_everywhere_is_that_und
 
     config = ObjectiveConfig(**(OPTIONS | {"anchor_path": anchor_path, "reference_penalty": 3.0}))
     update = an_update(denoiser, config, steps, np.zeros(4), method=method)
-    path = update.anchor_path()
-    update.backward(path, path, 0.25, backward, Statistics())
+    path = update.values()
+    update.path, update.old = path, path
+    update.backward(0.25, backward, Statistics())
     assert sum(scalars) == pytest.approx(0.25 * 3.0 * (0.3 - BASE) ** 2, rel=1e-5)
 
 
@@ -274,6 +303,8 @@ def test_the_numbers_of_several_ranks_are_one_ranks_over_all_their_groups() -> N
     for path, old in ((PATH, OLD), (OLD, PATH), (PATH, PATH)):
         of_rank = Statistics()
         for statistics in (of_rank, together):
-            an_update(OneWeight(), config).backward(path, old, 1.0, Tensor.backward, statistics)
+            update = an_update(OneWeight(), config)
+            update.path, update.old = path, old
+            update.backward(1.0, Tensor.backward, statistics)
         apart.append(of_rank.result())
     assert merge(apart) == pytest.approx(merge([together.result()]), rel=1e-5)
