@@ -1,12 +1,15 @@
 """The pocket training as a newcomer runs it, and what an update costs sequential and overlapped.
 
-One full run of the packaged config gives the held-out gain and the minutes. Short runs give seconds an update,
-synchronous and with ``max_staleness: 1``: of the packaged config, whose rollout workers or ranks each fill both cores,
-and with one worker and one rank, where either alone leaves a core idle. CPU use beside them says what bounds each.
+One full run of the packaged config gives the held-out gain, the minutes, and the picture of edits before and after.
+Short runs give seconds an update, synchronous and with ``max_staleness: 1``: of the packaged config, whose rollout
+workers or ranks each fill both cores, and with one worker and one rank, where either alone leaves a core idle. CPU use
+beside them says what bounds each.
 """
 
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -19,6 +22,7 @@ from benchmarks.runs import records_of, summary_of, train
 
 UPDATES = 9
 WARM_UP = 2
+PICTURE = Path(__file__).parents[1] / "docs" / "pocket" / "before_after.png"
 ONE_CORE_EACH = ("rollout.workers=1", "learner.ranks=1")
 
 
@@ -63,12 +67,19 @@ def pace(root: Path, name: str, *overrides: str) -> dict[str, float]:
     }
 
 
+def draw(folder: Path) -> None:
+    """Draw held-out edits before and after a run."""
+    command = [sys.executable, "-m", "deploy.cli", "evaluate", "pocket", "--lora", str(folder / "lora")]
+    subprocess.run([*command, "--sheet", str(PICTURE), "--set", f"output.root={folder.parent}"], check=True)
+
+
 def main() -> None:
-    """Measure and write ``results/pocket_train.json``."""
+    """Measure and write ``results/pocket_train.json`` and ``docs/pocket/before_after.png``."""
     root = Path(tempfile.mkdtemp(prefix="rc-grpo-benchmark-"))
     try:
-        folder = train("pocket", root, "full")
+        folder = train("pocket", root, "trained")
         summary = summary_of(folder)
+        draw(folder)
         paces = {
             f"{mode}{suffix}": pace(root, f"{mode}{suffix}", *pools, staleness)
             for suffix, pools in (("", ()), ("_one_core_each", ONE_CORE_EACH))
@@ -79,6 +90,9 @@ def main() -> None:
     heldout = summary["heldout"]
     median = f"median of {UPDATES - WARM_UP} updates"
     figures = {
+        "heldout_gain": Figure(
+            heldout["gain"], "mean task reward, 0..1", "at least 0.12", f"{heldout['tasks']} tasks, before and after"
+        ),
         "heldout_gain_in_standard_errors": Figure(
             heldout["gain_in_standard_errors"], "standard errors", "more than 3", f"{heldout['tasks']} paired tasks"
         ),

@@ -1,4 +1,4 @@
-"""What a person watching a run sees: a bar with what matters and the time left, or plain lines on no screen."""
+"""What a person watching a run sees: a bar with what matters, a curve, the time left; or plain lines on no screen."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,10 +11,12 @@ from rich.progress import Progress as Bars
 from rich.table import Column, Table
 from rich.text import Text
 
+from deploy.watching.curve import curve
 from rc_grpo.evaluation.gains import PairedGain
 from rc_grpo.waiting import in_words
 
 SAY_A_WAIT_AFTER_S = 60.0
+_CURVE_COLUMNS = 48
 SPEED_OVER_S = 3600.0
 """The time left is told from the updates of so long: one can take many minutes."""
 
@@ -54,6 +56,7 @@ class Progress:
         self._bars = _Screen(self.console)
         self._training: TaskID | None = None
         self._said = time.monotonic()
+        self._rewards: list[float] = []
 
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:
@@ -107,12 +110,16 @@ class Progress:
             f"reward {metrics['reward/task_mean']:.3f}  drift {metrics['background_drift/mean']:.3f}  "
             f"skipped {metrics['groups_skipped/share']:.0%}  {metrics['seconds/update_total']:.1f} s/update"
         )
+        self._rewards.append(metrics["reward/task_mean"])
+        drawn = f"reward by update: {curve(self._rewards, _CURVE_COLUMNS)}"
         if not self.console.is_terminal:
             self.say(f"update {done}/{total}  {note}")
+            if done == total:
+                self.say(drawn)
             return
         if self._training is None:
             self._training = self._bars.add_task("updates", total=total)
-        self._bars.beneath["figures"] = note
+        self._bars.beneath |= {"figures": note, "curve": drawn}
         self._bars.update(self._training, completed=done)
 
     def gains(self, gains: Mapping[str, PairedGain]) -> None:

@@ -61,7 +61,7 @@ def test_three_workers_give_the_same_weights_as_one(synchronous: Finished, tmp_p
 
 def test_synchronous_training_is_the_sequential_program(synchronous: Finished, tmp_path: Path) -> None:
     config = short_config(tmp_path, "sequential", THREE_GROUPS)
-    expected = run_sequentially(config, log=lambda record: None, every=100, deadline=float("inf"))
+    expected = run_sequentially(config, log=lambda record: None, every=100, budget=float("inf"))
     weights = read_lora(config.editor.lora, synchronous.folder / "lora")
     for name, tensor in expected.items():
         torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")

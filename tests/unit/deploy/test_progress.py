@@ -28,9 +28,12 @@ BAR = r"[━╸╺ ]{10,}"
 
 def frame(progress: Progress, out: io.StringIO) -> list[str]:
     """Draw once more; return the screen's lines as they are then."""
-    out.truncate(out.seek(0))
-    progress._bars.refresh()
-    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", out.getvalue()).split("\n")
+    # Its own thread draws ten times a second, too.
+    with progress._bars.live._lock:
+        out.truncate(out.seek(0))
+        progress._bars.refresh()
+        drawn = out.getvalue()
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", drawn).split("\n")
     return [line for line in lines if line]
 
 
@@ -52,8 +55,9 @@ def test_waits_of_any_length_take_no_room_from_bar_count_and_time_left(
         assert max(map(len, lines)) <= width
         assert re.fullmatch(rf"updates +{BAR} +4/60 \d:\d\d:\d\d +(\d+:)?\d\d:\d\d", lines[0])
         assert lines[1].startswith("reward 0.512")
-        assert lines[2].startswith("the learner waits for the groups of update 5")
-        assert len(lines) == 3
+        assert lines[2].startswith("reward by update: 0.512 ▁▁ 0.512")
+        assert lines[3].startswith("the learner waits for the groups of update 5")
+        assert len(lines) == 4
 
 
 def test_something_moves_during_a_held_out_evaluation(screen: tuple[Console, io.StringIO, int]) -> None:
@@ -87,3 +91,11 @@ def test_a_log_file_gets_lines_and_no_bars() -> None:
         progress.waiting_for([WAITS[0] | {"seconds": 0.1}])
     assert out.getvalue().startswith("update 4/60  reward 0.512")
     assert "\x1b" not in out.getvalue()
+
+
+def test_a_log_file_ends_with_the_runs_curve() -> None:
+    out = io.StringIO()
+    with Progress(Console(file=out, width=200)) as progress:
+        for done, reward in ((1, 0.5), (2, 0.62), (3, 0.7)):
+            progress.update(done, 3, FIGURES | {"reward/task_mean": reward})
+    assert out.getvalue().rstrip().splitlines()[-1] == "reward by update: 0.500 ▁▅█ 0.700"
