@@ -28,10 +28,12 @@ class BestLora:
 
     Args:
         run: folder of the run.
+        judge: by whose reward it is the best; None for the task reward.
     """
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, judge: str | None = None) -> None:
         self.folder = run / LORA_BEST
+        self._judge = judge
         self._before = run / f".{LORA_BEST}.before"
 
     @property
@@ -50,7 +52,7 @@ class BestLora:
             heldout: what came of it.
             learner: which has that version now.
         """
-        reward, kept = heldout.metrics()["heldout/reward"], self.measured
+        reward, kept = heldout.mean(self._judge), self.measured
         if heldout.version.is_identity or math.isnan(reward) or (kept is not None and reward <= kept["reward"]):
             return
         fresh = self.folder.with_name(f".{LORA_BEST}.fresh")

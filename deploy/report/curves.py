@@ -4,12 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from deploy.records.reading import RunRecord
 from deploy.report.arms import Arm
+from rc_grpo.evaluation.intervals import half_width
 
-CONFIDENCE = 0.95
 SMOOTHED_ABOVE = 40
 """A curve of more points is drawn with a moving mean over a twentieth of it."""
 
@@ -51,13 +50,6 @@ def curve_of(arm: Arm, name: str) -> Curve | None:
         return None
     width = half_width(values) if len(values) > 1 else None
     return Curve(np.array(shared), values.mean(axis=0), width)
-
-
-def half_width(values: Array) -> Array:
-    """Return that of the interval of the mean over the first axis, of two or more, by Student's t at `CONFIDENCE`."""
-    count = len(values)
-    error = values.std(axis=0, ddof=1) / np.sqrt(count)
-    return np.asarray(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * error)
 
 
 def _logged(run: RunRecord, name: str) -> dict[int, float]:

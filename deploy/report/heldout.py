@@ -11,9 +11,9 @@ from scipy import stats
 
 from deploy.records.reading import RunRecord
 from deploy.report.arms import Arm
-from deploy.report.curves import CONFIDENCE
 from deploy.report.measures import ACD_REWARD, TASK_REWARD, lower_is_better
 from rc_grpo.evaluation.alarm import Alarm, HeldOutSeries, Training, find_alarms
+from rc_grpo.evaluation.intervals import LEVEL
 from rc_grpo.evaluation.scores import METRICS, Scores
 
 COMPBENCH = "compbench*.json"
@@ -55,8 +55,8 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """``better`` or ``worse`` where the difference's interval of `CONFIDENCE` excludes 0, else ``even``."""
-        if not (self.error > 0 and abs(self.in_errors) > stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom)):
+        """``better`` or ``worse`` where the difference's interval of `LEVEL` excludes 0, else ``even``."""
+        if not (self.error > 0 and abs(self.in_errors) > stats.t.ppf((1 + LEVEL) / 2, self.freedom)):
             return "even"
         return "better" if (self.difference < 0) == self.lower_is_better else "worse"
 

@@ -17,7 +17,7 @@ from deploy.outputs import check_file
 from deploy.records.reading import RunRecord, read_runs
 from deploy.report.arms import Arm, arms_of, differences
 from deploy.report.charts import PHASES, REST, curve_chart, distribution_chart, phase_chart, phases_of
-from deploy.report.curves import CONFIDENCE, SMOOTHED_ABOVE, curve_of
+from deploy.report.curves import SMOOTHED_ABOVE, curve_of
 from deploy.report.distributions import GroupNote, notes_of
 from deploy.report.groups import LAST_UPDATES, Gallery, gallery
 from deploy.report.heldout import COMPBENCH, Change, benchmark_rows, changes
@@ -26,6 +26,7 @@ from deploy.report.summary import summaries
 from deploy.report.svg import Chart, variable
 from rc_grpo.durable import write_whole
 from rc_grpo.evaluation import alarm, paper
+from rc_grpo.evaluation.intervals import LEVEL
 from rc_grpo.evaluation.scores import METRICS
 from rc_grpo.evaluation.table import cell
 
@@ -116,7 +117,7 @@ def render(runs: Sequence[RunRecord]) -> str:
         "metrics": METRICS,
         "paper": paper,
         "compbench": COMPBENCH,
-        "confidence": CONFIDENCE,
+        "confidence": LEVEL,
         "smoothed_above": SMOOTHED_ABOVE,
         "long": any(len(run.updates) > SMOOTHED_ABOVE for run in runs),
         "alarm": alarm,

@@ -32,6 +32,7 @@ def make_services(config: RunConfig) -> tuple[RolloutPool, JudgePanel, Learner]:
         config.loop.updates,
         config.loop.max_staleness,
         config.reward.weights,
+        config.rollout.sde,
     )
     learner = config.learner
     if learner.start_from is not None:

@@ -53,7 +53,7 @@ class Books:
         self._progress = progress
         self._waits = waits
         self._trackers = Trackers(config, files.path)
-        self._best = BestLora(files.path)
+        self._best = BestLora(files.path, config.evaluation.measured_by)
         self._busy = BusyShares()
         self._opened: _Opened | None = None
         self._recording: ObjectRef[Any] | None = None

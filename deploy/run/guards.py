@@ -9,7 +9,7 @@ from deploy.batches.lessons import Lessons
 from deploy.records.best import LORA_BEST
 from deploy.records.reading import RunRecord, read_run
 from deploy.stopping import GuardError, RunawayError
-from rc_grpo.config import GuardConfig
+from rc_grpo.config import RunConfig
 from rc_grpo.evaluation.alarm import Alarm, HeldOutSeries, Training, find_alarms
 from rc_grpo.evaluation.gains import HeldOut
 
@@ -21,13 +21,14 @@ class Guards:
     """Looks at every update and every held-out evaluation of a run.
 
     Args:
-        config: the bounds.
+        config: of the run, with the bounds.
         lessons: what the groups were worth since something was last learned.
         folder: of the run.
     """
 
-    def __init__(self, config: GuardConfig, lessons: Lessons, folder: Path) -> None:
-        self._config = config
+    def __init__(self, config: RunConfig, lessons: Lessons, folder: Path) -> None:
+        self._config = config.guards
+        self._judge = config.evaluation.measured_by
         self._lessons = lessons
         self._folder = folder
         self._barren = 0
@@ -99,12 +100,16 @@ class Guards:
         if not needed or not updates_left or updates_left[0] == 0:
             return
         run = read_run(self._folder, "")
-        alarms = [_falling(run, back) for back in range(needed)]
+        measure = f"reward/{self._judge}"
+        if self._judge is None or measure not in run.evaluations.measures:
+            measure = "reward"  # Of a single judge, whose reward it is.
+        alarms = [_falling(run, measure, back) for back in range(needed)]
         if None not in alarms:
             alarm = alarms[0]
             assert alarm is not None
+            of = "" if measure == "reward" else f" by {self._judge}"
             raise GuardError(
-                f"the held-out reward fell from {alarm.measure_then:.4f} after update {alarm.since} to "
+                f"the held-out reward{of} fell from {alarm.measure_then:.4f} after update {alarm.since} to "
                 f"{alarm.measure_seen:.4f} after update {alarm.seen}, and {needed} evaluations in a row saw it, while "
                 f"the training reward rose from {alarm.reward_then:.4f} to {alarm.reward_seen:.4f}: the policy learns "
                 f"to please the judge and not the task. {LORA_BEST}/ has the trained version that did best; "
@@ -116,12 +121,12 @@ def _in_brackets(said: str | None) -> str:
     return "" if said is None else f" (it says: {said})"
 
 
-def _falling(run: RunRecord, back: int) -> Alarm | None:
-    """Return the alarm of the held-out reward that lasts at the evaluation so many before the last."""
+def _falling(run: RunRecord, measure: str, back: int) -> Alarm | None:
+    """Return the alarm of a held-out reward that lasts at the evaluation so many before the last."""
     updates = run.evaluations.updates[: len(run.evaluations.updates) - back]
     if len(updates) < 2:
         return None
     made = run.updates <= updates[-1]
-    series = HeldOutSeries.of_tasks("reward", updates, run.evaluations.measures["reward"][: len(updates)])
+    series = HeldOutSeries.of_tasks(measure, updates, run.evaluations.measures[measure][: len(updates)])
     found = find_alarms({"reward": Training(run.updates[made], run.metrics["reward/task_mean"][made])}, [series])
     return next((alarm for alarm in found if alarm.lasts), None)

@@ -54,7 +54,7 @@ class Run:
         self._tasks, self._exam = training_tasks(config), HeldOutExam(config)
         self._fingerprints = data.fingerprints(self._files, self._tasks, self._exam.tasks, resume=resume)
         self._services = Services(config, self._tasks, self.stop.asked)
-        self._guards = Guards(config.guards, self._services.lessons, self.folder)
+        self._guards = Guards(config, self._services.lessons, self.folder)
         self._position = Position(config.loop.updates)
         self._books = Books(config, self._files, progress, self.waits)
         self._recovery = Recovery(config, self._position, self._services.ledger, self._books, self._exam, progress)

@@ -34,6 +34,11 @@ class HeldOut:
     rewards: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     last_failure: str | None = None
 
+    def mean(self, judge: str | None = None) -> float:
+        """Return the mean reward, of all judges by weight or of one alone; NaN where no task has one."""
+        values = self.reward if judge is None else self.rewards[judge]
+        return math.nan if np.isnan(values).all() else float(np.nanmean(values))
+
     def metrics(self) -> dict[str, float]:
         """Return means by name."""
         judged = {f"reward/{name}": values for name, values in self.rewards.items()} | self.subscores

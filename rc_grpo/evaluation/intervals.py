@@ -1,10 +1,10 @@
-"""How sure a share is: Wilson's interval, a bootstrap over participants, and the exact sign test."""
+"""How sure a share or a mean is: Wilson's and Student's intervals, a bootstrap over participants, a sign test."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 from rc_grpo.seeds import derive
 
@@ -44,6 +44,13 @@ def over_participants(won: Sequence[int], of: Sequence[int]) -> Interval | None:
 def share_interval(won: Sequence[int], of: Sequence[int]) -> Interval | None:
     """Return the interval of ``sum(won) / sum(of)``: over participants if there are several, Wilson's for one."""
     return over_participants(won, of) if len(of) > 1 else wilson(sum(won), sum(of))
+
+
+def half_width(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return that of the interval of the mean over the first axis, of two or more, by Student's t."""
+    count = len(values)
+    error = values.std(axis=0, ddof=1) / np.sqrt(count)
+    return np.asarray(t.ppf((1 + LEVEL) / 2, count - 1) * error)
 
 
 def sign_test(wins: int, losses: int) -> float | None:

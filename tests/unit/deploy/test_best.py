@@ -29,10 +29,12 @@ class Learner:
         return "digest"
 
 
-def evaluated(run: Path, number: int, reward: float, *, dies: bool = False) -> None:
+def evaluated(run: Path, number: int, reward: float, *, dies: bool = False, watcher: float | None = None) -> None:
     version = PolicyVersion(number, "d", 1, is_identity=number == 0)
-    heldout = HeldOut(version, np.array([reward, reward]), np.zeros(2), {})
-    asyncio.run(BestLora(run).consider(10 * number, heldout, Learner(version, dies=dies)))  # type: ignore[arg-type]
+    rewards = {} if watcher is None else {"watcher": np.array([watcher, watcher])}
+    heldout = HeldOut(version, np.array([reward, reward]), np.zeros(2), {}, rewards)
+    best = BestLora(run, judge=None if watcher is None else "watcher")
+    asyncio.run(best.consider(10 * number, heldout, Learner(version, dies=dies)))  # type: ignore[arg-type]
 
 
 def kept(run: Path) -> str | None:
@@ -47,6 +49,12 @@ def test_the_best_is_kept_and_the_last_is_not_it(tmp_path: Path) -> None:
     told = json.loads((tmp_path / "lora-best" / "held_out.json").read_text())
     assert (told["update"], told["reward"], told["version"]["number"]) == (20, 0.7, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["lora-best"]
+
+
+def test_the_best_by_a_judge_that_looks_on_is_not_the_one_that_pleases_the_others_most(tmp_path: Path) -> None:
+    for number, (reward, watcher) in enumerate([(0.5, 0.5), (0.6, 0.6), (0.9, 0.3)]):
+        evaluated(tmp_path, number, reward, watcher=watcher)
+    assert kept(tmp_path) == "v1"
 
 
 @pytest.mark.parametrize(("number", "reward"), [(0, 0.9), (1, float("nan"))])

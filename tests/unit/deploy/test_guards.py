@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from deploy.batches.lessons import Lessons
+from deploy.configs import load_config
 from deploy.run.guards import Guards
 from deploy.stopping import GuardError, RunawayError
 from rc_grpo.config import GuardConfig, ObjectiveConfig
@@ -14,6 +15,8 @@ from rc_grpo.messages import GroupScores, PolicyVersion
 from tests.unit.deploy.report.folders import rising, write_run
 
 SCORED = HeldOut(PolicyVersion(1, "d", 1, is_identity=False), np.array([0.5, np.nan]), np.zeros(2), {})
+BY_REWARD = load_config("pocket")
+WATCHED = ("reward.judges.watcher={kind: ground_truth, weight: 0}", "evaluation.measured_by=watcher")
 FAILED, TIED = "too_few_valid", "tied_task_rewards"
 
 
@@ -22,7 +25,7 @@ def lessons() -> Lessons:
 
 
 def guards(folder: Path = Path(), counted: Lessons | None = None, **changes: object) -> Guards:
-    return Guards(GuardConfig(**changes), counted or lessons(), folder)  # type: ignore[arg-type]
+    return Guards(BY_REWARD.model_copy(update={"guards": GuardConfig(**changes)}), counted or lessons(), folder)  # type: ignore[arg-type]
 
 
 def scores(*rewards: float, reason: str | None = None) -> GroupScores:
@@ -105,6 +108,13 @@ def test_held_out_reward_that_falls_while_the_training_reward_rises_ends_the_run
     guards(hacked, falling_evaluations=0).after_evaluation(SCORED, range(24, 40))
     guards(hacked, falling_evaluations=4).after_evaluation(SCORED, range(24, 40))
     guards(hacked).after_evaluation(SCORED, range(0))
+
+
+def test_a_judge_that_looks_on_sees_a_run_hacked_that_its_own_judge_praises(tmp_path: Path) -> None:
+    hacked = write_run(tmp_path / "hacked", watched=lambda update: 0.6 - 0.01 * max(0, update - 6))
+    guards(hacked).after_evaluation(SCORED, range(24, 40))
+    with pytest.raises(GuardError, match=r"held-out reward by watcher fell from 0\.\d+ after update \d "):
+        Guards(load_config("pocket", WATCHED), lessons(), hacked).after_evaluation(SCORED, range(24, 40))
 
 
 @pytest.mark.parametrize("course", [rising, lambda update: 0.5])

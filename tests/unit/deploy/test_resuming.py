@@ -88,7 +88,7 @@ def test_a_finished_run_without_checkpoints_does_not_begin_anew_in_its_own_folde
 
 
 @pytest.mark.parametrize(
-    "override", ["learner.learning_rate=2.0e-3", "learner.schedule=linear", "loop.max_staleness=1"]
+    "override", ["learner.learning_rate=3.0e-3", "learner.schedule=linear", "loop.max_staleness=1"]
 )
 def test_with_more_updates_no_other_key_may_change(make: Make, override: str) -> None:
     with pytest.raises(ConfigError, match=override.partition("=")[0]):

@@ -32,13 +32,17 @@ def write_run(
     seed: int = 0,
     reward: Course = rising,
     heldout: Course | None = rising,
+    watched: Course | None = None,
     every: int = 6,
     level: Level = "images",
     logged: int = 2,
     finished: bool = True,
     overrides: tuple[str, ...] = (),
 ) -> Path:
-    """Write a run whose last ``logged`` updates are in the experience log; held out is asked every so many updates."""
+    """Write a run whose last ``logged`` updates are in the experience log; held out is asked every so many updates.
+
+    ``watched`` is what a second judge, ``watcher``, says of the held-out edits.
+    """
     config = load_config("pocket", [f"name={folder.name}", f"seed={seed}", f"loop.updates={updates}", *overrides])
     files = RunFolder(folder)
     files.path.mkdir(parents=True)
@@ -59,7 +63,10 @@ def write_run(
                 reward=measured,
                 background_drift=0.05 + rng.normal(0, 0.001, HELDOUT_TASKS),
                 subscores={"ground_truth.success": 20 * measured},
-                rewards={"ground_truth": measured},
+                rewards={"ground_truth": measured}
+                | (
+                    {} if watched is None else {"watcher": watched(update) + tasks + rng.normal(0, 0.01, HELDOUT_TASKS)}
+                ),
             )
             log.write(update, found.metrics(), event="evaluation")
             files.keep_evaluation(update, found.as_json([f"task-{index}" for index in range(HELDOUT_TASKS)]))
