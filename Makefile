@@ -14,7 +14,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup train test test-all lane-of-clusters lane-of-one-process lint unit docs map browser integration series chaos fuzz pocket judge benchmark judge-benchmarks loop-benchmarks ablation dashboards evaluate-scale gpu wheel clean-install audit lock clean
+.PHONY: help setup train test test-all lane-of-clusters lane-of-one-process lint unit docs map browser integration series chaos fuzz pocket judge benchmark judge-benchmarks loop-benchmarks ablation ablation-gpu dashboards evaluate-scale gpu wheel clean-install audit lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -87,7 +87,9 @@ chaos: $(INSTALLED) ## long failure tests and runs under kill -9 on a real local
 
 pocket: $(INSTALLED) ## train the pocket editor anew (GPU if there is one)
 	$(BIN)/pip install -q -c requirements/cpu.txt -e '.[pocket]'
-	$(BIN)/python -m rc_grpo.pocket.train --out build/pocket $(ARGS)
+	$(BIN)/python -m rc_grpo.pocket.train --part vae --out build/pocket --batch 64 --rate 1e-3 $(ARGS)
+	$(BIN)/python -m rc_grpo.pocket.train --part flow --out build/pocket --vae build/pocket $(ARGS)
+	$(BIN)/python -m rc_grpo.pocket.train --part model --out build/pocket --vae build/pocket --start build/pocket
 	rm -rf rc_grpo/pocket/model && cp -r build/pocket/model rc_grpo/pocket/model
 	cp build/pocket/scores.json build/pocket/heldout_edits.png docs/pocket/
 
@@ -110,14 +112,22 @@ ablation: $(INSTALLED) ## the method's parts one by one, five seeds each: hours 
 	$(BIN)/python -m benchmarks.ablation explore --out build/ablation
 	$(BIN)/python -m benchmarks.ablation summarise build/ablation
 
+# Sixteen runs or fewer share a card, and launch small kernels: NVIDIA's MPS lets them run at once
+# (`nvidia-cuda-mps-control -d` before, `echo quit | nvidia-cuda-mps-control` after).
+# It runs in whatever Python has CUDA: `make ablation-gpu GPU_PYTHON=python3`.
+GPU_PYTHON ?= $(BIN)/python
+LONG ?= build/ablation-gpu
+ablation-gpu: ## on GPUs: the rivals' algorithms as arms and three worlds, five seeds each; ARGS="--processes 45"
+	$(GPU_PYTHON) -m benchmarks.ablation damage --out $(LONG) --set editor.device=cuda
+	$(GPU_PYTHON) -m benchmarks.ablation train-long --out $(LONG) --set editor.device=cuda $(ARGS)
+	$(GPU_PYTHON) -m benchmarks.ablation summarise-long $(LONG)
+
 dashboards: $(INSTALLED) ## Ray's dashboard in a browser and our panels out of Prometheus, during a submitted job; pictures into docs/dashboards
 	DASHBOARD_SCREENSHOTS=docs/dashboards $(BIN)/pytest tests/browser/test_dashboards.py -m chaos
 
 evaluate-scale: $(INSTALLED) ## CompBench's evaluator on 2,465 examples, killed and resumed; writes benchmarks/results/evaluate_scale.json
 	$(BIN)/python -m benchmarks.evaluate_scale --steps 6
 
-# Runs in whatever Python has CUDA: `make gpu GPU_PYTHON=python3`.
-GPU_PYTHON ?= $(BIN)/python
 gpu: ## on a GPU: its tests, then FLUX.1 Kontext at full size measured; writes benchmarks/results/gpu_*.json
 	$(GPU_PYTHON) -m pytest tests/gpu --show-capture=no $(ARGS)
 	$(GPU_PYTHON) -m benchmarks.gpu.precompile

@@ -13,23 +13,27 @@ import asyncio
 import json
 import multiprocessing
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from deploy.batches.ledger import Ledger
+from learner.activations import arrange
 from learner.schedule import learning_rate_factor
 from learner.statistics import Statistics
-from learner.update import GroupUpdate
+from learner.updates import UPDATES
 from learner.work import GroupWork, RunShape, batch_advantages, draw_anchors, draw_steps
 from rc_grpo.config import RunConfig, load
 from rc_grpo.data import load_tasks
 from rc_grpo.editor import lora
 from rc_grpo.editor.editor import Editor
+from rc_grpo.editor.export import read_lora
 from rc_grpo.editor.files import resolve_device
 from rc_grpo.editor.loading import load_denoiser, load_rollout_editor
 from rc_grpo.evaluation.background import background_metrics
@@ -37,10 +41,12 @@ from rc_grpo.images import Pixels
 from rc_grpo.messages import CandidateGroup, EditTask, PolicyVersion, RolloutSeeds
 from rc_grpo.seeds import derive
 from reward_service.ground_truth import GroundTruthJudge
+from reward_service.judge import Judge
 from reward_service.scoring import score_group
-from rollout_workers.rollout import diversity, prepare, roll_out
+from rollout_workers.rollout import diversity, finished, prepare, roll_out
 
 JUDGE = "ground_truth"
+NORMS = ("velocity_norm_edit", "velocity_norm_background")
 POLICY = PolicyVersion(0, "sequential", 0, is_identity=False)
 
 
@@ -87,29 +93,45 @@ class HeldOut:
         )
 
 
-def run(config: RunConfig, log: Any, every: int, deadline: float) -> dict[str, torch.Tensor]:
-    """Train, report held-out figures every so many updates, and return the LoRA weights."""
+def run(config: RunConfig, log: Any, every: int, budget: float, judge: Judge | None = None) -> dict[str, Tensor]:
+    """Train, report held-out figures every so many updates, and return the LoRA weights.
+
+    Args:
+        config: of the run.
+        log: is given a record of every update and of every evaluation.
+        every: so many updates held-out figures are reported.
+        budget: seconds of training, without evaluations, after which the run ends with the update under way.
+        judge: whose rewards are learned from, by default the ground truth's; held-out figures are always that one's.
+    """
     torch.set_num_threads(1)
-    actor, judge = load_rollout_editor(config.editor, config.rollout, config.seed), GroundTruthJudge()
+    judge = judge or GroundTruthJudge()
+    actor = load_rollout_editor(config.editor, config.rollout, config.seed)
     trained = load_denoiser(config.editor, config.seed)
+    arrange(trained.body, "store", compiled=config.editor.compile)
+    if config.learner.start_from is not None:
+        for policy in (actor.policy, trained.policy):
+            policy.load(read_lora(config.editor.lora, config.learner.start_from))
     tasks, held_out = load_tasks(config.data.train), list(load_tasks(config.data.heldout, purpose="evaluate"))  # type: ignore[arg-type]
-    evaluation = HeldOut(judge, held_out[: config.evaluation.tasks], config)
+    evaluation = HeldOut(GroundTruthJudge(), held_out[: config.evaluation.tasks], config)
     parameters = list(trained.policy.weights().values())
     optimiser = torch.optim.AdamW(
         parameters, config.learner.learning_rate, config.learner.betas, weight_decay=config.learner.weight_decay
     )
     schedule = LambdaLR(optimiser, learning_rate_factor(config.learner, config.loop.updates))
     loop, settings, version = config.loop, config.objective, 0
-    shape = RunShape(config.seed, config.rollout.solver, config.rollout.steps, loop.updates, 0, {JUDGE: 1.0})
+    shape = RunShape(
+        config.seed, config.rollout.solver, config.rollout.steps, loop.updates, 0, {JUDGE: 1.0}, config.rollout.sde
+    )
     ledger = Ledger(len(tasks), loop.updates, loop.groups_per_update, 0, config.seed)
     log({"update": 0, "heldout": evaluation.measure(actor)})
+    spent = 0.0
     for update in range(loop.updates):
-        batch = []
+        started, batch = finished(actor.device), []
         for ticket in ledger.dispatch(update):
             task = tasks[ticket.task]
             prepared = prepare(actor, task, config.rollout)
             seeds = ledger.seeds(ticket, task.task_id, config.rollout.group_size)
-            group = roll_out(actor, task.task_id, prepared, seeds, POLICY, config.rollout)
+            group = roll_out(actor, task.task_id, prepared, seeds, replace(POLICY, number=version), config.rollout)
             scores = asyncio.run(score_group(judge, task, group))
             batch.append((task, prepared.conditions, group, scores))
         advantages, skipped = batch_advantages([scores for *_, scores in batch], shape.judge_weights, settings)
@@ -122,11 +144,12 @@ def run(config: RunConfig, log: Any, every: int, deadline: float) -> dict[str, t
                 conditions=None,
                 advantages=advantages[index].numpy(),
                 anchors=draw_anchors(shape, version, task.task_id, group.size, settings.anchors),
-                steps=draw_steps(shape, version, task.task_id, settings.trained_steps),
+                steps=draw_steps(shape, version, task.task_id, settings.trained_steps, shape.window(version)),
                 on_policy=True,
             )
-            step = GroupUpdate(trained, group, conditions, work, settings, shape.method)
-            step.backward(step.stored, step.stored, 1 / len(kept), torch.Tensor.backward, statistics)
+            step = UPDATES[settings.algorithm](trained, group, conditions, work, settings, shape)
+            step.prepare(None, step.values, on_policy=True)
+            step.backward(1 / len(kept), Tensor.backward, statistics)
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.learner.grad_norm)
         if kept:
             optimiser.step()
@@ -134,20 +157,24 @@ def run(config: RunConfig, log: Any, every: int, deadline: float) -> dict[str, t
             version += 1
             actor.policy.load(lora.copied(trained.policy.weights()))
         optimiser.zero_grad()
+        spent += finished(actor.device) - started
         rewards = np.stack([scores.task_reward for *_, scores in batch])
         log(
             {
                 "update": update + 1,
                 "tasks": [task.task_id for task, *_ in batch],
+                "candidates": int(rewards.size),
                 "reward": np.nanmean(rewards, axis=1).tolist(),
                 "std": np.nanstd(rewards, axis=1).tolist(),
                 "drift": [float(group.background_drift.mean()) for _, _, group, _ in batch],
                 "diversity": [diversity(group.images) for _, _, group, _ in batch],
                 "skipped": len(batch) - len(kept),
                 "grad_norm": float(norm),
+                "trained_seconds": spent,
+                **{name: value for name, value in statistics.result().means.items() if name in NORMS},
             }
         )
-        last = update + 1 == loop.updates or time.monotonic() > deadline
+        last = update + 1 == loop.updates or spent >= budget
         if (update + 1) % every == 0 or last:
             log({"update": update + 1, "heldout": evaluation.measure(actor)})
         if last:
@@ -164,7 +191,7 @@ def _point(arguments: tuple[int, list[str], str, str, int, float]) -> str:
             file.write(json.dumps(record | {"seconds": round(time.monotonic() - started, 1)}) + "\n")
 
         log({"overrides": overrides})
-        run(load(Path(name), tuple(overrides)), log, every, started + seconds)
+        run(load(Path(name), tuple(overrides)), log, every, seconds)
     return f"{index} {overrides}"
 
 
@@ -176,7 +203,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="an override for every point")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--every", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=1e9, help="a point stops after so long")
+    parser.add_argument("--seconds", type=float, default=1e9, help="of training, after which a point stops")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,8 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from benchmarks.ablation import exploration, plots, points, tables
+from benchmarks.ablation import exploration, long, long_summary, plots, points, tables
+from benchmarks.ablation.running import rounded, side_by_side
 from benchmarks.ablation.statistics import Array, Estimate, Trained, compare, of_all_groups, over_seeds, paired, read
 from benchmarks.results import Figure, write
 from deploy.configs import load_config
@@ -36,7 +37,7 @@ def train(
 ) -> None:
     """Train every arm under every seed; what is finished already is left as it is."""
     todo = points.points(part or points.PARTS, seeds, set_ or ())
-    for count, point in enumerate(points.train(todo, out, processes), start=1):
+    for count, point in enumerate(side_by_side(todo, out, processes), start=1):
         console.print(f"{count} done: {point.arm}, seed {point.seed}")
 
 
@@ -50,7 +51,47 @@ def explore(
         "alpha_base": exploration.alpha_base_curve(tasks, set_ or ()),
         "attention": exploration.attention_of_good_and_bad(tasks, set_ or ()),
     }
-    (out / EXPLORATION).write_text(json.dumps(points.rounded(found)))
+    (out / EXPLORATION).write_text(json.dumps(rounded(found)))
+
+
+@app.command()
+def damage(out: Out, set_: Set = None) -> None:
+    """Make the base model that damages backgrounds, for the long runs."""
+    lines = long.damage(out, set_ or ())
+    for line in lines:
+        if "heldout" in line:
+            means = {name: float(np.mean(of)) for name, of in line["heldout"].items()}
+            console.print({name: round(means[name], 3) for name in ("reward", "success", "background/psnr")})
+
+
+@app.command("train-long")
+def train_long(
+    out: Out,
+    processes: Annotated[int, typer.Option(help="runs side by side")] = 16,
+    world: Annotated[list[str] | None, typer.Option(help="plain, damages, region or noisy; else all")] = None,
+    set_: Set = None,
+) -> None:
+    """Train the long runs; what is finished already is left as it is."""
+    todo = long.long_runs(out, world or (), set_ or ())
+    for count, one in enumerate(side_by_side(todo, out, processes), start=1):
+        console.print(f"{count} done: {one.arm} in the world {one.world}, seed {one.seed}")
+
+
+@app.command("summarise-long")
+def summarise_long(folder: Path) -> None:
+    """Print the long runs' comparisons, draw their pictures, write their tables and ``results/ablation_gpu.json``."""
+    worlds = long_summary.by_world(read(folder))
+    compared = long_summary.comparisons(worlds)
+    long_summary.draw(worlds, PICTURES)
+    pages = long_summary.tables(worlds, compared)
+    (PICTURES / "long_tables.md").write_text(pages)
+    path = write(
+        "ablation_gpu",
+        long_summary.figures(worlds, compared),
+        long_summary.detail(worlds, compared),
+        module="benchmarks.ablation",
+    )
+    console.print(pages, f"{path}, {PICTURES}", sep="\n")
 
 
 @app.command()

@@ -8,9 +8,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from benchmarks.ablation.statistics import Array, Trained
+from benchmarks.ablation.statistics import Array, Estimate, Trained
 
 Arms = Mapping[str, Sequence[Trained]]
+MOVING = 15
 WORDS = {
     "drift": "background drift of a group (RMS)",
     "std": "std of reward within a group",
@@ -44,6 +45,47 @@ def curves(arms: Arms, path: Path) -> None:
     ):
         axes.set(xlabel="update", title=words)
     panels[0].legend(fontsize=8)
+    _save(figure, path)
+
+
+def long_curves(arms: Arms, path: Path) -> None:
+    """Draw training and held-out reward over candidates judged, and over seconds of a card, with errors over seeds."""
+    figure, panels = plt.subplots(2, 2, figsize=(12, 8), constrained_layout=True, sharey="row")
+    for arm, runs in arms.items():
+        shortest = min(len(run.updates) for run in runs)
+        at = sorted(set.intersection(*(set(run.heldout) for run in runs)) & set(range(shortest + 1)))
+        spent = np.mean([[line["trained_seconds"] for line in run.updates[:shortest]] for run in runs], axis=0)
+        seconds = np.concatenate([[0.0], spent * runs[0].card_share])
+        samples = np.cumsum([0, *(line["candidates"] for line in runs[0].updates[:shortest])])
+        training = np.array([run.series("reward")[:shortest].mean(axis=1) for run in runs])
+        smooth = np.array([np.convolve(row, np.ones(MOVING) / MOVING, mode="valid") for row in training])
+        heldout = np.array([[run.heldout[update]["reward"].mean() for update in at] for run in runs])
+        for column, axis in enumerate((samples, seconds)):
+            _band(panels[0, column], axis[MOVING:], smooth, arm)
+            _band(panels[1, column], axis[at], heldout, arm)
+    panels[0, 0].set(ylabel=f"training reward, mean of {MOVING} updates")
+    panels[1, 0].set(ylabel="held-out reward", xlabel="candidates judged")
+    panels[1, 1].set(xlabel="seconds of a card")
+    panels[1, 1].legend(fontsize=8)
+    _save(figure, path)
+
+
+def gains(worlds: Mapping[str, Mapping[str, Estimate]], path: Path) -> None:
+    """Draw the held-out gain of some arms in each world, with the intervals over seeds."""
+    figure, axes = plt.subplots(figsize=(8, 3.6), constrained_layout=True)
+    arms = list(next(iter(worlds.values())))
+    for place, arm in enumerate(arms):
+        found = [own[arm] for own in worlds.values()]
+        axes.errorbar(
+            np.arange(len(worlds)) + 0.15 * (place - (len(arms) - 1) / 2),
+            [one.mean for one in found],
+            yerr=[one.half_width for one in found],
+            fmt="o",
+            capsize=3,
+            label=arm,
+        )
+    axes.set(ylabel="gain of the held-out reward", xticks=range(len(worlds)), xticklabels=list(worlds))
+    axes.legend(fontsize=8)
     _save(figure, path)
 
 

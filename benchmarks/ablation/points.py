@@ -1,16 +1,14 @@
 """The runs of the ablation: an arm under a seed, each leaving one file of JSON lines."""
 
-import json
-import multiprocessing
 import re
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from benchmarks.ablation.running import Log
 from benchmarks.sequential import run
 from deploy.configs import load_config
 
@@ -40,6 +38,14 @@ class Point:
         words = re.sub("[^a-z0-9.]+", "-", self.arm.lower()).strip("-")
         return folder / f"{words}-seed{self.seed}.jsonl"
 
+    def head(self) -> dict[str, Any]:
+        """Return its first line."""
+        return {"part": self.part, "arm": self.arm, "seed": self.seed, "overrides": list(self.overrides)}
+
+    def make(self, log: Log) -> None:
+        """Make it."""
+        run(load_config("pocket", self.overrides), log, EVALUATE_EVERY, float("inf"))
+
 
 def points(parts: Sequence[str] = PARTS, seeds: int | None = None, overrides: Sequence[str] = ()) -> list[Point]:
     """Return the plan's runs, seed by seed, so that what is cut off lacks seeds and not arms.
@@ -56,35 +62,3 @@ def points(parts: Sequence[str] = PARTS, seeds: int | None = None, overrides: Se
         for part in parts
         for arm, own in plan[part].items()
     ]
-
-
-def train(todo: Sequence[Point], folder: Path, processes: int) -> Iterator[Point]:
-    """Run what has no file yet, several at a time, and yield each as it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    missing = [(point, folder) for point in todo if not point.file(folder).is_file()]
-    with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
-        yield from pool.imap_unordered(_train, missing, chunksize=1)
-
-
-def _train(arguments: tuple[Point, Path]) -> Point:
-    point, folder = arguments
-    started, final = time.monotonic(), point.file(folder)
-    unfinished = final.with_suffix(".unfinished")
-    with unfinished.open("w", buffering=1) as file:
-
-        def log(record: dict[str, Any]) -> None:
-            file.write(json.dumps(rounded(record | {"seconds": time.monotonic() - started})) + "\n")
-
-        log({"part": point.part, "arm": point.arm, "seed": point.seed, "overrides": list(point.overrides)})
-        run(load_config("pocket", point.overrides), log, EVALUATE_EVERY, float("inf"))
-    unfinished.rename(final)
-    return point
-
-
-def rounded(value: Any) -> Any:
-    """Return JSON-like values with numbers to five significant digits: the files are kept in the repository."""
-    if isinstance(value, float):
-        return float(f"{value:.5g}")
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    return [rounded(item) for item in value] if isinstance(value, list) else value

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from deploy.report.curves import half_width
+from rc_grpo.evaluation.intervals import half_width
 
 Array = NDArray[np.float64]
+CPU = "CPU"
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Trained:
         seed: of the run.
         updates: its lines of updates.
         heldout: held-out values by task, by update and name.
+        card: it was made on, or ``CPU``.
+        card_share: of the card's time that was its own.
     """
 
     part: str
@@ -32,6 +35,8 @@ class Trained:
     seed: int
     updates: list[dict[str, Any]] = field(default_factory=list)
     heldout: dict[int, dict[str, Array]] = field(default_factory=dict)
+    card: str = CPU
+    card_share: float = 1.0
 
     def series(self, name: str) -> Array:
         """Return a training quantity ``[updates, groups]``."""
@@ -66,6 +71,8 @@ def read(folder: Path) -> list[Trained]:
                     for line in lines
                     if "heldout" in line
                 },
+                head.get("card", CPU),
+                head.get("card_share", 1.0),
             )
         )
     if not runs:
