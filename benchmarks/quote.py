@@ -1,7 +1,8 @@
 """Quotes figures from ``benchmarks/results`` in the README and the docs, so that no number there is typed by hand.
 
 A number followed by ``<!--NAME:KEY-->`` is a figure's value, rounded to as many decimals as are written; a KEY with
-dots in it is a path into the result's detail:
+dots in it is a path into the result's detail. A text from ``*measured*`` to ``<!--measured:NAME-->`` says when, by what
+command and on which machine NAME's figures came about:
 
     python -m benchmarks.quote            # write the current figures
     python -m benchmarks.quote --check    # say which differ, exit 1 if any
@@ -12,11 +13,15 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks.results import FOLDER
 
+MEASURED = re.compile(r"\*measured\*[^*\n]*?(?P<mark><!--measured:(?P<name>\w+)-->)")
 ROOT = Path(__file__).parent.parent
-QUOTE = re.compile(r"(?P<number>[+-]?\d+(?:\.(?P<decimals>\d+))?)(?P<mark><!--(?P<name>\w+):(?P<key>[\w.]+)-->)")
+QUOTE = re.compile(
+    r"(?P<number>[+-]?\d+(?:\.(?P<decimals>\d+))?)(?P<mark><!--(?!measured:)(?P<name>\w+):(?P<key>[\w.]+)-->)"
+)
 
 
 def figure(name: str, key: str) -> float:
@@ -25,10 +30,7 @@ def figure(name: str, key: str) -> float:
     Raises:
         KeyError: there is no such result or figure.
     """
-    path = FOLDER / f"{name}.json"
-    if not path.is_file():
-        raise KeyError(f"no result {path}")
-    result = json.loads(path.read_text())
+    result = _result(name)
     if "." not in key:
         return float(result["figures"][key]["value"])
     value = result["detail"]
@@ -38,13 +40,25 @@ def figure(name: str, key: str) -> float:
 
 
 def requote(text: str) -> str:
-    """Return a text with every quoted figure at its current value."""
+    """Return a text with every quoted figure at its current value, and every origin as it is on record."""
 
     def current(match: re.Match[str]) -> str:
         decimals = len(match["decimals"] or "")
         return f"{figure(match['name'], match['key']):.{decimals}f}{match['mark']}"
 
-    return QUOTE.sub(current, text)
+    def origin(match: re.Match[str]) -> str:
+        result = _result(match["name"])
+        return f"*measured* {result['date'][:10]} by `{result['command']}`, {result['machine']}{match['mark']}"
+
+    return MEASURED.sub(origin, QUOTE.sub(current, text))
+
+
+def _result(name: str) -> dict[str, Any]:
+    path = FOLDER / f"{name}.json"
+    if not path.is_file():
+        raise KeyError(f"no result {path}")
+    result: dict[str, Any] = json.loads(path.read_text())
+    return result
 
 
 def quoting_files() -> list[Path]:

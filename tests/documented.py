@@ -47,22 +47,29 @@ EXECUTED = (
 )
 """By ``tests/integration/test_documented_commands.py``, small, as they are printed."""
 
+GRADES = ("gated", "measured", "ran once", "not run")
+"""How sure a reader may be, surest first: docs/evidence.md says what they mean. What is `EXECUTED` is measured."""
+
 ELSEWHERE = {
-    "rc-grpo (train|evaluate) flux_kontext_dev": "wants FLUX.1-Kontext-dev's weights",
-    "rc-grpo train pocket_vllm": "tests/integration/test_judge_failures.py does",
-    "rc-grpo check ": "tests/unit/deploy/test_check.py does",
-    "rc-grpo train pocket .*output.trackers": "wants a key and a server; tests/unit/deploy/tracking",
-    "rc-grpo merge-judge ": "wants published weights; tests/unit/reward merges small ones",
-    "make (train$|train JUDGE|test)": "CI, and `make benchmark`",
-    "make ablation": "hours; tests/unit/test_ablation.py holds the committed figures to the runs it left",
-    "(ray start|ray job submit|export RAY_)": "tests/integration/test_submission.py does, on nodes of its own",
-    "(prometheus|python -m deploy.grafana.install)": "tests/browser/test_dashboards.py does",
-    "grafana-server": "no Grafana here",
-    "kubectl ": "wants Kubernetes; tests/unit/manifests checks the files",
-    "pip install ": "installs; `make clean-install`",
-    "(.umask|export WANDB)": "secrets",
+    "rc-grpo (train|evaluate) flux_kontext_dev": ("not run", "wants FLUX.1-Kontext-dev's weights"),
+    "rc-grpo train pocket_vllm": ("measured", "tests/integration/test_judge_failures.py"),
+    "rc-grpo check ": ("gated", "tests/unit/deploy/test_check.py"),
+    "rc-grpo train pocket .*output.trackers": (
+        "ran once",
+        "wants a key and a server; gated: tests/unit/deploy/tracking",
+    ),
+    "rc-grpo merge-judge ": ("not run", "wants published weights; gated: tests/unit/reward merges small ones"),
+    "make (train$|train JUDGE|test)": ("measured", "CI, and `make benchmark`"),
+    "make ablation": ("measured", "hours; gated: tests/unit/test_ablation.py holds the figures to the runs it left"),
+    "ray job submit .* flux_kontext_dev": ("not run", "wants its weights; measured with the pocket config"),
+    "(ray start|ray job submit|export RAY_)": ("measured", "tests/integration/test_submission.py, on nodes of its own"),
+    "(prometheus|python -m deploy.grafana.install)": ("measured", "tests/browser/test_dashboards.py"),
+    "grafana-server": ("not run", "wants Grafana"),
+    "kubectl ": ("not run", "wants Kubernetes; gated: tests/unit/manifests checks the files"),
+    "pip install ": ("measured", "`make clean-install`"),
+    "(.umask|export WANDB)": ("gated", "secrets; tests make their own"),
 }
-"""Not by that test, and why. One of these counts before one of `EXECUTED`."""
+"""Not by that test: how sure they are, and by what or why. One of these counts before one of `EXECUTED`."""
 
 
 @dataclass(frozen=True)
@@ -87,22 +94,39 @@ class Shown:
 
 @dataclass(frozen=True)
 class Example:
-    """A block of a page: commands, or Python."""
+    """A block of a page: commands, or Python.
+
+    Attributes:
+        page: path in the repository.
+        commands: of a ``bash`` block.
+        python: of a ``python`` block.
+        after: the paragraph that follows.
+    """
 
     page: str
     commands: tuple[Shown, ...] = ()
     python: str = ""
+    after: str = ""
+
+    @property
+    def grade(self) -> str:
+        """The least of its commands' grades."""
+        found = [ELSEWHERE[way][0] for one in self.commands for way in treatments(one.command) if way in ELSEWHERE]
+        return max(found, key=GRADES.index, default="measured")
 
 
 def examples(page: Path) -> Iterator[Example]:
     """Yield the ``bash`` and ``python`` blocks of a page in their order."""
     name = str(page.relative_to(ROOT))
-    for indent, language, text in _BLOCK.findall(page.read_text()):
+    whole = page.read_text()
+    for block in _BLOCK.finditer(whole):
+        indent, language, text = block.groups()
         lines = [line.removeprefix(indent) for line in text.splitlines()]
+        after = whole[block.end() :].strip().split("\n\n")[0]
         if language == "python":
-            yield Example(name, python="\n".join(lines))
+            yield Example(name, python="\n".join(lines), after=after)
         else:
-            yield Example(name, commands=tuple(_commands(name, iter(lines))))
+            yield Example(name, tuple(_commands(name, iter(lines))), after=after)
 
 
 def shown() -> Iterator[Shown]:

@@ -18,7 +18,7 @@ import yaml
 from benchmarks.quote import ROOT
 from deploy.configs import PACKAGED
 from rc_grpo.config.files import load
-from tests.documented import EXECUTED, PAGES, SITTINGS, Shown, examples, shown, treatments
+from tests.documented import EXECUTED, GRADES, PAGES, SITTINGS, Example, Shown, examples, shown, treatments
 
 READ = re.compile(
     r"(?:runs|bench|study|judges|mine)(?:/[\w.-]+)*|(?!https?:)[\w./-]+\.(?:png|jpg|jsonl|yaml|html|json)"
@@ -125,3 +125,12 @@ def test_a_yaml_example_is_a_configuration_or_prompts(text: str, tmp_path: Path)
         return
     (tmp_path / "whole.yaml").write_text(yaml.safe_dump({"extends": "flux_kontext_dev"} | tree))
     assert load(tmp_path / "whole.yaml", (), PACKAGED).name
+
+
+GRADED = [example for page in PAGES for example in examples(page) if example.commands]
+
+
+@pytest.mark.parametrize("example", GRADED, ids=lambda example: f"{example.page}: {example.commands[0].command}")
+def test_a_block_with_a_command_that_is_less_than_measured_says_so_below(example: Example) -> None:
+    said = next((grade for grade in GRADES if example.after.startswith(f"*{grade.capitalize()}*")), None)
+    assert said == (example.grade if GRADES.index(example.grade) > GRADES.index("measured") else None)
