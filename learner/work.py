@@ -52,7 +52,7 @@ class RunShape:
         """Return the steps that a policy version trains: MixGRPO's window, or all of them."""
         if self.sde is None:
             return range(self.steps)
-        return sde.window(self.steps, self.sde.window, version // self.sde.move_every)
+        return sde.window(self.steps, self.sde.window, self.sde.moved(version))
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ def _stochastic(
 ) -> Tensor:
     """Sample by the SDE, in the window of this policy; the noise of a step is a function of each candidate's seed."""
     steps = len(sigmas) - 1
-    window = sde.window(steps, config.window, policy.number // config.move_every)
+    window = sde.window(steps, config.window, config.moved(policy.number))
 
     def drawn(n: int) -> Tensor:
         return step_noise((seeds.reference, *seeds.deltas), n, *noise.shape[1:]).to(noise.device)

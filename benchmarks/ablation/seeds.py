@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from benchmarks.ablation.statistics import Estimate, Trained, gain
+from benchmarks.ablation.statistics import Estimate, Trained, by_seed, gain
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ def difference(
     Raises:
         ValueError: they have not the same seeds, or fewer than two.
     """
-    mine, theirs = ({run.seed: gain(name)(run) for run in arms[arm]} for arm in (one, other))
-    if mine.keys() != theirs.keys() or len(mine) < 2:
-        raise ValueError(f"{one} of the seeds {sorted(mine)} and {other} of {sorted(theirs)} cannot be paired")
-    differences = [mine[seed] - theirs[seed] for seed in sorted(mine)]
+    gained = gain(name)
+    differences = [gained(mine) - gained(theirs) for mine, theirs in by_seed(arms[one], arms[other])]
+    if len(differences) < 2:
+        raise ValueError(f"{one} and {other} have one seed or none in the world {world}: chance cannot be told")
     return Difference(name, one, other, world, Estimate.of(differences), float(_p_value(np.array(differences))))
 
 

@@ -145,8 +145,8 @@ def paired(one: Array, other: Array) -> Compared:
     return Compared(*medians, medians[0] / medians[1], float(stats.wilcoxon(one, other).pvalue), len(one))
 
 
-def compare(one: Sequence[Trained], other: Sequence[Trained], name: str) -> Compared:
-    """Compare a quantity of training groups between two arms, pair by pair.
+def by_seed(one: Sequence[Trained], other: Sequence[Trained]) -> list[tuple[Trained, Trained]]:
+    """Return the runs of two arms in pairs of one seed, in the seeds' order.
 
     Raises:
         ValueError: they have not the same seeds.
@@ -154,4 +154,14 @@ def compare(one: Sequence[Trained], other: Sequence[Trained], name: str) -> Comp
     mine, theirs = ({run.seed: run for run in runs} for runs in (one, other))
     if mine.keys() != theirs.keys():
         raise ValueError(f"arms of different seeds cannot be paired: {sorted(mine)} and {sorted(theirs)}")
-    return paired(*(of_all_groups([runs[seed] for seed in sorted(runs)], name) for runs in (mine, theirs)))
+    return [(mine[seed], theirs[seed]) for seed in sorted(mine)]
+
+
+def compare(one: Sequence[Trained], other: Sequence[Trained], name: str) -> Compared:
+    """Compare a quantity of training groups between two arms, pair by pair.
+
+    Raises:
+        ValueError: they have not the same seeds.
+    """
+    mine, theirs = zip(*by_seed(one, other), strict=True)
+    return paired(of_all_groups(mine, name), of_all_groups(theirs, name))

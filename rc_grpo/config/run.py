@@ -109,6 +109,10 @@ class SdeConfig(Strict):
     )
     move_every: PositiveInt = Field(25, description="updates after which the window moves by a step")
 
+    def moved(self, version: int) -> int:
+        """Return how often the window has moved when a policy of this number acts."""
+        return version // self.move_every
+
 
 class RolloutConfig(PoolConfig):
     """How a group of candidates is made."""

@@ -36,19 +36,18 @@ class HeldOut:
 
     def mean(self, judge: str | None = None) -> float:
         """Return the mean reward, of all judges by weight or of one alone; NaN where no task has one."""
-        values = self.reward if judge is None else self.rewards[judge]
-        return math.nan if np.isnan(values).all() else float(np.nanmean(values))
+        return _mean(self.reward if judge is None else self.rewards[judge])
 
     def metrics(self) -> dict[str, float]:
         """Return means by name."""
         judged = {f"reward/{name}": values for name, values in self.rewards.items()} | self.subscores
         parts = {
-            f"heldout/{name.replace('.', '/')}": float(np.nanmean(values))
+            f"heldout/{name.replace('.', '/')}": mean
             for name, values in judged.items()
-            if not np.isnan(values).all()
+            if not math.isnan(mean := _mean(values))
         }
         return {
-            "heldout/reward": float(np.nanmean(self.reward)),
+            "heldout/reward": self.mean(),
             "heldout/background_drift": float(self.background_drift.mean()),
             "heldout/failed": float(np.isnan(self.reward).sum()),
         } | parts
@@ -131,3 +130,7 @@ class PairedGain:
             standard_error=float(difference.std(ddof=1) / math.sqrt(len(difference))),
             tasks=len(difference),
         )
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return math.nan if np.isnan(values).all() else float(np.nanmean(values))
