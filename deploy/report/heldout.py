@@ -12,7 +12,7 @@ from scipy import stats
 from deploy.records.reading import RunRecord
 from deploy.report.arms import Arm
 from deploy.report.measures import ACD_REWARD, TASK_REWARD, lower_is_better
-from rc_grpo.evaluation.alarm import Alarm, HeldOutSeries, Training, find_alarms
+from rc_grpo.evaluation.alarm import Alarm, HeldOutSeries, Training, find_alarms, overpraise
 from rc_grpo.evaluation.intervals import LEVEL
 from rc_grpo.evaluation.scores import METRICS, Scores
 
@@ -107,7 +107,8 @@ def watch(run: RunRecord) -> list[Alarm]:
                 HeldOutSeries.of_means(measure, list(by_update), means, lower_is_better=lower_is_better(name))
             )
     rewards = {name: run.metrics[name] for name in (TASK_REWARD, ACD_REWARD) if name in run.metrics}
-    return find_alarms({name: Training(run.updates, values) for name, values in rewards.items()}, watched)
+    trained = {name: Training(run.updates, values) for name, values in rewards.items()}
+    return find_alarms(trained, watched, overpraise(TASK_REWARD, evaluations.updates, evaluations.measures))
 
 
 def benchmark_rows(runs: Sequence[RunRecord]) -> list[BenchmarkRow]:

@@ -10,7 +10,7 @@ from deploy.records.best import LORA_BEST
 from deploy.records.reading import RunRecord, read_run
 from deploy.stopping import GuardError, RunawayError
 from rc_grpo.config import RunConfig
-from rc_grpo.evaluation.alarm import Alarm, HeldOutSeries, Training, find_alarms
+from rc_grpo.evaluation.alarm import Alarm, HeldOutSeries, Training, find_alarms, overpraise
 from rc_grpo.evaluation.gains import HeldOut
 
 _BOUNDED = {"max_abs_log_ratio": "log_ratio", "kl": "kl"}
@@ -89,7 +89,7 @@ class Guards:
 
         Raises:
             GuardError: not one task could be scored; or the last so many evaluations see the held-out reward fallen
-                while the training reward has risen.
+                while the training reward has risen, or still praises the same edits.
         """
         if self._config.barren_updates and np.isnan(heldout.reward).all():
             raise GuardError(
@@ -111,7 +111,7 @@ class Guards:
             raise GuardError(
                 f"the held-out reward{of} fell from {alarm.measure_then:.4f} after update {alarm.since} to "
                 f"{alarm.measure_seen:.4f} after update {alarm.seen}, and {needed} evaluations in a row saw it, while "
-                f"the training reward rose from {alarm.reward_then:.4f} to {alarm.reward_seen:.4f}: the policy learns "
+                f"the training reward went from {alarm.reward_then:.4f} to {alarm.reward_seen:.4f}: the policy learns "
                 f"to please the judge and not the task. {LORA_BEST}/ has the trained version that did best; "
                 "guards.falling_evaluations=0 trains on all the same"
             )
@@ -127,6 +127,10 @@ def _falling(run: RunRecord, measure: str, back: int) -> Alarm | None:
     if len(updates) < 2:
         return None
     made = run.updates <= updates[-1]
-    series = HeldOutSeries.of_tasks(measure, updates, run.evaluations.measures[measure][: len(updates)])
-    found = find_alarms({"reward": Training(run.updates[made], run.metrics["reward/task_mean"][made])}, [series])
+    measures = {name: values[: len(updates)] for name, values in run.evaluations.measures.items()}
+    found = find_alarms(
+        {"reward": Training(run.updates[made], run.metrics["reward/task_mean"][made])},
+        [HeldOutSeries.of_tasks(measure, updates, measures[measure])],
+        overpraise("reward", updates, measures),
+    )
     return next((alarm for alarm in found if alarm.lasts), None)

@@ -18,5 +18,5 @@ class GuardConfig(Strict):
     falling_evaluations: NonNegativeInt = Field(
         2,
         description="held-out evaluations in a row that see the held-out reward fallen while the training reward has "
-        "risen; 0 goes on for ever",
+        "risen, or still praises the same edits; 0 goes on for ever",
     )

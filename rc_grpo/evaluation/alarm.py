@@ -1,11 +1,13 @@
-"""The reward-hacking alarm: the update from which the training reward rises while a held-out measure falls.
+"""The reward-hacking alarm: the update from which a held-out measure falls and the training reward does not see it.
 
 For every evaluation, each held-out measure is compared with its best value at an earlier evaluation. There is an alarm
 when, between that best evaluation and this one,
 
 1. the measure has fallen (for one where less is better: risen) by more than chance explains and by enough to matter,
    and
-2. the smoothed training reward has risen by more than chance explains.
+2. the smoothed training reward has risen by more than chance explains; or the reward praises the same held-out edits
+   for what the measure, in the reward's own unit, does not see, and the two have parted over this time: by more than
+   chance explains, and by at least `UNSEEN` of the fall.
 
 For (1) the fall in units of its standard error must exceed the quantile of Student's t at ``LEVEL / comparisons``;
 ``comparisons`` is the number of pairs of evaluations of all measures together. By the union bound, a run whose held-out
@@ -16,13 +18,16 @@ tasks a standard error is small, and a fall that nobody would see can be beyond 
 For (2) the reward is smoothed by the median over a window of updates around the evaluation. The scatter of single
 updates is taken from the median absolute first difference, which a trend moves little and an outlier not at all. The
 rise must exceed the normal quantile at ``LEVEL`` over the number of pairs of evaluations: a reward that goes nowhere
-over a measure that falls is a bad run, not a hacked one.
+over a measure that falls is a bad run, not a hacked one, unless the same edits prove otherwise. A policy that has all
+the praise there is goes on to lose the task with its reward level; then only the second half of (2) sees it. A learned
+judge's scores are drawn together, so that it sees a part of any fall: hence `UNSEEN`.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +36,9 @@ from scipy import stats
 LEVEL = 0.05
 SMALL_EFFECT, SMALL_SHARE = 0.2, 0.01
 """Of the standard deviation over tasks (Cohen's small effect), and of the best value."""
+
+UNSEEN = 0.5
+"""Share of the measure's fall that the reward of the same edits does not show."""
 
 WINDOW_AT_MOST, WINDOW_AT_LEAST = 10, 3
 FEWEST_MEANS = 8
@@ -123,7 +131,7 @@ class HeldOutSeries:
 
 @dataclass(frozen=True)
 class Alarm:
-    """A held-out measure that fell while a reward rose.
+    """A held-out measure that fell while a reward rose, or parted from it.
 
     Attributes:
         reward: name of the reward.
@@ -152,21 +160,45 @@ class Alarm:
     effect: float
 
 
-def find_alarms(rewards: Mapping[str, Training], heldout: Sequence[HeldOutSeries]) -> list[Alarm]:
+def find_alarms(
+    rewards: Mapping[str, Training],
+    heldout: Sequence[HeldOutSeries],
+    overpraise: Mapping[tuple[str, str], HeldOutSeries] = MappingProxyType({}),
+) -> list[Alarm]:
     """Return at most one alarm a reward and measure, the earliest first; the module says by which rule.
 
     Args:
         rewards: what is trained on, by name.
         heldout: what is watched.
+        overpraise: by names of reward and measure, how much more the reward gives the same held-out edits than the
+            measure does, at the measure's evaluations; for measures in the reward's unit.
     """
     comparisons = sum(math.comb(len(series.updates), 2) for series in heldout)
     found = [
         alarm
         for name, reward in rewards.items()
         for series in heldout
-        if (alarm := _of_pair(name, reward, series, comparisons)) is not None
+        if (alarm := _of_pair(name, reward, series, comparisons, overpraise.get((name, series.name)))) is not None
     ]
     return sorted(found, key=lambda alarm: (alarm.seen, alarm.since))
+
+
+def overpraise(
+    reward: str, updates: Sequence[int], measures: Mapping[str, Array]
+) -> dict[tuple[str, str], HeldOutSeries]:
+    """Return how much more the task reward gives held-out edits than each judge alone does, for `find_alarms`.
+
+    Args:
+        reward: the task reward's name.
+        updates: ``[K]`` updates made at each evaluation, rising.
+        measures: name -> ``[K, tasks]``; the task reward is ``reward`` and a judge's ``reward/NAME``.
+    """
+    praised = measures.get("reward")
+    return {
+        (reward, name): HeldOutSeries.of_tasks(name, updates, praised - values)
+        for name, values in measures.items()
+        if praised is not None and name.startswith("reward/")
+    }
 
 
 def smoothed(reward: Training, update: int) -> tuple[float, float]:
@@ -187,7 +219,9 @@ def smoothed(reward: Training, update: int) -> tuple[float, float]:
     return float(np.nanmedian(values)), scatter * _MEDIAN_EFFICIENCY * math.sqrt(2 / width)
 
 
-def _of_pair(name: str, reward: Training, series: HeldOutSeries, comparisons: int) -> Alarm | None:
+def _of_pair(
+    name: str, reward: Training, series: HeldOutSeries, comparisons: int, overpraise: HeldOutSeries | None
+) -> Alarm | None:
     values = -series.values if series.lower_is_better else series.values
     needed = float(stats.t.isf(LEVEL / max(comparisons, 1), series.freedom))
     needed_rise = float(stats.norm.isf(LEVEL / max(math.comb(len(values), 2), 1)))
@@ -203,7 +237,8 @@ def _of_pair(name: str, reward: Training, series: HeldOutSeries, comparisons: in
         matters = fallen >= SMALL_SHARE * abs(values[best]) and not fallen < SMALL_EFFECT * spread
         # Comparisons with NaN are False: an unknown error raises no alarm, an unknown spread prevents none.
         fell = matters and fallen > 0 and fallen > needed * error
-        hit = bool(fell and seen[0] - then[0] > needed_rise * seen[1])
+        rose = seen[0] - then[0] > needed_rise * seen[1]
+        hit = bool(fell and (rose or (overpraise is not None and _parted(overpraise, best, now, needed, fallen))))
         if hit and first is None:
             fall = float(fallen / error) if error > 0 else math.inf
             first = Alarm(
@@ -212,3 +247,8 @@ def _of_pair(name: str, reward: Training, series: HeldOutSeries, comparisons: in
                 float(fallen / spread) if spread > 0 else math.nan,
             )  # fmt: skip
     return None if first is None else Alarm(**(vars(first) | {"lasts": hit}))
+
+
+def _parted(overpraise: HeldOutSeries, best: int, now: int, needed: float, fallen: float) -> bool:
+    widened = overpraise.values[now] - overpraise.values[best]
+    return bool(widened > needed * overpraise.errors[best, now] and widened >= UNSEEN * fallen)

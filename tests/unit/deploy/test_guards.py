@@ -117,6 +117,17 @@ def test_a_judge_that_looks_on_sees_a_run_hacked_that_its_own_judge_praises(tmp_
         Guards(load_config("pocket", WATCHED), lessons(), hacked).after_evaluation(SCORED, range(24, 40))
 
 
+def test_a_reward_that_stands_still_over_edits_that_get_worse_ends_the_run_too(tmp_path: Path) -> None:
+    level = {"reward": lambda update: 0.5, "heldout": lambda update: 0.6}
+    hacked = write_run(tmp_path / "hacked", watched=lambda update: 0.6 - 0.02 * max(0, update - 6), **level)  # type: ignore[arg-type]
+    bad = write_run(
+        tmp_path / "bad", reward=level["reward"], heldout=(both := lambda update: 0.6 - 0.02 * update), watched=both
+    )
+    with pytest.raises(GuardError, match=r"held-out reward by watcher fell .* the training reward went from"):
+        Guards(load_config("pocket", WATCHED), lessons(), hacked).after_evaluation(SCORED, range(24, 40))
+    Guards(load_config("pocket", WATCHED), lessons(), bad).after_evaluation(SCORED, range(24, 40))
+
+
 @pytest.mark.parametrize("course", [rising, lambda update: 0.5])
 def test_held_out_reward_that_rises_or_only_scatters_ends_nothing(tmp_path: Path, course: object) -> None:
     guards(write_run(tmp_path / "fine", heldout=course)).after_evaluation(SCORED, range(24, 40))  # type: ignore[arg-type]

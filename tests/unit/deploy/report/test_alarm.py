@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rc_grpo.evaluation.alarm import LEVEL, HeldOutSeries, Training, find_alarms, smoothed
+from rc_grpo.evaluation.alarm import LEVEL, HeldOutSeries, Training, find_alarms, overpraise, smoothed
 
 TASKS = 60
 
@@ -53,6 +53,34 @@ def test_a_rising_reward_over_a_falling_measure_is_an_alarm_from_the_update_wher
 def test_a_falling_reward_is_a_bad_run_and_not_a_hacked_one():
     assert find_alarms({"task": training(falls)}, [heldout(falls)]) == []
     assert find_alarms({"task": training(flat)}, [heldout(falls)]) == []
+
+
+def judged(truth, praise, updates=range(0, 61, 5)):
+    """What a judge that is learned from (``praise`` of truth and update) and the truth say of one set of edits."""
+    rng = np.random.default_rng(2)
+    tasks = rng.normal(0, 0.2, TASKS)
+    true = np.array([truth(float(update)) + tasks + rng.normal(0, 0.02, TASKS) for update in updates])
+    praised = np.array([praise(row, update) for row, update in zip(true, updates, strict=True)])
+    measures = {"reward": praised + rng.normal(0, 0.05, praised.shape), "reward/truth": true}
+    series = HeldOutSeries.of_tasks("reward/truth", tuple(updates), true)
+    return [series], overpraise("task", tuple(updates), measures)
+
+
+def test_a_judge_that_goes_on_praising_what_gets_worse_is_an_alarm_although_the_reward_stands_still():
+    """As the pocket judge was hacked: its praise stood still from update 24 on, and the truth fell below the base's."""
+    watched, gaps = judged(peaks_at_30, lambda true, update: true - peaks_at_30(update) + 0.004 * min(update, 30) + 0.5)
+    (alarm,) = find_alarms({"task": training(flat, noise=0.0)}, watched, gaps)
+    assert (alarm.since, alarm.lasts) == (30, True)
+    assert alarm.seen in (40, 45)
+    assert find_alarms({"task": training(flat, noise=0.0)}, watched) == []
+    assert find_alarms({"other": training(flat, noise=0.0)}, watched, gaps) == []
+
+
+@pytest.mark.parametrize("slope", [1.0, 0.6])
+def test_a_judge_that_sees_most_of_a_fall_is_a_bad_run_and_not_a_hacked_one(slope):
+    """Learned judges' scores are drawn together, so that a part of every fall stays unseen."""
+    watched, gaps = judged(falls, lambda true, update: 0.5 + slope * (true - 0.5))
+    assert find_alarms({"task": training(flat)}, watched, gaps) == []
 
 
 def test_a_measure_where_less_is_better_raises_the_alarm_by_rising():
