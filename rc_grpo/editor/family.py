@@ -6,7 +6,7 @@ entry-point group ``rc_grpo.editor_families`` (see `rc_grpo.editor.registry`). d
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -106,6 +106,8 @@ class Architecture(ABC):
         parameters: of the transformer, about.
         encoders_gib: of text encoders and VAE in bfloat16.
         projections: linear layers of the blocks by full name, ``(out, in)``.
+        attention_rows: of a projection that is attention's and the MLP's in one, how many of its first rows are
+            attention's.
     """
 
     layers: int
@@ -114,6 +116,7 @@ class Architecture(ABC):
     parameters: int
     encoders_gib: float
     projections: Mapping[str, tuple[int, int]]
+    attention_rows: Mapping[str, int] = field(default_factory=dict, kw_only=True)
 
     @abstractmethod
     def tokens(self, editor: EditorConfig) -> Tokens:

@@ -65,18 +65,39 @@ class Fp8Linear(nn.Module):
     def forward(self, x: Tensor | QuantisedRows) -> Tensor:
         """Quantise ``x`` token by token, unless it comes quantised, and multiply, accumulating in float32."""
         rows = x if isinstance(x, QuantisedRows) else quantise(x, gelu=self._gelu)
+        return self._multiply(rows, self.weight, self.bias)
+
+    def _multiply(self, rows: QuantisedRows, weight: Tensor, bias: Tensor | None) -> Tensor:
         # cuBLAS (13.0) has no kernel with a bias for few rows of a large inner dimension.
-        apart = self.bias is not None and len(rows.values) < FEW_ROWS
+        apart = bias is not None and len(rows.values) < FEW_ROWS
         product = torch._scaled_mm(
             rows.values,
-            self.weight.t(),
+            weight.t(),
             scale_a=rows.scale,
             scale_b=self.scale.t(),
-            bias=None if apart else self.bias,
+            bias=None if apart else bias,
             out_dtype=rows.dtype,
             use_fast_accum=True,
         )
-        return (product + self.bias if apart else product).reshape(*rows.leading, -1)
+        return (product if bias is None or not apart else product + bias).reshape(*rows.leading, -1)
+
+
+class Fp8SplitLinear(Fp8Linear):
+    """A frozen linear layer whose input comes in two parts, see `rc_grpo.editor.split.SplitLinear`.
+
+    Args:
+        linear: as for `Fp8Linear`, without a bias.
+        first: width of the first part; a multiple of 16.
+    """
+
+    def __init__(self, linear: nn.Linear, first: int) -> None:
+        super().__init__(linear)
+        self._first = first
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:  # type: ignore[override]
+        """Quantise each part token by token, and multiply."""
+        ahead = self._multiply(quantise(first), self.weight[:, : self._first], None)
+        return ahead + self._multiply(quantise(second), self.weight[:, self._first :], None)
 
 
 def check(device: torch.device, dtype: torch.dtype) -> None:

@@ -12,8 +12,8 @@ from rc_grpo.editor.recording import Layout
 
 
 def is_two_passes(guidance: Guidance, scale: float) -> bool:
-    """Tell whether an evaluation runs the model twice: under classifier-free guidance, at any scale but 1."""
-    return guidance == "cfg" and scale != 1.0
+    """Tell whether an evaluation runs the model twice: as stock pipelines do, at a scale above 1."""
+    return guidance == "cfg" and scale > 1.0
 
 
 def classifier_free(positive: Tensor, negative: Tensor, scale: float) -> Tensor:

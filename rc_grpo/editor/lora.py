@@ -73,9 +73,9 @@ def attach(transformer: Any, expected: Shapes, settings: LoraSettings, seed: int
         ValueError: others were wrapped.
     """
     transformer.requires_grad_(False)
+    # By full names: an end of a name such as to_out may be that of a list of modules, too.
     transformer.add_adapter(
-        LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=list(settings.targets)),
-        adapter_name=ADAPTER,
+        LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=sorted(expected)), adapter_name=ADAPTER
     )
     wrapped = {name: module for name, module in transformer.named_modules() if isinstance(module, LoraLayer)}
     _check_names(wrapped, expected, settings.targets)

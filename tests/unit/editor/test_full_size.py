@@ -1,10 +1,13 @@
+import pytest
 import torch
 
-from rc_grpo.config import AcdConfig, EditorConfig
+from rc_grpo.config import AcdConfig, EditorConfig, LoraSettings
 from rc_grpo.editor import lora
+from rc_grpo.editor.families.flux2_klein import full_size as klein
 from rc_grpo.editor.families.flux_kontext import full_size
 from rc_grpo.editor.files import FULL_SIZE
 from rc_grpo.editor.loading import check_model, load_architecture
+from tests.families import KLEIN
 
 EDITOR = EditorConfig(model=FULL_SIZE)
 
@@ -29,3 +32,23 @@ def test_the_encoders_are_those_of_flux_kontext() -> None:
 
 def test_it_has_the_layers_that_attention_is_recorded_in_by_default() -> None:
     check_model(EDITOR, AcdConfig())
+
+
+@pytest.mark.parametrize(
+    ("model", "transformer", "encoder", "modules"),
+    [("full-size-klein-4b", 3_875_544_576, 4_022_468_096, 80), ("full-size-klein-9b", 9_078_581_248, 8_190_735_360, 112)],
+)
+def test_the_architectures_are_those_of_flux2_klein(model: str, transformer: int, encoder: int, modules: int) -> None:
+    editor = EditorConfig(model=model, lora=LoraSettings(targets=KLEIN.targets))
+    architecture = load_architecture(editor)
+    size, meta = klein.named(editor), torch.device("meta")
+    assert size is not None
+    built = klein.build_transformer(size, meta, torch.bfloat16)
+    assert sum(weight.numel() for weight in built.parameters()) == transformer == architecture.parameters
+    assert len(lora.targets(built, lora.adapted(architecture.projections, editor.lora.targets))) == modules
+    pipeline = klein.build_pipeline(size, meta, torch.bfloat16, transformer=None)
+    assert sum(weight.numel() for weight in pipeline.text_encoder.parameters()) == encoder
+    weights = [*pipeline.text_encoder.parameters(), *pipeline.vae.parameters()]
+    assert 2 * sum(weight.numel() for weight in weights) / 2**30 == pytest.approx(architecture.encoders_gib, abs=0.1)
+    assert pipeline.vae_scale_factor * 2 == klein.TOKEN == architecture.token
+    assert pipeline.vae.config.latent_channels * 4 == built.config.in_channels

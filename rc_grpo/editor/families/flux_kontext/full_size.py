@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 
+from rc_grpo.editor.random_weights import random_weights
 from rc_grpo.pocket import MODEL_PATH
 
 TOKEN = 16
@@ -55,7 +56,7 @@ def build_transformer(device: torch.device, dtype: torch.dtype, **changes: Any) 
         changes: to the architecture, such as ``num_layers``.
     """
     default = {"guidance_embeds": True} | BLOCKS
-    return _built(lambda: FluxTransformer2DModel(**default | changes), device, dtype)
+    return random_weights(lambda: FluxTransformer2DModel(**default | changes), device, dtype)
 
 
 def build_pipeline(device: torch.device, dtype: torch.dtype, **components: Any) -> FluxKontextPipeline:
@@ -65,19 +66,8 @@ def build_pipeline(device: torch.device, dtype: torch.dtype, **components: Any) 
         "tokenizer_2": T5TokenizerFast.from_pretrained(MODEL_PATH, subfolder="tokenizer_2"),
     }
     built = {
-        "vae": _built(lambda: AutoencoderKL(**_VAE), device, dtype),
-        "text_encoder": _built(lambda: CLIPTextModel(CLIPTextConfig(**_CLIP)), device, dtype),
-        "text_encoder_2": _built(lambda: T5EncoderModel(T5Config(**_T5)), device, dtype),
+        "vae": random_weights(lambda: AutoencoderKL(**_VAE), device, dtype),
+        "text_encoder": random_weights(lambda: CLIPTextModel(CLIPTextConfig(**_CLIP)), device, dtype),
+        "text_encoder_2": random_weights(lambda: T5EncoderModel(T5Config(**_T5)), device, dtype),
     }
     return FluxKontextPipeline(scheduler=FlowMatchEulerDiscreteScheduler(), **tokenizers | built | components)
-
-
-def _built(make: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    before = torch.get_default_dtype()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.device(device):
-        torch.manual_seed(0)
-        torch.set_default_dtype(dtype)
-        try:
-            return make().eval().requires_grad_(False)
-        finally:
-            torch.set_default_dtype(before)

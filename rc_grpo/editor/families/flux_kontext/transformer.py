@@ -11,9 +11,9 @@ from torch import Tensor
 from rc_grpo.algorithm.solver import kontext_sigmas
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor import lora
+from rc_grpo.editor.attention import JointAttention
 from rc_grpo.editor.families.flux_kontext import rollout_blocks
 from rc_grpo.editor.families.flux_kontext.architecture import of_config
-from rc_grpo.editor.families.flux_kontext.attention import JointAttention
 from rc_grpo.editor.family import Architecture, Forward, Guidance, Text
 from rc_grpo.editor.guidance import classifier_free
 from rc_grpo.editor.prefix import Prefix

@@ -1,16 +1,16 @@
-"""The joint attention of FLUX's blocks, with what reinforcement learning needs of it.
+"""The joint attention of diffusers' double-stream blocks, with what reinforcement learning needs of it.
 
-`JointAttention` takes the place of diffusers' attention processor in every block and computes the same bits. It adds
-the attention concentration where one is asked for, and a dense gradient for the attention kernel (see
-`rc_grpo.editor.recording.dense_gradient`): a single block concatenates attention's output with its MLP's.
+`JointAttention` takes the place of diffusers' attention processor in a block and computes the same bits. It adds the
+attention concentration where one is asked for, and a dense gradient for the attention kernel (see
+`rc_grpo.editor.recording.dense_gradient`): a single-stream block concatenates attention's output with its MLP's.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.embeddings import apply_rotary_emb
-from diffusers.models.transformers.transformer_flux import FluxAttention
 from torch import Tensor, nn
 
 from rc_grpo.editor import kernels
@@ -19,7 +19,7 @@ from rc_grpo.editor.recording import Probe, dense_gradient
 
 
 class JointAttention:
-    """Attention processor of FLUX's double and single blocks; joint order ``[text | target | reference]``."""
+    """Attention processor of blocks with diffusers' names; joint order ``[text | target | reference]``."""
 
     _attention_backend = None
     _parallel_config = None
@@ -31,54 +31,60 @@ class JointAttention:
 
     def __call__(
         self,
-        attn: FluxAttention,
+        attn: Any,
         hidden_states: Tensor | QuantisedRows,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Attend; a double block's text comes apart from its image and goes back apart."""
-        image = _heads(attn, hidden_states, (attn.to_q, attn.to_k, attn.to_v))
+        image = heads(attn, hidden_states, (attn.to_q, attn.to_k, attn.to_v))
         if encoder_hidden_states is None:
             query, key = (
-                _norm_and_rotate((x,), (norm,), image_rotary_emb)
+                norm_and_rotate((x,), (norm,), image_rotary_emb)
                 for x, norm in zip(image, (attn.norm_q, attn.norm_k), strict=False)
             )
             value = image[2]
         else:
-            text = _heads(attn, encoder_hidden_states, (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj))
+            text = heads(attn, encoder_hidden_states, (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj))
             norms = ((attn.norm_added_q, attn.norm_q), (attn.norm_added_k, attn.norm_k))
             query, key = (
-                _norm_and_rotate(both, norm, image_rotary_emb) for *both, norm in zip(text, image, norms, strict=False)
+                norm_and_rotate(both, norm, image_rotary_emb) for *both, norm in zip(text, image, norms, strict=False)
             )
             value = torch.cat([text[2], image[2]], dim=1)
         if self.probe is not None:
             self.concentration = self.probe(query, key)
-        mixed = dispatch_attention_fn(
-            query,
-            key,
-            value,
-            attn_mask=attention_mask,
-            backend=self._attention_backend,
-            parallel_config=self._parallel_config,
-        )
-        mixed = dense_gradient(mixed.flatten(2, 3))
+        mixed = mix(self, query, key, value, attention_mask)
         if encoder_hidden_states is None:
             return mixed
         length = encoder_hidden_states.shape[1]
         return attn.to_out[0](mixed[:, length:].contiguous()), attn.to_add_out(mixed[:, :length].contiguous())
 
 
-def _heads(attn: FluxAttention, x: Tensor | QuantisedRows, projections: tuple[nn.Module, ...]) -> list[Tensor]:
+def mix(processor: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attend by the backend that diffusers has set for a processor: ``[B, S, H, D]`` to ``[B, S, H * D]``."""
+    mixed = dispatch_attention_fn(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        backend=processor._attention_backend,
+        parallel_config=processor._parallel_config,
+    )
+    return dense_gradient(mixed.flatten(2, 3))
+
+
+def heads(attn: Any, x: Tensor | QuantisedRows, projections: tuple[nn.Module, ...]) -> list[Tensor]:
     """Project ``[B, S, width]`` to query, key and value ``[B, S, H, D]``."""
     if isinstance(x, Tensor) and isinstance(projections[0], Fp8Linear):
         x = quantise(x)
     return [project(x).unflatten(-1, (-1, attn.head_dim)) for project in projections]
 
 
-def _norm_and_rotate(
+def norm_and_rotate(
     streams: Sequence[Tensor], norms: Sequence[nn.RMSNorm], rotary: tuple[Tensor, Tensor] | None
 ) -> Tensor:
+    """Return queries or keys ``[B, S, H, D]`` of all streams one after the other, normed and rotated."""
     x = streams[0]
     if rotary is not None and x.is_cuda and x.dtype == torch.bfloat16 and not torch.is_grad_enabled():
         eps = [norm.eps or torch.finfo(x.dtype).eps for norm in norms]

@@ -1,0 +1,52 @@
+"""Instructions inside a chat template: how long they are to a language model, and which tokens are their own."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import Qwen2Tokenizer
+
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+
+
+def byte_level_tokenizer() -> Any:
+    """Return a tokenizer of the class that Qwen's have, with a token a byte: random weights want no words."""
+    alphabet = (*sorted(ByteLevel.alphabet()), *SPECIAL)
+    tokenizer = Qwen2Tokenizer(
+        vocab={token: number for number, token in enumerate(alphabet)},
+        merges=[],
+        additional_special_tokens=list(SPECIAL[1:]),
+        unk_token=SPECIAL[0],
+        eos_token=SPECIAL[0],
+        pad_token=SPECIAL[0],
+    )
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def count(tokenizer: Any, text: str) -> int:
+    """Return the number of a text's tokens, uncut."""
+    return len(tokenizer(text, truncation=False, padding=False)["input_ids"])
+
+
+def own_tokens(tokenizer: Any, before: str, instruction: str, after: str, slots: int) -> NDArray[np.bool_]:
+    """Return ``[slots]`` bool, True at the instruction's own tokens: not at the template's, nor at padding.
+
+    Args:
+        tokenizer: a fast one; it pads to ``slots`` on its own side.
+        before: the template ahead of the instruction.
+        instruction: which fits, see `count`.
+        after: the template behind it.
+        slots: there are.
+    """
+    text, options = before + instruction + after, {"padding": "max_length", "truncation": True}
+    encoded = tokenizer(text, max_length=slots, return_offsets_mapping=True, **options)
+    first, last = np.asarray(encoded["offset_mapping"]).T
+    begin, end = len(before), len(before) + len(instruction)
+    return np.asarray((first < end) & (last > begin) & (last > first))

@@ -1,0 +1,131 @@
+"""Images and words to conditions, latents to images: the frozen ends of FLUX.2 klein, run once a task."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from diffusers import Flux2KleinPipeline
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from rc_grpo.config import EditorConfig
+from rc_grpo.editor.arrays import to_array
+from rc_grpo.editor.families.flux2_klein.architecture import LARGEST_SOURCE
+from rc_grpo.editor.families.flux2_klein.text import KleinText
+from rc_grpo.editor.geometry import editing_size, resize_image
+from rc_grpo.editor.guidance import is_two_passes
+from rc_grpo.images import Pixels, decode_rgb
+from rc_grpo.messages import Conditions, EditTask
+
+PIXELS_AT_ONCE = 2**22
+"""That the VAE decodes together: more is no faster, and a group at 1024 pixels would take 30 GiB."""
+
+
+class KleinCodec:
+    """Text encoder and VAE of a klein pipeline.
+
+    Args:
+        pipeline: with tokenizer, text encoder and VAE; its transformer is not used.
+        config: the editor's configuration.
+        offload: keep the text encoder in host memory while it has nothing to do.
+    """
+
+    def __init__(self, pipeline: Flux2KleinPipeline, config: EditorConfig, *, offload: bool = False) -> None:
+        self._pipeline = pipeline
+        self._config = config
+        self._text = KleinText(pipeline.tokenizer, config.text_tokens)
+        self._offload = offload
+        self._guided = is_two_passes("none" if pipeline.config.is_distilled else "cfg", config.guidance)
+        self._negative: NDArray[np.generic] | None = None
+        self.token = int(pipeline.vae_scale_factor * 2)
+        if pipeline.vae.device.type == "cuda":
+            pipeline.vae.to(memory_format=torch.channels_last)
+        if offload:
+            pipeline.text_encoder.to("cpu")
+
+    def encode(self, task: EditTask) -> Conditions:
+        """Encode a task's source image and instruction, at the size it is edited at."""
+        return self.encode_image(decode_rgb(task.source), task.instruction)
+
+    @torch.no_grad()
+    def encode_image(self, source: Pixels, instruction: str) -> Conditions:
+        """Encode an RGB image ``[h, w, 3]`` uint8 and an instruction.
+
+        Raises:
+            ValueError: the instruction does not fit the text slots; cutting it would change what is asked for.
+        """
+        text_valid = self._text.own(instruction)
+        height, width = editing_size(source.shape[0], source.shape[1], self._config.resolution, self.token)
+        pixels, sources = self._source(resize_image(source, height, width))
+        vae = self._pipeline.vae
+        latents = self._pipeline._encode_vae_image(pixels.to(vae.device, vae.dtype), generator=None)
+        arrays = {"reference": to_array(self._pipeline._pack_latents(latents)[0])}
+        with self._text_encoder_at_work():
+            arrays["prompt"] = self._embedded(instruction)
+            if self._guided:
+                if self._negative is None:
+                    self._negative = self._embedded("")
+                arrays["negative"] = self._negative
+        return Conditions(height=height, width=width, arrays=arrays, text_valid=text_valid, sources=sources)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, conditions: Conditions) -> NDArray[np.uint8]:
+        """Decode packed latents ``[B, N, C]`` into images ``[B, H, W, 3]`` uint8."""
+        pipeline, vae = self._pipeline, self._pipeline.vae
+        rows = conditions.height // self.token
+        unpacked = latents.transpose(1, 2).reshape(len(latents), latents.shape[2], rows, -1)
+        mean = vae.bn.running_mean.view(1, -1, 1, 1).to(unpacked)
+        deviation = torch.sqrt(vae.bn.running_var.view(1, -1, 1, 1) + vae.config.batch_norm_eps).to(unpacked)
+        whole = pipeline._unpatchify_latents(unpacked * deviation + mean).to(vae.device, vae.dtype)
+        parts = []
+        for part in whole.split(max(1, PIXELS_AT_ONCE // (conditions.height * conditions.width))):
+            decoded = vae.decode(part, return_dict=False)[0]
+            parts.append(((decoded.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8))
+        return np.asarray(torch.cat(parts).permute(0, 2, 3, 1).contiguous().cpu().numpy())
+
+    def _source(self, image: Pixels) -> tuple[Tensor, tuple[tuple[int, int], ...]]:
+        """Return the source's pixels as the stock pipeline prepares them, and their size where it is another."""
+        processor, picture = self._pipeline.image_processor, Image.fromarray(image)
+        if picture.width * picture.height > LARGEST_SOURCE:
+            picture = processor._resize_to_target_area(picture, LARGEST_SOURCE)
+        height, width = (side // self.token * self.token for side in (picture.height, picture.width))
+        pixels: Tensor = processor.preprocess(picture, height=height, width=width, resize_mode="crop")
+        return pixels, () if (height, width) == image.shape[:2] else ((height, width),)
+
+    def _embedded(self, text: str) -> NDArray[np.generic]:
+        prompt, _ = self._pipeline.encode_prompt(
+            prompt=text, device=self._pipeline.vae.device, max_sequence_length=self._config.text_tokens
+        )
+        return to_array(prompt[0])
+
+    @contextmanager
+    def _text_encoder_at_work(self) -> Iterator[None]:
+        if not self._offload:
+            yield
+            return
+        self._pipeline.text_encoder.to(self._pipeline.vae.device)
+        try:
+            yield
+        finally:
+            self._pipeline.text_encoder.to("cpu")
+
+
+def edit(
+    pipeline: Flux2KleinPipeline, editor: EditorConfig, source: Pixels, instruction: str, *, steps: int, seed: int
+) -> Pixels:
+    """Edit an image with the stock pipeline, at its own size."""
+    height, width = source.shape[:2]
+    pipeline.set_progress_bar_config(disable=True)
+    result = pipeline(
+        image=Image.fromarray(source),
+        prompt=instruction,
+        height=height,
+        width=width,
+        guidance_scale=editor.guidance,
+        num_inference_steps=steps,
+        max_sequence_length=editor.text_tokens,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    return np.asarray(result.images[0])

@@ -1,0 +1,38 @@
+"""FLUX.2's blocks rearranged for rollouts on a GPU: the same function with fewer trips to memory.
+
+A single block's last projection takes its attention and its MLP apart, so that their concatenation, four times as wide
+as the stream, is never written. In float8, projections that read the same rows quantise them once. All projections keep
+their names, so that a LoRA may be on any of them. Nothing here has a backward pass.
+"""
+
+from diffusers import Flux2Transformer2DModel
+from torch import nn
+
+from rc_grpo.editor import fp8
+from rc_grpo.editor.fp8 import Fp8Linear, Fp8SplitLinear
+from rc_grpo.editor.split import SplitLinear
+
+
+def arrange(transformer: Flux2Transformer2DModel, *, in_fp8: bool) -> None:
+    """Rearrange the blocks, and put their projections into float8 if asked for.
+
+    Raises:
+        ValueError: float8 is asked for where there is none.
+    """
+    if in_fp8:
+        fp8.check(transformer.device, transformer.dtype)
+        for block in transformer.transformer_blocks:
+            _quantise(block)
+    for block in transformer.single_transformer_blocks:
+        out = block.attn.to_out
+        if in_fp8:
+            del block.attn.to_out
+            _quantise(block)
+        block.attn.to_out = (Fp8SplitLinear if in_fp8 else SplitLinear)(out, block.attn.inner_dim)
+
+
+def _quantise(block: nn.Module) -> None:
+    for name, module in list(block.named_modules()):
+        if isinstance(module, nn.Linear):
+            parent, _, child = name.rpartition(".")
+            setattr(block.get_submodule(parent), child, Fp8Linear(module))

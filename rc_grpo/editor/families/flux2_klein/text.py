@@ -1,0 +1,58 @@
+"""How long an instruction is to FLUX.2 klein: Qwen3 reads it inside its chat template, in slots."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import AutoTokenizer
+
+from rc_grpo.config import EditorConfig
+from rc_grpo.editor.chat_text import byte_level_tokenizer, count, own_tokens
+from rc_grpo.editor.families.flux2_klein import full_size
+from rc_grpo.editor.family import TextLength
+from rc_grpo.editor.files import model_source, naming_the_model
+
+_SENTINEL = "\ue000"
+"""A character that no template has."""
+
+
+class KleinText:
+    """Counts an instruction's tokens, and tells its own from the template's.
+
+    Args:
+        tokenizer: Qwen's, with its chat template.
+        slots: ``editor.text_tokens``.
+    """
+
+    def __init__(self, tokenizer: Any, slots: int) -> None:
+        self._tokenizer, self._slots = tokenizer, slots
+        # As `Flux2KleinPipeline._get_qwen3_prompt_embeds` renders it.
+        rendered = tokenizer.apply_chat_template(
+            [{"role": "user", "content": _SENTINEL}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        self._before, self._after = rendered.split(_SENTINEL)
+
+    @classmethod
+    def load(cls, editor: EditorConfig) -> "KleinText":
+        """Load the tokenizer of a model."""
+        if full_size.named(editor):
+            return cls(byte_level_tokenizer(), editor.text_tokens)
+        with naming_the_model(editor):
+            tokenizer = AutoTokenizer.from_pretrained(
+                model_source(editor), subfolder="tokenizer", revision=editor.revision
+            )
+        return cls(tokenizer, editor.text_tokens)
+
+    def length(self, instruction: str) -> TextLength:
+        """Count an instruction, the template included."""
+        return TextLength(count(self._tokenizer, self._before + instruction + self._after), self._slots)
+
+    def own(self, instruction: str) -> NDArray[np.bool_]:
+        """Return ``[slots]`` bool, True at the instruction's own tokens.
+
+        Raises:
+            ValueError: the instruction does not fit the slots; cutting it would change what is asked for.
+        """
+        if objection := self.length(instruction).objection:
+            raise ValueError(f"{objection}: {instruction[:60]!r}...")
+        return own_tokens(self._tokenizer, self._before, instruction, self._after, self._slots)

@@ -1,0 +1,145 @@
+"""FLUX.2 klein's transformer as a body: how a task is bound to it, its velocity, its schedule, its canary."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline, Flux2Transformer2DModel
+from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
+from torch import Tensor
+
+from rc_grpo.config import EditorConfig
+from rc_grpo.editor.arrays import to_tensor
+from rc_grpo.editor.attention import JointAttention
+from rc_grpo.editor.families.flux2_klein import rollout_blocks
+from rc_grpo.editor.families.flux2_klein.architecture import KleinArchitecture
+from rc_grpo.editor.families.flux2_klein.attention import FusedAttention
+from rc_grpo.editor.family import Architecture, Forward, Guidance, Text
+from rc_grpo.editor.guidance import classifier_free
+from rc_grpo.editor.prefix import Prefix
+from rc_grpo.editor.recording import Layout, Probe
+from rc_grpo.messages import Conditions
+from rc_grpo.seeds import derive, normal
+
+TOKENS_PER_SIDE_OF_CANARY = 4
+
+
+class KleinBody:
+    """The transformer of a klein model; see `rc_grpo.editor.family.Body`.
+
+    Args:
+        transformer: on its device and in its dtype.
+        editor: its configuration.
+        architecture: its sizes.
+    """
+
+    def __init__(
+        self, transformer: Flux2Transformer2DModel, editor: EditorConfig, architecture: KleinArchitecture
+    ) -> None:
+        self.transformer = transformer
+        self.blocks: Sequence[Any] = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+        self.architecture: Architecture = architecture
+        self.guidance: Guidance = architecture.guidance
+        self.editor = editor
+
+    def latent_shape(self, conditions: Conditions) -> tuple[int, int]:
+        """Return ``(N, C)`` of the target's latents."""
+        rows, columns = self.grid(conditions.height, conditions.width)
+        return rows * columns, int(self.transformer.config.in_channels)
+
+    def sigmas(self, steps: int, conditions: Conditions) -> Tensor:
+        """Return the stock scheduler's levels ``[T+1]``, whose shift depends on the image's size and on T."""
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+        mu = compute_empirical_mu(self.latent_shape(conditions)[0], steps)
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
+        sigmas: Tensor = scheduler.sigmas.double()
+        return sigmas
+
+    def bind(self, conditions: Conditions, text: Text) -> "KleinBound":
+        """Put a task on the device with one of its texts."""
+        return KleinBound(self, conditions, text)
+
+    def combine(self, positive: Tensor, negative: Tensor, scale: float) -> Tensor:
+        """Combine two passes plainly, as the stock pipeline does."""
+        return classifier_free(positive, negative, scale)
+
+    def processor(self, block: Any, probe: Probe | None) -> JointAttention | FusedAttention:
+        """Return an attention processor for a double- or a single-stream block."""
+        return FusedAttention(probe) if hasattr(block.attn, "to_qkv_mlp_proj") else JointAttention(probe)
+
+    def canary(self) -> Conditions:
+        """Return fixed random conditions of a few tokens."""
+        config, side = self.transformer.config, TOKENS_PER_SIDE_OF_CANARY
+        shapes = {
+            "prompt": (8, config.joint_attention_dim),
+            "negative": (8, config.joint_attention_dim),
+            "reference": (side * side, config.in_channels),
+        }
+        return Conditions(
+            height=side * self.architecture.token,
+            width=side * self.architecture.token,
+            arrays={name: normal(derive("canary", name), *shape).numpy() for name, shape in shapes.items()},
+            text_valid=np.ones(8, dtype=np.bool_),
+        )
+
+    def arrange(self, *, fp8: bool) -> None:
+        """Rearrange the blocks for rollouts; see `rollout_blocks`.
+
+        Raises:
+            ValueError: float8 is asked for where there is none.
+        """
+        rollout_blocks.arrange(self.transformer, in_fp8=fp8)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Return the rows and columns of tokens of an image of so many pixels."""
+        return height // self.architecture.token, width // self.architecture.token
+
+
+class KleinBound:
+    """One text of one task on the device: joint order ``[text | target | source]``."""
+
+    def __init__(self, body: KleinBody, conditions: Conditions, text: Text) -> None:
+        transformer = body.transformer
+        dtype, device = transformer.dtype, transformer.device
+        if text not in conditions.arrays:
+            raise ValueError(
+                "these conditions were made without the negative text; encode them under the guidance they are used at"
+            )
+        arrays = conditions.arrays
+        self._text, self._reference = (to_tensor(arrays[name], dtype, device) for name in (text, "reference"))
+        target = body.grid(conditions.height, conditions.width)
+        source = body.grid(*conditions.sources[0]) if conditions.sources else target
+        self._ids = position_ids(target, source).to(device)
+        slots, tokens = len(self._text), target[0] * target[1]
+        self._text_ids = Flux2KleinPipeline._prepare_text_ids(self._text[None])[0].to(device)
+        self.layout = Layout(torch.arange(slots), slice(slots, slots + tokens))
+
+    def prefill(self, forward: Forward) -> None:
+        """Everything sees the target, so nothing can be computed ahead."""
+
+    def __call__(self, forward: Forward, x: Tensor, sigma: float, prefix: Prefix | None) -> Tensor:
+        """Return the velocity at states ``[B, N, C]``.
+
+        The timestep passes through the model's dtype exactly as in diffusers' pipeline, so that a trained LoRA meets
+        the inputs it was trained on.
+        """
+        batch, dtype, device = len(x), self._text.dtype, self._text.device
+        output: Tensor = forward(
+            hidden_states=torch.cat([x.to(dtype), self._reference.expand(batch, -1, -1)], dim=1),
+            timestep=torch.full((batch,), sigma * 1000, dtype=torch.float32, device=device).to(dtype) / 1000,
+            guidance=None,
+            encoder_hidden_states=self._text.expand(batch, -1, -1),
+            txt_ids=self._text_ids,
+            img_ids=self._ids,
+            return_dict=False,
+        )[0]
+        return output[:, : x.shape[1]].to(x.dtype)
+
+
+def position_ids(target: tuple[int, int], source: tuple[int, int]) -> Tensor:
+    """Return the ids ``[N + M, 4]`` of a target and a source of so many rows and columns: time, row, column, place."""
+    images = [torch.empty(1, 1, *grid, device="meta") for grid in (target, source)]
+    of_target: Tensor = Flux2KleinPipeline._prepare_latent_ids(images[0])[0]
+    of_source: Tensor = Flux2KleinPipeline._prepare_image_ids(images[1:])[0]
+    return torch.cat([of_target, of_source])

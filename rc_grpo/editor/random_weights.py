@@ -1,0 +1,24 @@
+"""Models of a published architecture with random weights: what to measure on where the real ones are not at hand."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def random_weights(make: Callable[[], Any], device: torch.device, dtype: torch.dtype) -> Any:
+    """Return a frozen model that ``make`` builds on a device, in a precision; the same weights every time there.
+
+    Args:
+        make: builds it in PyTorch's defaults.
+        device: where; ``meta`` builds shapes alone.
+        dtype: of the weights.
+    """
+    before = torch.get_default_dtype()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.device(device):
+        torch.manual_seed(0)
+        torch.set_default_dtype(dtype)
+        try:
+            return make().eval().requires_grad_(False)
+        finally:
+            torch.set_default_dtype(before)

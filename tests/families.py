@@ -1,0 +1,135 @@
+"""The families of editors at their smallest, one row each: what every family's promises are tested on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline, Flux2Transformer2DModel
+from torch import nn
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from rc_grpo.config import EditorConfig, LoraSettings
+from rc_grpo.editor.chat_text import byte_level_tokenizer
+from rc_grpo.images import Pixels
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A family.
+
+    Attributes:
+        name: of the family.
+        make: writes a small model into a folder; None for one that comes with the package.
+        model: its short name, where it has one.
+        targets: of a LoRA on all kinds of projections that the family's packaged configuration names.
+        guidances: that the family is tried at.
+        fused: targets of which attention has a part alone.
+        within: how far the stock pipeline's states may be from ours: 0 but for a schedule kept in float64.
+        layers: of the small model.
+    """
+
+    name: str
+    make: Callable[[Path], None] | None
+    model: str
+    targets: tuple[str, ...]
+    guidances: tuple[float, ...]
+    fused: tuple[str, ...] = ()
+    within: float = 0.0
+    layers: int = 0
+
+    def editor(self, folder: Path, guidance: float | None = None) -> EditorConfig:
+        """Return its configuration; the small model is in a folder of its own in there."""
+        return EditorConfig(
+            model=self.model or str(folder / self.name),
+            dtype="float32",
+            device="cpu",
+            resolution=64,
+            guidance=self.guidances[-1] if guidance is None else guidance,
+            text_tokens=self.text_tokens,
+            lora=LoraSettings(rank=4, alpha=8, targets=self.targets),
+        )
+
+    @property
+    def text_tokens(self) -> int:
+        """Enough for a short instruction in the family's template."""
+        return 24 if self.model else 96
+
+
+def randomise(model: nn.Module, seed: int) -> nn.Module:
+    """Give a model weights under which every part of it matters, norms included."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            drawn = torch.randn(weight.shape, generator=generator)
+            if weight.ndim >= 2:
+                weight.copy_(0.9 * drawn / weight[0].numel() ** 0.5)
+            else:
+                weight.copy_(0.1 * drawn + (1.0 if "norm" in name and name.endswith("weight") else 0.0))
+    return model.eval()
+
+
+def _klein(folder: Path) -> None:
+    encoder = Qwen3Config(
+        vocab_size=320, hidden_size=8, intermediate_size=16, num_hidden_layers=28, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=4, max_position_embeddings=256,
+    )  # fmt: skip
+    vae = AutoencoderKLFlux2(
+        block_out_channels=(8,) * 4, layers_per_block=1, latent_channels=4, norm_num_groups=4, sample_size=64
+    )
+    vae.bn.running_mean.copy_(torch.linspace(-1, 1, 16))
+    vae.bn.running_var.copy_(torch.linspace(0.5, 2, 16))
+    transformer = Flux2Transformer2DModel(
+        in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=24, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False,
+    )  # fmt: skip
+    Flux2KleinPipeline(
+        FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        randomise(vae, 1),
+        randomise(Qwen3ForCausalLM(encoder), 2),
+        byte_level_tokenizer(),
+        randomise(transformer, 3),
+    ).save_pretrained(folder)
+
+
+KONTEXT = Row("flux-kontext", None, "pocket", ATTENTION, (2.5,), within=1e-5, layers=6)
+KLEIN = Row(
+    "flux2-klein",
+    _klein,
+    "",
+    (*ATTENTION, "to_qkv_mlp_proj", "attn.to_out"),
+    (1.0, 4.0),
+    fused=("to_qkv_mlp_proj",),
+    layers=3,
+)
+ROWS = (KONTEXT, KLEIN)
+
+
+def write_models(folder: Path) -> Path:
+    """Write the small models of all rows that have none in the package."""
+    for row in ROWS:
+        if row.make is not None:
+            row.make(folder / row.name)
+    return folder
+
+
+@cache
+def source(height: int = 64, width: int = 64) -> Pixels:
+    """A photograph-like picture: smooth colours and an edge."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    red, green = 255 * rows / height, 255 * columns / width
+    return np.stack([red, green, np.where(rows > columns, 200, 40)], axis=-1).astype(np.uint8)
+
+
+def trained(denoiser: Any, seed: int = 3, size: float = 0.05) -> dict[str, torch.Tensor]:
+    """Return LoRA weights that act, as a training leaves them."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: weight.detach() + size * torch.randn(weight.shape, generator=generator)
+        for name, weight in denoiser.policy.weights().items()
+    }
