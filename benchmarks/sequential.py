@@ -87,10 +87,10 @@ class HeldOut:
 
     def _edit(self, editor: Editor, task: EditTask) -> CandidateGroup:
         seeds = RolloutSeeds(derive(self._config.seed, "heldout", task.task_id))
-        prepared, steps = prepare(editor, task, self._config.rollout), self._config.evaluation.steps
-        return roll_out(
-            editor, task.task_id, prepared, seeds, POLICY, self._config.rollout, steps=steps, keep_states=False
-        )
+        rollout, evaluation = self._config.rollout, self._config.evaluation
+        options = {"steps": evaluation.steps, "guidance": evaluation.guidance}
+        prepared = prepare(editor, task, rollout)
+        return roll_out(editor, task.task_id, prepared, seeds, POLICY, rollout, **options, keep_states=False)
 
 
 def run(config: RunConfig, log: Any, every: int, budget: float, judge: Judge | None = None) -> dict[str, Tensor]:

@@ -149,7 +149,7 @@ def edit(
     with plain_errors():
         from deploy.evaluating.edit import write_edit
 
-        editor = load_config(config, set_).editor
+        editor = load_config(config, set_).evaluated
         console.print(write_edit(editor, image, instruction, lora, out, steps=steps, seed=seed))
 
 

@@ -79,14 +79,20 @@ class RolloutPool(WorkerPool[Any]):
         return await self.run("the untrained policy", call)
 
     async def rollout(
-        self, task: EditTask, seeds: RolloutSeeds, *, steps: int | None = None, keep_states: bool = True
+        self,
+        task: EditTask,
+        seeds: RolloutSeeds,
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        keep_states: bool = True,
     ) -> Rollout:
-        """Roll one group out on the next free worker, under the newest version at that moment."""
+        """Roll one group out on the next free worker, under the newest version at that moment; see `roll_out`."""
 
         async def call(member: Member[Any]) -> Rollout:
             version = await self._bring_up_to_date(member)
             named = member.handle.rollout.options(num_returns=3, name=f"rollout of {task.task_id}")
-            receipt, group, conditions = named.remote(task, seeds, version, steps, keep_states)
+            receipt, group, conditions = named.remote(task, seeds, version, steps, guidance, keep_states)
             return Rollout(await receipt, group, conditions)
 
         return await self.run(f"the rollout of {task.task_id}", call)

@@ -94,6 +94,7 @@ def roll_out(
     config: RolloutConfig,
     *,
     steps: int | None = None,
+    guidance: float | None = None,
     keep_states: bool = True,
     worker: str = "",
 ) -> CandidateGroup:
@@ -107,6 +108,7 @@ def roll_out(
         policy: the version in the editor, stamped on the group.
         config: exploration, solver, recording.
         steps: T, if other than the configuration's.
+        guidance: if other than the editor's.
         keep_states: whether the group carries its trajectory (training) or images only (evaluation).
         worker: who rolls out, for the record.
 
@@ -121,8 +123,9 @@ def roll_out(
     record = acd.enabled and keep_states
     text = torch.from_numpy(np.array(conditions.text_valid))
     counted = text if acd.text_tokens == "valid" else torch.ones_like(text)
-    with editor.recording(acd.layers, mask, counted, acd.direction) if record else nullcontext() as recorder:
-        velocity = editor.velocity(conditions)
+    layers = acd.chosen(editor.layers)
+    with editor.recording(layers, mask, counted, acd.direction) if record else nullcontext() as recorder:
+        velocity = editor.velocity(conditions, guidance)
         with velocity.held():
             # Evaluation is by the ODE, whatever the training.
             if config.sde is None or not seeds.deltas:

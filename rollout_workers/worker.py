@@ -72,7 +72,13 @@ class RolloutWorker:
         return proof
 
     def rollout(
-        self, task: EditTask, seeds: RolloutSeeds, version: PolicyVersion, steps: int | None, keep_states: bool
+        self,
+        task: EditTask,
+        seeds: RolloutSeeds,
+        version: PolicyVersion,
+        steps: int | None,
+        guidance: float | None,
+        keep_states: bool,
     ) -> tuple[RolloutReceipt, pa.RecordBatch, Conditions]:
         """Roll one group out under ``version``, which must be the one this worker has proved.
 
@@ -94,6 +100,7 @@ class RolloutWorker:
             version,
             self._config,
             steps=steps,
+            guidance=guidance,
             keep_states=keep_states,
             worker=self.name,
         )

@@ -68,6 +68,7 @@ def run_compbench(
         RunBusyError: another process evaluates this model.
     """
     benchmark = Benchmark.open(folder)
+    config = config.model_copy(update={"editor": config.evaluated})
     if lora is not None and edit:
         check_lora(config.editor, lora)
     name = model or _name(config, lora)

@@ -89,14 +89,14 @@ async def evaluate(
         tasks: held-out tasks.
         rollouts: holding the version to evaluate.
         judges: who scores.
-        config: number of steps.
+        config: number of steps, and guidance.
         seed: of the run.
         advance: called after each task, for a progress display.
     """
 
     async def one(task: EditTask) -> ScoredGroup:
         seeds = RolloutSeeds(derive(seed, "heldout", task.task_id))
-        rollout = await rollouts.rollout(task, seeds, steps=config.steps, keep_states=False)
+        rollout = await rollouts.rollout(task, seeds, steps=config.steps, guidance=config.guidance, keep_states=False)
         scores = await judges.score(task, rollout.group)
         advance()
         return ScoredGroup(task, rollout.receipt, scores, rollout.group, rollout.conditions)

@@ -16,7 +16,6 @@ from rc_grpo.config.base import Strict
 from rc_grpo.config.learner import Activations
 from rc_grpo.editor import lora
 from rc_grpo.editor.family import Architecture, Tokens
-from rc_grpo.editor.files import FULL_SIZE
 from rc_grpo.editor.guidance import is_two_passes
 from rc_grpo.editor.registry import find
 
@@ -140,7 +139,7 @@ def make_plan(config: RunConfig, gpus: int, gpu_type: str) -> Plan:
         for name in stages
     )
     candidates = config.loop.groups_per_update * config.rollout.group_size
-    warnings = [*work.warnings]
+    warnings = [*work.warnings, *_cost_of_guidance(config, speed)]
     warnings += [
         f"{pool.name} needs {pool.memory_gib:.0f} GiB of the GPU's {speed.memory_gib:.0f}: "
         + ("set learner.anchors_per_pass lower" if pool.name == "learner" else "set rollout.offload_encoders=true")
@@ -210,6 +209,26 @@ def _work(config: RunConfig, speed: GpuSpeeds) -> _Work:
     )
 
 
+def _cost_of_guidance(config: RunConfig, speed: GpuSpeeds) -> list[str]:
+    """Say what the second pass of classifier-free guidance costs an update, where the family has one."""
+    if find(config.editor).guidance != "cfg":
+        return []
+    one, two = (_work(config.model_copy(update={"editor": _guided(config.editor, scale)}), speed) for scale in (1, 2))
+    is_two = is_two_passes("cfg", config.editor.guidance)
+    spent, other = (two, one) if is_two else (one, two)
+    passes = "two passes" if is_two else "one pass"
+    way = "editor.guidance=1 with evaluation.guidance above 1" if is_two else "an editor.guidance above 1"
+    return [
+        f"guidance {config.editor.guidance:g} is {passes} an evaluation: an update takes "
+        f"{spent.rollout_s:,.0f} GPU seconds of rollouts and {spent.update_s:,.0f} of learning; {way} would take "
+        f"{other.rollout_s:,.0f} and {other.update_s:,.0f}"
+    ]
+
+
+def _guided(editor: EditorConfig, scale: float) -> EditorConfig:
+    return editor.model_copy(update={"guidance": scale})
+
+
 def _rollout_gib(config: RunConfig, size: Architecture, tokens: Tokens) -> float:
     weights = size.parameters * (1 if config.rollout.fp8 else 2) / GIB
     encoders = 0.0 if config.rollout.offload_encoders else size.encoders_gib
@@ -245,9 +264,8 @@ def _update_speed(config: RunConfig, speed: GpuSpeeds) -> tuple[UpdateSpeed, lis
 def _architecture(editor: EditorConfig) -> Architecture:
     """Return a model's sizes; a published one's are known without the hub, where its files may need a licence."""
     family = find(editor)
-    if editor.model in family.hub_ids:
-        editor = editor.model_copy(update={"model": FULL_SIZE})
-    return family.architecture(editor)
+    model = family.hub_ids.get(editor.model, editor.model)
+    return family.architecture(editor.model_copy(update={"model": model}))
 
 
 def _passes(config: RunConfig) -> int:

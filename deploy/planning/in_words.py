@@ -13,13 +13,15 @@ def plan_in_words(config: RunConfig, folder: Path, tasks: int, refused: int, hel
     exploration = f"{rollout.exploration}, alpha {rollout.alpha_edit:g} in the mask, {rollout.alpha_base:g} outside"
     if rollout.exploration == "global":
         exploration = f"global, alpha {rollout.alpha_edit:g}"
+    training, evaluating = config.editor.guidance, config.evaluated.guidance
+    guidance = f"guidance {training:g}" + ("" if evaluating == training else f", {evaluating:g} in evaluations")
     start = "" if config.learner.start_from is None else f" from {config.learner.start_from}"
     return (
         f"run      {config.name} in {folder}\n"
         f"editor   {config.editor.model}, {config.editor.dtype}, LoRA rank {config.editor.lora.rank}{start}\n"
         f"tasks    {tasks} to train on, {refused} refused, {heldout} held out\n"
         f"pools    {pools}, ZeRO {config.learner.zero_stage}\n"
-        f"rollout  {rollout.group_size} candidates, {rollout.steps} {rollout.solver} steps, {exploration}\n"
+        f"rollout  {rollout.group_size} candidates, {rollout.steps} {rollout.solver} steps, {exploration}, {guidance}\n"
         f"learning {config.loop.updates} updates of {config.loop.groups_per_update} groups, "
         f"{objective.anchors} anchors by {objective.anchor_path}, ACD weight {objective.acd_weight:g}, "
         f"max staleness {config.loop.max_staleness}"

@@ -6,6 +6,7 @@ silent, the docstring of the equation's function says that the value is our read
 
 from rc_grpo.config.base import AutoscaleConfig, PoolConfig, Resources, actor_options
 from rc_grpo.config.data import DataConfig, TaskSource
+from rc_grpo.config.editor import ATTENTION_TARGETS, EditorConfig, LoraSettings
 from rc_grpo.config.files import dump, load, parse
 from rc_grpo.config.guards import GuardConfig
 from rc_grpo.config.learner import LearnerConfig
@@ -22,13 +23,10 @@ from rc_grpo.config.reward import (
     ServerConfig,
 )
 from rc_grpo.config.run import (
-    ATTENTION_TARGETS,
     AcdConfig,
     ClusterConfig,
-    EditorConfig,
     EvaluationConfig,
     LoopConfig,
-    LoraSettings,
     MaskConfig,
     OutputConfig,
     RolloutConfig,

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Self, get_origin
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveFraction = Annotated[float, Field(gt=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0, le=1e8)]
 """A time that timers and sockets take: three years at most."""
 

@@ -1,77 +1,22 @@
 """The configuration of a run, branch by branch."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from rc_grpo.algorithm.method import Method
-from rc_grpo.config.base import Fraction, PoolConfig, Seconds, Strict
+from rc_grpo.config.base import Fraction, PoolConfig, PositiveFraction, Seconds, Strict
 from rc_grpo.config.data import DataConfig
+from rc_grpo.config.editor import EditorConfig
 from rc_grpo.config.guards import GuardConfig
 from rc_grpo.config.learner import LearnerConfig
 from rc_grpo.config.objective import ObjectiveConfig
 from rc_grpo.config.reward import RewardConfig
 
-ATTENTION_TARGETS = (
-    "attn.to_q",
-    "attn.to_k",
-    "attn.to_v",
-    "attn.to_out.0",
-    "attn.add_q_proj",
-    "attn.add_k_proj",
-    "attn.add_v_proj",
-    "attn.to_add_out",
-)
 Solver = Method
 Tracker = Literal["wandb", "mlflow"]
 MOST_GROUPS = 10**7
-
-
-class LoraSettings(Strict):
-    """The trained weights: LoRA on projections of the transformer."""
-
-    rank: PositiveInt = Field(32, description="of each pair of matrices")
-    alpha: PositiveFloat = Field(64.0, le=1e6, description="the product is scaled by alpha / rank")
-    targets: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-        ATTENTION_TARGETS,
-        min_length=1,
-        description="projections that get a LoRA, by the end of their names, each of which must match; the default is "
-        "the attention of diffusers' double-stream blocks",
-    )
-
-
-class EditorConfig(Strict):
-    """Which editor, and how it is run."""
-
-    model: str = Field(
-        "",
-        description="a diffusers folder, a hub id, `pocket` for the editor that comes with the package, or `full-size` "
-        "for a family's published architecture with random weights, to measure on; there is no default to run with",
-    )
-    family: str = Field(
-        "auto", description="which family the model is of; auto goes by its name, then by the pipeline it is for"
-    )
-    revision: str | None = Field(None, description="hub revision; name one, so that a run can be repeated")
-    dtype: Literal["float32", "bfloat16"] = Field(
-        "bfloat16", description="of the base model; the LoRA trains in float32"
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is cuda where there is one")
-    resolution: PositiveInt = Field(
-        512, le=16384, description="side in pixels of the square whose area an image is resized to"
-    )
-    guidance: PositiveFloat = Field(
-        2.5,
-        le=1000,
-        description="as the family guides: embedded in the model, or classifier-free by a second pass (1: none)",
-    )
-    text_tokens: PositiveInt = Field(
-        512, description="text slots; where padding is attended, the length is part of the policy"
-    )
-    compile: bool = Field(
-        False, description="compile the transformer's blocks, in rollouts and in the learner: worth its minute on a GPU"
-    )
-    lora: LoraSettings = LoraSettings()
 
 
 class MaskConfig(Strict):
@@ -87,8 +32,10 @@ class AcdConfig(Strict):
     """Attention concentration density."""
 
     enabled: bool = Field(True, description="record it while rolling out; needed if objective.acd_weight is above 0")
-    layers: tuple[int, ...] = Field(
-        tuple(range(28, 38)), description="joint-attention layers, counted over the blocks as the model runs them"
+    layers: PositiveFraction | tuple[NonNegativeInt, ...] = Field(
+        10 / 57,
+        description="joint-attention layers: a share of them, the last ones, or a list, counted over the blocks as the "
+        "model runs them; the default is what the last 10 of the paper's editor's 57 are",
     )
     direction: Literal["from_text", "to_text"] = Field(
         "from_text",
@@ -98,6 +45,12 @@ class AcdConfig(Strict):
     text_tokens: Literal["valid", "all"] = Field(
         "valid", description="the prompt's own tokens, or padding as well (our reading)"
     )
+
+    def chosen(self, layers: int) -> tuple[int, ...]:
+        """Return the recorded layers of a model that has so many."""
+        if isinstance(self.layers, tuple):
+            return self.layers
+        return tuple(range(layers - max(1, round(self.layers * layers)), layers))
 
 
 class SdeConfig(Strict):
@@ -179,6 +132,12 @@ class EvaluationConfig(Strict):
 
     tasks: int = Field(300, ge=0, description="held-out tasks; 0 turns evaluation off")
     steps: PositiveInt = Field(28, description="of the ODE when evaluating")
+    guidance: PositiveFloat | None = Field(
+        None,
+        le=1000,
+        description="when evaluating: a model may train without its second pass and be judged with it; none: "
+        "editor.guidance",
+    )
     every: PositiveInt | None = Field(None, description="also every so many updates")
     measured_by: str | None = Field(
         None,
@@ -254,6 +213,12 @@ class RunConfig(Strict):
     output: OutputConfig = OutputConfig()
     guards: GuardConfig = GuardConfig()
     cluster: ClusterConfig = ClusterConfig()
+
+    @property
+    def evaluated(self) -> EditorConfig:
+        """The editor as evaluations run it."""
+        guidance = self.evaluation.guidance
+        return self.editor if guidance is None else self.editor.model_copy(update={"guidance": guidance})
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

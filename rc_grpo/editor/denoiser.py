@@ -43,8 +43,11 @@ class Denoiser:
         self.transformer = body.transformer.eval()
         self.device = next(body.transformer.parameters()).device
         self.token = body.architecture.token
+        self.layers = body.architecture.layers
         adapted = lora.adapted(body.architecture.projections, editor.lora.targets)
         self.policy = policy(body.transformer, adapted, editor.lora, seed)
+        if editor.lora.fused == "attention":
+            lora.confine(self.policy.weights(), body.architecture.attention_rows)
         for block in body.blocks:
             block.attn.set_processor(body.processor(block, None))
         self._forward: Forward = body.transformer
@@ -63,14 +66,20 @@ class Denoiser:
         """Return the family's schedule ``[T+1]`` float64 for this image size and so many steps."""
         return self.body.sigmas(steps, conditions)
 
-    def velocity(self, conditions: Conditions) -> GuidedVelocity:
-        """Bind conditions on the device and return ``v(x [B,N,C], sigma) -> [B,N,C]`` in the dtype of x (float32)."""
-        guided = is_two_passes(self.body.guidance, self.config.guidance)
+    def velocity(self, conditions: Conditions, guidance: float | None = None) -> GuidedVelocity:
+        """Bind conditions on the device and return ``v(x [B,N,C], sigma) -> [B,N,C]`` in the dtype of x (float32).
+
+        Args:
+            conditions: of a task.
+            guidance: if other than ``editor.guidance``.
+        """
+        scale = self.config.guidance if guidance is None else guidance
+        guided = is_two_passes(self.body.guidance, scale)
         return GuidedVelocity(
             self.body,
-            self.body.bind(conditions, "prompt"),
-            self.body.bind(conditions, "negative") if guided else None,
-            self.config.guidance,
+            self.body.bind(conditions, "prompt", scale),
+            self.body.bind(conditions, "negative", scale) if guided else None,
+            scale,
             lambda: self._forward,
             self._expect,
             self._collect,

@@ -165,8 +165,14 @@ class Body(Protocol):
         """Return the schedule ``[T+1]`` float64 on the CPU, from 1 down to 0, as the stock pipeline's for T steps."""
         ...
 
-    def bind(self, conditions: Conditions, text: Text) -> Bound:
-        """Put a task on the device with one of its texts; ``negative`` is asked for under guidance `cfg` alone."""
+    def bind(self, conditions: Conditions, text: Text, guidance: float) -> Bound:
+        """Put a task on the device with one of its texts.
+
+        Args:
+            conditions: of the task.
+            text: ``negative`` is asked for under guidance `cfg` alone.
+            guidance: its scale, for a model that embeds it.
+        """
         ...
 
     def combine(self, positive: Tensor, negative: Tensor, scale: float) -> Tensor:
@@ -220,9 +226,9 @@ class Family(Protocol):
     name: str
     """In ``editor.family``."""
     models: frozenset[str]
-    """Short names that ``editor.model`` may have for it."""
-    hub_ids: frozenset[str]
-    """Published models of the sizes that `full-size` has."""
+    """Short names that ``editor.model`` may have for it, each of one family alone."""
+    hub_ids: Mapping[str, str]
+    """Published models, and which short name of `models` has their sizes with random weights."""
     pipeline: str
     """Class of diffusers' pipeline, as a model's ``model_index.json`` names it."""
     guidance: Guidance

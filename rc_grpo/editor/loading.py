@@ -90,8 +90,9 @@ def check_model(editor: EditorConfig, acd: AcdConfig) -> None:
         ValueError: a layer is not.
     """
     layers = load_architecture(editor).layers
-    beyond = [layer for layer in acd.layers if not 0 <= layer < layers]
-    if acd.enabled and (beyond or not acd.layers):
+    chosen = acd.chosen(layers)
+    beyond = [layer for layer in chosen if layer >= layers]
+    if acd.enabled and (beyond or not chosen):
         raise ValueError(f"rollout.acd.layers names {beyond or 'no layer'}; {editor.model} has layers 0..{layers - 1}")
 
 

@@ -88,6 +88,20 @@ def attach(transformer: Any, expected: Shapes, settings: LoraSettings, seed: int
     return wrapped
 
 
+def confine(weights: Mapping[str, Tensor], rows: Mapping[str, int]) -> None:
+    """Train the first rows of some projections alone: gradients of the others' rows of B are zero, and so they stay.
+
+    Args:
+        weights: of a LoRA; those that do not train are left alone.
+        rows: how many, by a projection's full name.
+    """
+    for name, first in rows.items():
+        matrix = weights.get(f"{name}.lora_B.weight")
+        if matrix is not None and matrix.requires_grad:
+            kept = (torch.arange(len(matrix), device=matrix.device) < first)[:, None]
+            matrix.register_hook(kept.__mul__)  # type: ignore[no-untyped-call]
+
+
 def targets(transformer: nn.Module, expected: Shapes) -> dict[str, nn.Module]:
     """Return the projections of a model that is not wrapped, by their full names.
 

@@ -27,6 +27,8 @@ class FlowEditor(Codec, Protocol):
     """Everything a rollout needs."""
 
     device: torch.device
+    layers: int
+    """Joint-attention layers."""
 
     def latent_shape(self, conditions: Conditions) -> tuple[int, int]:
         """Return ``(N, C)`` of the target's latents."""
@@ -36,8 +38,8 @@ class FlowEditor(Codec, Protocol):
         """Return the schedule ``[T+1]`` float64, 1 down to 0."""
         ...
 
-    def velocity(self, conditions: Conditions) -> HeldVelocity:
-        """Bind conditions on the device and return the velocity field of that task."""
+    def velocity(self, conditions: Conditions, guidance: float | None = None) -> HeldVelocity:
+        """Bind conditions on the device and return the velocity field of that task; none: the editor's guidance."""
         ...
 
     def recording(

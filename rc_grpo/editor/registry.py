@@ -50,7 +50,7 @@ def find(editor: EditorConfig) -> Family:
         if editor.family not in installed:
             raise FamilyNotFoundError(f"editor.family is {editor.family!r}; {_known(installed)}")
         return installed[editor.family]
-    named = [family for family in installed.values() if editor.model in family.models | family.hub_ids]
+    named = [family for family in installed.values() if editor.model in family.models | family.hub_ids.keys()]
     if not named:
         wanted = pipeline_class(editor)
         named = [family for family in installed.values() if family.pipeline == wanted]

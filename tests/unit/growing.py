@@ -41,6 +41,7 @@ class Growing:
 
     token = TOKEN
     device = torch.device("cpu")
+    layers = 4
 
     def __init__(self) -> None:
         self.weight = torch.ones((), requires_grad=True)
@@ -66,7 +67,7 @@ class Growing:
     def sigmas(self, steps: int, conditions: Conditions) -> Tensor:
         return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
 
-    def velocity(self, conditions: Conditions) -> "Field":
+    def velocity(self, conditions: Conditions, guidance: float | None = None) -> "Field":
         return Field(lambda x, sigma: self.weight * x)
 
     @contextmanager

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from deploy.configs import load_config
-from rc_grpo.config import ConfigError, RunConfig, dump, load, parse
+from rc_grpo.config import AcdConfig, ConfigError, RunConfig, dump, load, parse
 
 POCKET = Path("deploy/configs/pocket.yaml")
 
@@ -76,8 +76,14 @@ def test_defaults_are_those_of_the_design() -> None:
     assert (config.rollout.alpha_edit, config.rollout.alpha_base) == (0.3, 0.01)
     assert (config.objective.tau_edit, config.objective.tau_base, config.objective.clip) == (0.9, 1.1, 1e-4)
     assert (config.editor.lora.rank, config.editor.lora.alpha, len(config.editor.lora.targets)) == (32, 64, 8)
-    assert config.rollout.acd.layers == tuple(range(28, 38))
+    assert config.rollout.acd.chosen(57) == tuple(range(47, 57))
     assert config.evaluation.steps == 28
+
+
+@pytest.mark.parametrize(("layers", "last"), [(57, 10), (25, 4), (32, 6), (60, 11), (3, 1), (1, 1)])
+def test_attention_is_recorded_in_the_share_of_the_last_layers_that_10_of_57_are(layers: int, last: int) -> None:
+    assert AcdConfig().chosen(layers) == tuple(range(layers - last, layers))
+    assert AcdConfig(layers=(0, 2)).chosen(layers) == (0, 2)
 
 
 def test_a_config_extends_another_key_by_key(tmp_path: Path) -> None:

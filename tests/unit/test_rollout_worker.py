@@ -36,7 +36,7 @@ class Started:
         self.worker = RolloutWorker("rollout-3", EditorConfig(model="growing"), CONFIG, 17)
 
     def rollout(self, task_id: str = "t", version: object = VERSION, **options: Any) -> Any:
-        arguments = {"steps": None, "keep_states": True} | options
+        arguments = {"steps": None, "guidance": None, "keep_states": True} | options
         return self.worker.rollout(a_task(task_id), SEEDS, version, **arguments)  # type: ignore[arg-type]
 
 

@@ -5,6 +5,8 @@ a second pass with an empty text, its schedule depends on the number of steps, a
 Its weights are random; its "VAE" averages blocks of four pixels.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,7 +22,7 @@ class Sketch:
 
     name = "sketch"
     models = frozenset({"sketch-tiny"})
-    hub_ids: frozenset[str] = frozenset()
+    hub_ids: Mapping[str, str] = MappingProxyType({})
     pipeline = "SketchPipeline"
     guidance: Guidance = "cfg"
 

@@ -34,7 +34,7 @@ class SketchBody:
         even = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
         return even ** (1.0 / (1.0 + 1.0 / steps))
 
-    def bind(self, conditions: Conditions, text: Text) -> "SketchBound":
+    def bind(self, conditions: Conditions, text: Text, guidance: float) -> "SketchBound":
         """Put a task on the device with one of its texts."""
         return SketchBound(self, conditions, text)
 

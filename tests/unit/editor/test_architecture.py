@@ -42,7 +42,7 @@ def test_a_lora_on_what_a_rollout_rearranges_is_refused_before_it_is_lost() -> N
 
 def test_the_negative_text_of_a_model_that_embeds_its_guidance_is_refused(denoiser: Denoiser) -> None:
     with pytest.raises(ValueError, match="embeds its guidance"):
-        denoiser.body.bind(denoiser.body.canary(), "negative")
+        denoiser.body.bind(denoiser.body.canary(), "negative", 2.5)
     assert denoiser.body.guidance == "embedded"
 
 

@@ -1,6 +1,5 @@
 """What every family of editors keeps, tried on a small model of each; the rows are in `tests.families`."""
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -145,7 +144,7 @@ def test_a_recorder_changes_no_bit_and_counts_the_layers_own_attention(
     field, valid = editor.velocity(conditions), torch.from_numpy(conditions.text_valid)
     x = normal(5, 2, *editor.latent_shape(conditions))
     mask = torch.arange(x.shape[1]) % 5 < 2
-    layout = editor.body.bind(conditions, "prompt").layout
+    layout = editor.body.bind(conditions, "prompt", 1.0).layout
     plain = field(x, 0.5)
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     attend = nn.functional.scaled_dot_product_attention
@@ -244,12 +243,33 @@ def test_rearranged_blocks_with_a_merged_lora_are_the_same_function(row: Row, mo
 
 
 @every_row
-def test_conditions_made_without_the_negative_text_are_refused_where_it_is_needed(row: Row, models: Path) -> None:
-    if len(row.guidances) == 1:
-        pytest.skip("one pass at every scale")
-    unguided = load_editor(row.editor(models, 1.0), seed=0).encode_image(source(), INSTRUCTION)
-    with pytest.raises(ValueError, match=re.escape("without the negative text")):
-        load_denoiser(row.editor(models, 4.0), seed=0).velocity(unguided)
+@torch.no_grad()
+def test_an_evaluation_may_be_guided_otherwise_than_the_training(row: Row, models: Path) -> None:
+    one, four = (load_editor(row.editor(models, guidance), seed=0) for guidance in (1.0, 4.0))
+    conditions = one.encode_image(source(), INSTRUCTION)
+    x = normal(5, 2, *one.latent_shape(conditions))
+    guided = one.velocity(conditions, 4.0)(x, 0.5)
+    assert torch.equal(guided, four.velocity(conditions)(x, 0.5))
+    assert not torch.equal(guided, one.velocity(conditions)(x, 0.5))
+
+
+@every_row
+def test_a_lora_of_attention_alone_leaves_the_mlps_rows_of_fused_projections_at_zero(row: Row, models: Path) -> None:
+    config = row.editor(models)
+    config = config.model_copy(update={"lora": config.lora.model_copy(update={"fused": "attention"})})
+    denoiser = load_denoiser(config, seed=0)
+    conditions = load_editor(config, seed=0).encode_image(source(), INSTRUCTION)
+    optimiser = torch.optim.AdamW(denoiser.policy.weights().values(), lr=0.1)
+    for number in range(2):
+        x = normal(number, 1, *denoiser.latent_shape(conditions))
+        denoiser.velocity(conditions)(x, 0.5).square().mean().backward()
+        optimiser.step()
+    rows = denoiser.body.architecture.attention_rows
+    for name, weight in denoiser.policy.weights().items():
+        if name.endswith(".lora_B.weight"):
+            trained_rows = rows.get(name.removesuffix(".lora_B.weight"), len(weight))
+            assert weight[:trained_rows].any()
+            assert not weight[trained_rows:].any()
 
 
 @every_row

@@ -36,7 +36,10 @@ def test_it_has_the_layers_that_attention_is_recorded_in_by_default() -> None:
 
 @pytest.mark.parametrize(
     ("model", "transformer", "encoder", "modules"),
-    [("full-size-klein-4b", 3_875_544_576, 4_022_468_096, 80), ("full-size-klein-9b", 9_078_581_248, 8_190_735_360, 112)],
+    [
+        ("full-size-klein-4b", 3_875_544_576, 4_022_468_096, 80),
+        ("full-size-klein-9b", 9_078_581_248, 8_190_735_360, 112),
+    ],
 )
 def test_the_architectures_are_those_of_flux2_klein(model: str, transformer: int, encoder: int, modules: int) -> None:
     editor = EditorConfig(model=model, lora=LoraSettings(targets=KLEIN.targets))

@@ -153,8 +153,11 @@ def test_a_model_that_is_not_there_is_named() -> None:
 
 
 def test_layers_that_the_model_lacks_are_named_before_anything_is_loaded() -> None:
-    with pytest.raises(ValueError, match=r"names \[28, .*37\]; pocket has layers 0\.\.5"):
-        check_model(POCKET.editor, AcdConfig())
+    with pytest.raises(ValueError, match=r"names \[28, 37\]; pocket has layers 0\.\.5"):
+        check_model(POCKET.editor, AcdConfig(layers=(5, 28, 37)))
+    with pytest.raises(ValueError, match="names no layer"):
+        check_model(POCKET.editor, AcdConfig(layers=()))
+    check_model(POCKET.editor, AcdConfig())
 
 
 def test_cuda_that_is_not_there_is_an_error_with_the_way_out() -> None:

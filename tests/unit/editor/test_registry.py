@@ -18,7 +18,7 @@ from rc_grpo.editor.registry import FamilyNotFoundError, families, find
 
 
 def a_family(name: str, *models: str, pipeline: str = "APipeline") -> Any:
-    return SimpleNamespace(name=name, models=frozenset(models), hub_ids=frozenset({f"org/{name}"}), pipeline=pipeline)
+    return SimpleNamespace(name=name, models=frozenset(models), hub_ids={f"org/{name}": "full-size"}, pipeline=pipeline)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 Importing this loads no model code; the family's other modules are imported by whoever asks for them.
 """
 
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,7 +20,14 @@ class Flux2Klein:
 
     name = "flux2-klein"
     models = frozenset({"full-size-klein-4b", "full-size-klein-9b"})
-    hub_ids = frozenset({"black-forest-labs/FLUX.2-klein-base-4B", "black-forest-labs/FLUX.2-klein-base-9B"})
+    hub_ids = MappingProxyType(
+        {
+            "black-forest-labs/FLUX.2-klein-base-4B": "full-size-klein-4b",
+            "black-forest-labs/FLUX.2-klein-base-9B": "full-size-klein-9b",
+            "black-forest-labs/FLUX.2-klein-4B": "full-size-klein-4b",
+            "black-forest-labs/FLUX.2-klein-9B": "full-size-klein-9b",
+        }
+    )
     pipeline = "Flux2KleinPipeline"
     guidance: Guidance = "cfg"
 

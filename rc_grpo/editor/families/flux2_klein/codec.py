@@ -15,7 +15,6 @@ from rc_grpo.editor.arrays import to_array
 from rc_grpo.editor.families.flux2_klein.architecture import LARGEST_SOURCE
 from rc_grpo.editor.families.flux2_klein.text import KleinText
 from rc_grpo.editor.geometry import editing_size, resize_image
-from rc_grpo.editor.guidance import is_two_passes
 from rc_grpo.images import Pixels, decode_rgb
 from rc_grpo.messages import Conditions, EditTask
 
@@ -37,8 +36,7 @@ class KleinCodec:
         self._config = config
         self._text = KleinText(pipeline.tokenizer, config.text_tokens)
         self._offload = offload
-        self._guided = is_two_passes("none" if pipeline.config.is_distilled else "cfg", config.guidance)
-        self._negative: NDArray[np.generic] | None = None
+        self._empty: NDArray[np.generic] | None = None
         self.token = int(pipeline.vae_scale_factor * 2)
         if pipeline.vae.device.type == "cuda":
             pipeline.vae.to(memory_format=torch.channels_last)
@@ -64,10 +62,8 @@ class KleinCodec:
         arrays = {"reference": to_array(self._pipeline._pack_latents(latents)[0])}
         with self._text_encoder_at_work():
             arrays["prompt"] = self._embedded(instruction)
-            if self._guided:
-                if self._negative is None:
-                    self._negative = self._embedded("")
-                arrays["negative"] = self._negative
+            if not self._pipeline.config.is_distilled:
+                arrays["negative"] = self._empty = self._embedded("") if self._empty is None else self._empty
         return Conditions(height=height, width=width, arrays=arrays, text_valid=text_valid, sources=sources)
 
     @torch.no_grad()

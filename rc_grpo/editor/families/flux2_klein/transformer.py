@@ -56,7 +56,7 @@ class KleinBody:
         sigmas: Tensor = scheduler.sigmas.double()
         return sigmas
 
-    def bind(self, conditions: Conditions, text: Text) -> "KleinBound":
+    def bind(self, conditions: Conditions, text: Text, guidance: float) -> "KleinBound":
         """Put a task on the device with one of its texts."""
         return KleinBound(self, conditions, text)
 
@@ -102,10 +102,6 @@ class KleinBound:
     def __init__(self, body: KleinBody, conditions: Conditions, text: Text) -> None:
         transformer = body.transformer
         dtype, device = transformer.dtype, transformer.device
-        if text not in conditions.arrays:
-            raise ValueError(
-                "these conditions were made without the negative text; encode them under the guidance they are used at"
-            )
         arrays = conditions.arrays
         self._text, self._reference = (to_tensor(arrays[name], dtype, device) for name in (text, "reference"))
         target = body.grid(conditions.height, conditions.width)

@@ -3,6 +3,7 @@
 Importing this loads no model code; the family's other modules are imported by whoever asks for them.
 """
 
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ class FluxKontext:
 
     name = "flux-kontext"
     models = frozenset({POCKET, FULL_SIZE})
-    hub_ids = frozenset({"black-forest-labs/FLUX.1-Kontext-dev"})
+    hub_ids = MappingProxyType({"black-forest-labs/FLUX.1-Kontext-dev": FULL_SIZE})
     pipeline = "FluxKontextPipeline"
     guidance: Guidance = "embedded"
 

@@ -49,7 +49,7 @@ class KontextBody:
         """Return Kontext's schedule ``[T+1]`` float64 for this image size."""
         return kontext_sigmas(steps, self.latent_shape(conditions)[0])
 
-    def bind(self, conditions: Conditions, text: Text) -> "KontextBound":
+    def bind(self, conditions: Conditions, text: Text, guidance: float) -> "KontextBound":
         """Put a task on the device.
 
         Raises:
@@ -57,7 +57,7 @@ class KontextBody:
         """
         if text == "negative":
             raise ValueError("this model embeds its guidance: it is run once, with the prompt")
-        return KontextBound(self, conditions)
+        return KontextBound(self, conditions, guidance)
 
     def combine(self, positive: Tensor, negative: Tensor, scale: float) -> Tensor:
         """Combine two passes plainly, as the stock pipeline does under its ``true_cfg_scale``."""
@@ -104,13 +104,13 @@ class KontextBody:
 class KontextBound:
     """One task on the device: joint order ``[text | target | reference]``."""
 
-    def __init__(self, body: KontextBody, conditions: Conditions) -> None:
+    def __init__(self, body: KontextBody, conditions: Conditions, guidance: float) -> None:
         transformer = body.transformer
         dtype, device = transformer.dtype, transformer.device
         arrays = {name: torch.tensor(array, dtype=dtype, device=device) for name, array in conditions.arrays.items()}
         self._prompt, self._pooled, self._reference = (arrays[name] for name in ("prompt", "pooled", "reference"))
         self._ids = position_ids(*body.grid(conditions), device, dtype)
-        self._guidance = body.editor.guidance if body.guidance == "embedded" else None
+        self._guidance = guidance if body.guidance == "embedded" else None
         text, target = len(self._prompt), body.latent_shape(conditions)[0]
         self.layout = Layout(torch.arange(text), slice(text, text + target))
 
