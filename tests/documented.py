@@ -60,6 +60,8 @@ ELSEWHERE = {
     ),
     "rc-grpo merge-judge ": ("not run", "wants published weights; gated: tests/unit/reward merges small ones"),
     "make (train$|train JUDGE|test)": ("measured", "CI, and `make benchmark`"),
+    "python -m benchmarks.hacking": ("ran once", "docs/pocket/HACKING.md says what was run"),
+    "make ablation-gpu": ("ran once", "by parts: the machine was lent; gated: tests/unit/test_ablation_long.py"),
     "make ablation": ("measured", "hours; gated: tests/unit/test_ablation.py holds the figures to the runs it left"),
     "ray job submit .* flux_kontext_dev": ("not run", "wants its weights; measured with the pocket config"),
     "(ray start|ray job submit|export RAY_)": ("measured", "tests/integration/test_submission.py, on nodes of its own"),

@@ -58,12 +58,19 @@ def figures(worlds: Worlds, compared: Sequence[Difference]) -> dict[str, Figure]
             f"{best}, the highest of {len(shares)} arms; {_interval(shares[best])}",
         )
     }
-    by_pair = {(one.world, one.one, one.other, one.name): one for one in compared}
-    for name, other in (("rdp_acd_over_sde", SDE), ("rdp_acd_over_nft", NFT)):
-        one = by_pair[PLAIN, FULL, other, "reward"]
+    named = {(PLAIN, FULL, SDE): "rdp_acd_over_sde", (PLAIN, FULL, NFT): "rdp_acd_over_nft"}
+    for one in compared:
+        of_reward = one.name == "reward"
+        key = f"{one.world}_{slug(one.one)}_over_{slug(one.other)}" + ("" if of_reward else "_psnr")
         p_value, corrected_one = _chances(one)
-        note = f"{FULL} against {other}; {_interval(one.estimate)}; p {p_value}, corrected {corrected_one}"
-        found[name] = Figure(one.estimate.mean, "reward", None, note)
+        note = f"{one.one} against {one.other}; {_interval(one.estimate)}; p {p_value}, corrected {corrected_one}"
+        found[named.get((one.world, one.one, one.other), key)] = Figure(
+            one.estimate.mean, "reward" if of_reward else "dB", None, note
+        )
+    found["comparisons"] = Figure(len(compared), "comparisons", None, "chosen before the runs, corrected by Holm")
+    found["beyond_chance"] = Figure(
+        sum(one.verdict != "even" for one in compared), "comparisons", None, "after the correction"
+    )
     for arm, runs in plain.items():
         gained, minutes = over_seeds(runs, gain("reward")), over_seeds(runs, gpu_minutes)
         found[f"gain_{slug(arm)}"] = Figure(gained.mean, "reward", None, f"± {gained.half_width:.4f}")

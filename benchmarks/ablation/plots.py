@@ -101,9 +101,9 @@ def alpha_base(curve: Mapping[str, Mapping[str, Array]], path: Path) -> None:
             values.mean(axis=1),
             yerr=errors,
             marker="o",
-            label="inside the mask, alpha_edit 0.5",
+            label="inside the mask",
         )
-        axes.axhline(curve["global"][name].mean(), linestyle="--", color="grey", label="everywhere, 0.5")
+        axes.axhline(curve["global"][name].mean(), linestyle="--", color="grey", label="everywhere")
         axes.set(xlabel="alpha_base", ylabel=words, ylim=(0, None))
     panels[0].legend(fontsize=8)
     _save(figure, path)

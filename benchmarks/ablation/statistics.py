@@ -1,5 +1,6 @@
 """From the runs' lines to numbers with intervals."""
 
+import gzip
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -52,14 +53,15 @@ class Trained:
 
 
 def read(folder: Path) -> list[Trained]:
-    """Read all finished runs of a folder.
+    """Read all finished runs of a folder; those that are kept in the repository are compressed.
 
     Raises:
         ValueError: there are none.
     """
     runs = []
-    for path in sorted(folder.glob("*.jsonl")):
-        head, *lines = (json.loads(line) for line in path.read_text().splitlines())
+    for path in sorted([*folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")]):
+        written = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        head, *lines = (json.loads(line) for line in written.splitlines())
         runs.append(
             Trained(
                 head["part"],

@@ -103,10 +103,8 @@ class Guards:
         measure = f"reward/{self._judge}"
         if self._judge is None or measure not in run.evaluations.measures:
             measure = "reward"  # Of a single judge, whose reward it is.
-        alarms = [_falling(run, measure, back) for back in range(needed)]
-        if None not in alarms:
-            alarm = alarms[0]
-            assert alarm is not None
+        alarm = hacked(run, measure, needed)
+        if alarm is not None:
             of = "" if measure == "reward" else f" by {self._judge}"
             raise GuardError(
                 f"the held-out reward{of} fell from {alarm.measure_then:.4f} after update {alarm.since} to "
@@ -121,9 +119,23 @@ def _in_brackets(said: str | None) -> str:
     return "" if said is None else f" (it says: {said})"
 
 
-def _falling(run: RunRecord, measure: str, back: int) -> Alarm | None:
-    """Return the alarm of a held-out reward that lasts at the evaluation so many before the last."""
-    updates = run.evaluations.updates[: len(run.evaluations.updates) - back]
+def hacked(run: RunRecord, measure: str, needed: int, evaluations: int | None = None) -> Alarm | None:
+    """Return the alarm of a held-out reward that so many evaluations in a row see, the last of them the last.
+
+    Args:
+        run: of which this is asked.
+        measure: the held-out reward.
+        needed: ``guards.falling_evaluations``.
+        evaluations: that there were when it is asked; by default all.
+    """
+    last = len(run.evaluations.updates) if evaluations is None else evaluations
+    alarms = [_falling(run, measure, last - back) for back in range(needed)]
+    return None if None in alarms else alarms[0]
+
+
+def _falling(run: RunRecord, measure: str, evaluations: int) -> Alarm | None:
+    """Return the alarm of a held-out reward that lasts at the last of the first so many evaluations."""
+    updates = run.evaluations.updates[: max(0, evaluations)]
     if len(updates) < 2:
         return None
     made = run.updates <= updates[-1]

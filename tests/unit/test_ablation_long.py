@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from benchmarks.ablation import long_summary
-from benchmarks.ablation.long import PLAIN, long_runs, plan
+from benchmarks.ablation.long import PLAIN, PLAN, long_runs, plan
 from benchmarks.ablation.seeds import corrected, difference
-from benchmarks.ablation.statistics import Trained
+from benchmarks.ablation.statistics import Trained, read
+from benchmarks.results import FOLDER
 from deploy.configs import load_config
 
 
@@ -86,6 +87,30 @@ def test_the_figures_say_the_best_arm_gains_and_minutes() -> None:
     assert figures["gpu_minutes_rdp_acd"].value == pytest.approx(90 * 0.1 / 60)
     sde = gains["RDP + ACD"] - gains["Flow-GRPO"] + 0.001
     assert figures["rdp_acd_over_sde"].value == pytest.approx(sde)
+    assert figures["damages_rdp_over_global"].value == pytest.approx(gains["RDP"] - gains["global"])
+    assert figures["comparisons"].value == len(compared)
     page = long_summary.tables(worlds, compared)
     assert f"Holm of {len(compared)}" in page
     assert json.loads(json.dumps(long_summary.detail(worlds, compared)))["trained_on"] == ["H"]
+
+
+def test_what_is_committed_is_what_its_runs_say() -> None:
+    runs, figures = read(PLAN.parent / "long_runs"), json.loads((FOLDER / "ablation_gpu.json").read_text())["figures"]
+    planned = {(one.world, one.arm, one.seed): one.updates for one in long_runs(Path(), (), ())}
+    assert {(run.part, run.arm, run.seed): len(run.updates) for run in runs} == planned
+    # By hand: the share of the distance to 1 that the best arm gained, over its seeds.
+    gained = [
+        (last - first) / (1 - first)
+        for run in runs
+        if (run.part, run.arm) == (PLAIN, "FDFO, RDP")
+        for first, last in [(run.first("reward").mean(), run.last("reward").mean())]
+    ]
+    assert figures["best_gain_share"]["value"] == pytest.approx(np.mean(gained))
+    assert figures["best_gain_share"]["note"].startswith("FDFO, RDP")
+    plain = {
+        (run.arm, run.seed): float(run.last("reward").mean() - run.first("reward").mean())
+        for run in runs
+        if run.part == PLAIN
+    }
+    over = np.mean([plain["RDP + ACD", seed] - plain["Flow-GRPO", seed] for seed in range(5)])
+    assert figures["rdp_acd_over_sde"]["value"] == pytest.approx(over)
