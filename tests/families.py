@@ -8,12 +8,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline, Flux2Transformer2DModel
+from diffusers import (
+    AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
+    FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
+    QwenImageEditPlusPipeline,
+    QwenImageTransformer2DModel,
+)
 from torch import nn
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen3Config, Qwen3ForCausalLM
 
 from rc_grpo.config import EditorConfig, LoraSettings
 from rc_grpo.editor.chat_text import byte_level_tokenizer
+from rc_grpo.editor.families.qwen_image_edit import full_size as qwen_full_size
 from rc_grpo.images import Pixels
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
@@ -32,6 +41,8 @@ class Row:
         fused: targets of which attention has a part alone.
         within: how far the stock pipeline's states may be from ours: 0 but for a schedule kept in float64.
         layers: of the small model.
+        source_resolution: at which it is shown a source, where the family sizes it apart.
+        text_tokens: enough for a short instruction in the family's template.
     """
 
     name: str
@@ -42,6 +53,8 @@ class Row:
     fused: tuple[str, ...] = ()
     within: float = 0.0
     layers: int = 0
+    source_resolution: int | None = None
+    text_tokens: int = 96
 
     def editor(self, folder: Path, guidance: float | None = None) -> EditorConfig:
         """Return its configuration; the small model is in a folder of its own in there."""
@@ -52,13 +65,9 @@ class Row:
             resolution=64,
             guidance=self.guidances[-1] if guidance is None else guidance,
             text_tokens=self.text_tokens,
+            source_resolution=self.source_resolution,
             lora=LoraSettings(rank=4, alpha=8, targets=self.targets),
         )
-
-    @property
-    def text_tokens(self) -> int:
-        """Enough for a short instruction in the family's template."""
-        return 24 if self.model else 96
 
 
 def randomise(model: nn.Module, seed: int) -> nn.Module:
@@ -97,7 +106,39 @@ def _klein(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-KONTEXT = Row("flux-kontext", None, "pocket", ATTENTION, (2.5,), within=1e-5, layers=6)
+def _qwen(folder: Path) -> None:
+    tokenizer = byte_level_tokenizer()
+    encoder = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": 320, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 4096,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 4], "rope_theta": 1e6},
+        },
+        vision_config={
+            "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 24,
+            "window_size": 112, "fullatt_block_indexes": [0],
+        },
+        **qwen_full_size.special_tokens(tokenizer),
+    )  # fmt: skip
+    vae = AutoencoderKLQwenImage(
+        base_dim=4, z_dim=4, dim_mult=[1] * 4, num_res_blocks=1, latents_mean=[0.1, 0.2, 0.3, 0.4],
+        latents_std=[1.1, 1.2, 1.3, 1.4],
+    )  # fmt: skip
+    transformer = QwenImageTransformer2DModel(
+        in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=24, axes_dims_rope=(4, 6, 6), zero_cond_t=True,
+    )  # fmt: skip
+    QwenImageEditPlusPipeline(
+        FlowMatchEulerDiscreteScheduler(**qwen_full_size.SCHEDULER),
+        randomise(vae, 1),
+        randomise(Qwen2_5_VLForConditionalGeneration(encoder), 2),
+        tokenizer,
+        qwen_full_size.processor(tokenizer),
+        randomise(transformer, 3),
+    ).save_pretrained(folder)
+
+
+KONTEXT = Row("flux-kontext", None, "pocket", ATTENTION, (2.5,), within=1e-5, layers=6, text_tokens=24)
 KLEIN = Row(
     "flux2-klein",
     _klein,
@@ -107,7 +148,17 @@ KLEIN = Row(
     fused=("to_qkv_mlp_proj",),
     layers=3,
 )
-ROWS = (KONTEXT, KLEIN)
+QWEN = Row(
+    "qwen-image-edit",
+    _qwen,
+    "",
+    (*ATTENTION, "img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2"),
+    (1.0, 4.0),
+    layers=2,
+    source_resolution=64,
+    text_tokens=800,
+)
+ROWS = (KONTEXT, KLEIN, QWEN)
 
 
 def write_models(folder: Path) -> Path:

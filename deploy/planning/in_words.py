@@ -4,6 +4,7 @@ from pathlib import Path
 
 from deploy.cluster import amounts, demands
 from rc_grpo.config import RunConfig
+from rc_grpo.editor.registry import find
 
 
 def plan_in_words(config: RunConfig, folder: Path, tasks: int, refused: int, heldout: int) -> str:
@@ -15,10 +16,12 @@ def plan_in_words(config: RunConfig, folder: Path, tasks: int, refused: int, hel
         exploration = f"global, alpha {rollout.alpha_edit:g}"
     training, evaluating = config.editor.guidance, config.evaluated.guidance
     guidance = f"guidance {training:g}" + ("" if evaluating == training else f", {evaluating:g} in evaluations")
+    shown = config.editor.source_resolution or find(config.editor).source_resolution
+    sources = "" if shown is None else f", sources shown at {shown} px squared"
     start = "" if config.learner.start_from is None else f" from {config.learner.start_from}"
     return (
         f"run      {config.name} in {folder}\n"
-        f"editor   {config.editor.model}, {config.editor.dtype}, LoRA rank {config.editor.lora.rank}{start}\n"
+        f"editor   {config.editor.model}, {config.editor.dtype}, LoRA rank {config.editor.lora.rank}{start}{sources}\n"
         f"tasks    {tasks} to train on, {refused} refused, {heldout} held out\n"
         f"pools    {pools}, ZeRO {config.learner.zero_stage}\n"
         f"rollout  {rollout.group_size} candidates, {rollout.steps} {rollout.solver} steps, {exploration}, {guidance}\n"

@@ -55,6 +55,12 @@ class EditorConfig(Strict):
     resolution: PositiveInt = Field(
         512, le=16384, description="side in pixels of the square whose area an image is resized to"
     )
+    source_resolution: PositiveInt | None = Field(
+        None,
+        le=16384,
+        description="side in pixels of the square whose area a source image is shown at, for a family that sizes it "
+        "apart from the edit; none: as its stock pipeline does",
+    )
     guidance: PositiveFloat = Field(
         2.5,
         le=1000,

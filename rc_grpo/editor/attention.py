@@ -38,7 +38,7 @@ class JointAttention:
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Attend; a double block's text comes apart from its image and goes back apart."""
-        image = heads(attn, hidden_states, (attn.to_q, attn.to_k, attn.to_v))
+        image = heads(attn.head_dim, hidden_states, (attn.to_q, attn.to_k, attn.to_v))
         if encoder_hidden_states is None:
             query, key = (
                 norm_and_rotate((x,), (norm,), image_rotary_emb)
@@ -46,7 +46,7 @@ class JointAttention:
             )
             value = image[2]
         else:
-            text = heads(attn, encoder_hidden_states, (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj))
+            text = heads(attn.head_dim, encoder_hidden_states, (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj))
             norms = ((attn.norm_added_q, attn.norm_q), (attn.norm_added_k, attn.norm_k))
             query, key = (
                 norm_and_rotate(both, norm, image_rotary_emb) for *both, norm in zip(text, image, norms, strict=False)
@@ -74,11 +74,11 @@ def mix(processor: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor 
     return dense_gradient(mixed.flatten(2, 3))
 
 
-def heads(attn: Any, x: Tensor | QuantisedRows, projections: tuple[nn.Module, ...]) -> list[Tensor]:
+def heads(head_dim: int, x: Tensor | QuantisedRows, projections: tuple[nn.Module, ...]) -> list[Tensor]:
     """Project ``[B, S, width]`` to query, key and value ``[B, S, H, D]``."""
     if isinstance(x, Tensor) and isinstance(projections[0], Fp8Linear):
         x = quantise(x)
-    return [project(x).unflatten(-1, (-1, attn.head_dim)) for project in projections]
+    return [project(x).unflatten(-1, (-1, head_dim)) for project in projections]
 
 
 def norm_and_rotate(

@@ -233,6 +233,8 @@ class Family(Protocol):
     """Class of diffusers' pipeline, as a model's ``model_index.json`` names it."""
     guidance: Guidance
     """Of its models for training; a distilled one may have none (see `Body.guidance`)."""
+    source_resolution: int | None
+    """Side of the square whose area its stock pipeline shows a source at, whatever the edit's; None: the edit's."""
 
     def architecture(self, editor: EditorConfig) -> Architecture:
         """Read a model's sizes from its configuration files.

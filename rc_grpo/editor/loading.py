@@ -87,8 +87,13 @@ def check_model(editor: EditorConfig, acd: AcdConfig) -> None:
 
     Raises:
         ModelNotFoundError: it is not there.
-        ValueError: a layer is not.
+        ValueError: a layer is not, or sources are given a size of their own that it cannot show them at.
     """
+    if editor.source_resolution is not None and find(editor).source_resolution is None:
+        raise ValueError(
+            f"editor.source_resolution is {editor.source_resolution}, and {editor.model} is of a family that shows a "
+            "source at the edit's own size; leave it out"
+        )
     layers = load_architecture(editor).layers
     chosen = acd.chosen(layers)
     beyond = [layer for layer in chosen if layer >= layers]

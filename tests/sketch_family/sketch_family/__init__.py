@@ -25,6 +25,7 @@ class Sketch:
     hub_ids: Mapping[str, str] = MappingProxyType({})
     pipeline = "SketchPipeline"
     guidance: Guidance = "cfg"
+    source_resolution: int | None = None
 
     def architecture(self, editor: EditorConfig) -> Architecture:
         """Return the sizes, which are constants; a real family reads them from configuration files."""

@@ -1,5 +1,6 @@
 """What every family of editors keeps, tried on a small model of each; the rows are in `tests.families`."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ def test_the_sizes_from_the_files_are_those_of_the_model(row: Row, models: Path)
     assert dict(architecture.projections) == linear
     assert architecture.attention_rows.keys() == {name for name in linear if name.endswith(row.fused or ("-",))}
     parameters = sum(weight.numel() for name, weight in denoiser.transformer.named_parameters() if ".lora_" not in name)
-    assert architecture.parameters == pytest.approx(parameters, rel=0.0 if row.fused else 0.5)
+    assert architecture.parameters == pytest.approx(parameters, rel=0.5 if row.make is None else 0.0)
     expected = lora.adapted(architecture.projections, config.lora.targets)
     assert denoiser.policy.modules == len(expected)
 
@@ -129,8 +130,8 @@ def test_the_instructions_own_tokens_are_told_from_the_templates_and_from_paddin
     around = {count(text).tokens - int(editor.encode_image(source(), text).text_valid.sum()) for text in ("add", "red")}
     assert len(around) == 1
     with pytest.raises(ValueError, match=r"editor\.text_tokens is \d+"):
-        editor.encode_image(source(), "a cat, a dog, a bird, " * 20)
-    assert count("a cat, a dog, a bird, " * 20).objection is not None
+        editor.encode_image(source(), "a cat, a dog, a bird, " * 40)
+    assert count("a cat, a dog, a bird, " * 40).objection is not None
 
 
 @every_row
@@ -195,14 +196,19 @@ def test_the_gradient_through_a_rollout_is_autograds(row: Row, guidance: float, 
     for n in range(STEPS):
         states.append(states[-1] + float(sigmas[n + 1] - sigmas[n]) * field(states[-1], float(sigmas[n])))
     (torch.stack(states) * towards).sum().backward()
-    expected = {name: weight.grad.clone() for name, weight in weights.items()}  # type: ignore[union-attr]
-    for weight in weights.values():
-        weight.grad = None
+    of_all = gradients(weights)
     adjoint.backward(field, torch.stack(states).detach(), sigmas, towards)
-    of_all = torch.cat([gradient.flatten() for gradient in expected.values()])
-    found = torch.cat([weight.grad.flatten() for weight in weights.values()])  # type: ignore[union-attr]
+    found = gradients(weights)
     assert float(of_all.abs().max()) > 0
     assert float((found - of_all).norm() / of_all.norm()) < 1e-5
+
+
+def gradients(weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Take all gradients, in one row; what leads to no output, as the last block's text does, has none."""
+    taken = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights.values()]
+    for weight in weights.values():
+        weight.grad = None
+    return torch.cat([gradient.flatten() for gradient in taken])
 
 
 @every_row
@@ -268,7 +274,8 @@ def test_a_lora_of_attention_alone_leaves_the_mlps_rows_of_fused_projections_at_
     for name, weight in denoiser.policy.weights().items():
         if name.endswith(".lora_B.weight"):
             trained_rows = rows.get(name.removesuffix(".lora_B.weight"), len(weight))
-            assert weight[:trained_rows].any()
+            # What leads to no output, as the last block's text does, is not trained.
+            assert weight[:trained_rows].any() or weight.grad is None or not weight.grad.any()
             assert not weight[trained_rows:].any()
 
 

@@ -5,9 +5,10 @@ from rc_grpo.config import AcdConfig, EditorConfig, LoraSettings
 from rc_grpo.editor import lora
 from rc_grpo.editor.families.flux2_klein import full_size as klein
 from rc_grpo.editor.families.flux_kontext import full_size
+from rc_grpo.editor.families.qwen_image_edit import full_size as qwen
 from rc_grpo.editor.files import FULL_SIZE
 from rc_grpo.editor.loading import check_model, load_architecture
-from tests.families import KLEIN
+from tests.families import KLEIN, QWEN
 
 EDITOR = EditorConfig(model=FULL_SIZE)
 
@@ -55,3 +56,17 @@ def test_the_architectures_are_those_of_flux2_klein(model: str, transformer: int
     assert 2 * sum(weight.numel() for weight in weights) / 2**30 == pytest.approx(architecture.encoders_gib, abs=0.1)
     assert pipeline.vae_scale_factor * 2 == klein.TOKEN == architecture.token
     assert pipeline.vae.config.latent_channels * 4 == built.config.in_channels
+
+
+def test_the_architecture_is_that_of_qwen_image_edit() -> None:
+    editor = EditorConfig(model="full-size-qwen-image-edit", lora=LoraSettings(targets=QWEN.targets))
+    architecture, meta = load_architecture(editor), torch.device("meta")
+    built = qwen.build_transformer(meta, torch.bfloat16)
+    assert sum(weight.numel() for weight in built.parameters()) == 20_430_401_088 == architecture.parameters
+    assert len(lora.targets(built, lora.adapted(architecture.projections, editor.lora.targets))) == 60 * 12
+    pipeline = qwen.build_pipeline(meta, torch.bfloat16, transformer=None)
+    encoder = sum(weight.numel() for weight in pipeline.text_encoder.parameters())
+    assert encoder == 8_292_166_656
+    weights = [*pipeline.text_encoder.parameters(), *pipeline.vae.parameters()]
+    assert 2 * sum(weight.numel() for weight in weights) / 2**30 == pytest.approx(architecture.encoders_gib, abs=0.1)
+    assert pipeline.vae_scale_factor * 2 == qwen.TOKEN == architecture.token

@@ -30,6 +30,7 @@ class Flux2Klein:
     )
     pipeline = "Flux2KleinPipeline"
     guidance: Guidance = "cfg"
+    source_resolution: int | None = None
 
     def architecture(self, editor: EditorConfig) -> Architecture:
         """Read a model's sizes from its configuration files, or return those of full size."""

@@ -4,7 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline, Flux2Transformer2DModel
+from diffusers import (
+    AutoencoderKLFlux2,
+    FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
+)
 
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.families.flux2_klein import full_size
@@ -25,9 +30,11 @@ class KleinArchitecture(Architecture):
 
     Attributes:
         guidance: ``none`` of a distilled model.
+        scheduler: its scheduler's configuration.
     """
 
     guidance: Guidance
+    scheduler: Mapping[str, Any]
 
     def tokens(self, editor: EditorConfig) -> Tokens:
         """Return the lengths of an edit: text slots, target, and one source, of the target's size up to a megapixel."""
@@ -53,6 +60,7 @@ def read(editor: EditorConfig) -> KleinArchitecture:
         index = Flux2KleinPipeline.load_config(source, revision=revision)
         config = Flux2Transformer2DModel.load_config(source, subfolder="transformer", revision=revision)
         vae = AutoencoderKLFlux2.load_config(source, subfolder="vae", revision=revision)
+        scheduler = FlowMatchEulerDiscreteScheduler.load_config(source, subfolder="scheduler", revision=revision)
     # An encoder's states of three layers side by side are what the transformer reads.
     size = full_size.KLEIN_4B if config["joint_attention_dim"] <= 7680 else full_size.KLEIN_9B
     return of_config(
@@ -60,11 +68,17 @@ def read(editor: EditorConfig) -> KleinArchitecture:
         2 ** len(vae["block_out_channels"]),
         encoders_gib=size.encoders_gib,
         distilled=bool(index.get("is_distilled", False)),
+        scheduler=scheduler,
     )
 
 
 def of_config(
-    config: Mapping[str, Any], token: int, *, encoders_gib: float = 0.0, distilled: bool = False
+    config: Mapping[str, Any],
+    token: int,
+    *,
+    encoders_gib: float,
+    distilled: bool = False,
+    scheduler: Mapping[str, Any] = full_size.SCHEDULER,
 ) -> KleinArchitecture:
     """Return the sizes of a transformer of this configuration.
 
@@ -73,6 +87,7 @@ def of_config(
         token: side of a token in pixels.
         encoders_gib: of text encoder and VAE in bfloat16.
         distilled: the model makes an edit in a few steps without guidance.
+        scheduler: its scheduler's configuration.
     """
     double, single = config["num_layers"], config["num_single_layers"]
     width = config["num_attention_heads"] * config["attention_head_dim"]
@@ -90,6 +105,7 @@ def of_config(
         projections=projections,
         attention_rows={name: 3 * width for name in projections if name.endswith(FUSED)},
         guidance="none" if distilled else "cfg",
+        scheduler=scheduler,
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from rc_grpo.editor.attention import mix, norm_and_rotate
 from rc_grpo.editor.fp8 import Fp8SplitLinear
 from rc_grpo.editor.recording import Probe
-from rc_grpo.editor.split import SplitLinear
+from rc_grpo.editor.rollout_layers import SplitLinear
 
 
 class FusedAttention:

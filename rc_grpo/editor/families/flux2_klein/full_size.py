@@ -6,6 +6,7 @@ A forward pass costs what it costs with the real ones. Their edits are noise.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,6 +25,10 @@ from rc_grpo.editor.random_weights import random_weights
 
 TOKEN = 16
 """Side of a token in pixels."""
+
+
+SCHEDULER = MappingProxyType({"shift": 3.0, "use_dynamic_shifting": True})
+"""The published scheduler, as far as it is not diffusers' default."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def build_pipeline(size: Size, device: torch.device, dtype: torch.dtype, **compo
         "vae": lambda: random_weights(AutoencoderKLFlux2, device, dtype),
         "text_encoder": lambda: random_weights(lambda: Qwen3ForCausalLM(Qwen3Config(**size.encoder)), device, dtype),
         "tokenizer": byte_level_tokenizer,
-        "scheduler": partial(FlowMatchEulerDiscreteScheduler, shift=3.0, use_dynamic_shifting=True),
+        "scheduler": partial(FlowMatchEulerDiscreteScheduler, **SCHEDULER),
     }
     own = {name: make() for name, make in built.items() if name not in components}
     return Flux2KleinPipeline(**own | components)

@@ -6,11 +6,10 @@ their names, so that a LoRA may be on any of them. Nothing here has a backward p
 """
 
 from diffusers import Flux2Transformer2DModel
-from torch import nn
 
 from rc_grpo.editor import fp8
-from rc_grpo.editor.fp8 import Fp8Linear, Fp8SplitLinear
-from rc_grpo.editor.split import SplitLinear
+from rc_grpo.editor.fp8 import Fp8SplitLinear
+from rc_grpo.editor.rollout_layers import SplitLinear, quantise_linears
 
 
 def arrange(transformer: Flux2Transformer2DModel, *, in_fp8: bool) -> None:
@@ -22,17 +21,10 @@ def arrange(transformer: Flux2Transformer2DModel, *, in_fp8: bool) -> None:
     if in_fp8:
         fp8.check(transformer.device, transformer.dtype)
         for block in transformer.transformer_blocks:
-            _quantise(block)
+            quantise_linears(block)
     for block in transformer.single_transformer_blocks:
         out = block.attn.to_out
         if in_fp8:
             del block.attn.to_out
-            _quantise(block)
+            quantise_linears(block)
         block.attn.to_out = (Fp8SplitLinear if in_fp8 else SplitLinear)(out, block.attn.inner_dim)
-
-
-def _quantise(block: nn.Module) -> None:
-    for name, module in list(block.named_modules()):
-        if isinstance(module, nn.Linear):
-            parent, _, child = name.rpartition(".")
-            setattr(block.get_submodule(parent), child, Fp8Linear(module))

@@ -41,6 +41,7 @@ class KleinBody:
         self.blocks: Sequence[Any] = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
         self.architecture: Architecture = architecture
         self.guidance: Guidance = architecture.guidance
+        self._scheduler = dict(architecture.scheduler)
         self.editor = editor
 
     def latent_shape(self, conditions: Conditions) -> tuple[int, int]:
@@ -50,7 +51,7 @@ class KleinBody:
 
     def sigmas(self, steps: int, conditions: Conditions) -> Tensor:
         """Return the stock scheduler's levels ``[T+1]``, whose shift depends on the image's size and on T."""
-        scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self._scheduler)
         mu = compute_empirical_mu(self.latent_shape(conditions)[0], steps)
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
         sigmas: Tensor = scheduler.sigmas.double()

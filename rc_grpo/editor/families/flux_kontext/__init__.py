@@ -23,6 +23,7 @@ class FluxKontext:
     hub_ids = MappingProxyType({"black-forest-labs/FLUX.1-Kontext-dev": FULL_SIZE})
     pipeline = "FluxKontextPipeline"
     guidance: Guidance = "embedded"
+    source_resolution: int | None = None
 
     def architecture(self, editor: EditorConfig) -> Architecture:
         """Read a model's sizes from its configuration files, or return those of full size."""

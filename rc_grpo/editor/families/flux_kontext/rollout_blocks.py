@@ -14,19 +14,7 @@ from torch import Tensor, nn
 
 from rc_grpo.editor import fp8
 from rc_grpo.editor.fp8 import Fp8Linear, quantise
-from rc_grpo.editor.kernels import gelu_linear
-
-
-class GeluLinear(nn.Module):
-    """A linear layer and the GELU behind it."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.linear = linear
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``gelu(linear(x))``."""
-        return gelu_linear(x, self.linear.weight, self.linear.bias)  # type: ignore[no-any-return]
+from rc_grpo.editor.rollout_layers import GeluProjection, fuse_gelu, quantise_linears
 
 
 class RolloutSingleBlock(FluxSingleTransformerBlock):  # type: ignore[misc]
@@ -63,29 +51,19 @@ def arrange(transformer: FluxTransformer2DModel, *, in_fp8: bool) -> None:
     if in_fp8:
         fp8.check(transformer.device, transformer.dtype)
     for block in transformer.transformer_blocks:
-        for network in (block.ff.net, block.ff_context.net):
-            first = network[0].proj
-            network[0] = Fp8Linear(first) if in_fp8 else GeluLinear(first)
-            if in_fp8:
-                network[2] = Fp8Linear(network[2], gelu=True)
+        fuse_gelu(block.ff, in_fp8=in_fp8)
+        fuse_gelu(block.ff_context, in_fp8=in_fp8)
         if in_fp8:
-            _quantise_attention(block.attn)
+            quantise_linears(block.attn)
     for block in transformer.single_transformer_blocks:
         attention, mlp = _split(block.proj_out, block.attn.inner_dim)
         del block.proj_out, block.act_mlp
         block.project_attention = Fp8Linear(attention) if in_fp8 else attention
         block.project_mlp = Fp8Linear(mlp, gelu=True) if in_fp8 else mlp
-        block.proj_mlp = Fp8Linear(block.proj_mlp) if in_fp8 else GeluLinear(block.proj_mlp)
+        block.proj_mlp = Fp8Linear(block.proj_mlp) if in_fp8 else GeluProjection(block.proj_mlp)
         block.__class__ = RolloutSingleBlock
         if in_fp8:
-            _quantise_attention(block.attn)
-
-
-def _quantise_attention(attention: nn.Module) -> None:
-    for name, module in list(attention.named_modules()):
-        if isinstance(module, nn.Linear):
-            parent, _, child = name.rpartition(".")
-            setattr(attention.get_submodule(parent), child, Fp8Linear(module))
+            quantise_linears(block.attn)
 
 
 def _split(linear: nn.Linear, at: int) -> tuple[nn.Linear, nn.Linear]:

@@ -1,0 +1,67 @@
+"""The joint attention of Qwen-Image's blocks: like other double-stream blocks' but for how positions turn it.
+
+Positions come as complex numbers, apart for image and text, or, where `rollout_blocks` has rearranged the blocks, as
+cosines and sines of both together: what the fused kernel of norm and rotation reads.
+"""
+
+from typing import Any
+
+import torch
+from diffusers.models.attention_processor import Attention
+from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
+from torch import Tensor, nn
+
+from rc_grpo.editor.attention import heads, mix, norm_and_rotate
+from rc_grpo.editor.fp8 import QuantisedRows
+from rc_grpo.editor.recording import Probe
+
+
+class QwenJointAttention:
+    """Attention processor; joint order ``[text | target | source]``."""
+
+    _attention_backend = None
+    _parallel_config = None
+
+    def __init__(self, probe: Probe | None = None) -> None:
+        self.probe = probe
+        self.concentration: Tensor | None = None
+        """What the probe found at the last call."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor | QuantisedRows,
+        encoder_hidden_states: Tensor,
+        encoder_hidden_states_mask: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: Any = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Attend; the text comes apart from the images and goes back apart. Nothing is padded, so nothing is masked."""
+        if encoder_hidden_states_mask is not None or attention_mask is not None:
+            raise ValueError("a text is bound at its true length: there is nothing to mask")
+        head_dim = attn.inner_dim // attn.heads
+        image = heads(head_dim, hidden_states, (attn.to_q, attn.to_k, attn.to_v))
+        text = heads(head_dim, encoder_hidden_states, (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj))
+        turned = _as_one if image_rotary_emb[0].dtype == torch.float32 else _apart
+        query = turned(text[0], image[0], (attn.norm_added_q, attn.norm_q), image_rotary_emb)
+        key = turned(text[1], image[1], (attn.norm_added_k, attn.norm_k), image_rotary_emb)
+        if self.probe is not None:
+            self.concentration = self.probe(query, key)
+        mixed = mix(self, query, key, torch.cat([text[2], image[2]], dim=1))
+        length = encoder_hidden_states.shape[1]
+        return attn.to_out[0](mixed[:, length:].contiguous()), attn.to_add_out(mixed[:, :length].contiguous())
+
+
+def _as_one(text: Tensor, image: Tensor, norms: tuple[nn.RMSNorm, nn.RMSNorm], rotary: Any) -> Tensor:
+    return norm_and_rotate((text, image), norms, rotary)
+
+
+def _apart(text: Tensor, image: Tensor, norms: tuple[nn.RMSNorm, nn.RMSNorm], rotary: Any) -> Tensor:
+    of_image, of_text = rotary
+    return torch.cat(
+        [
+            apply_rotary_emb_qwen(norm(stream), turn, use_real=False)
+            for stream, norm, turn in zip((text, image), norms, (of_text, of_image), strict=True)
+        ],
+        dim=1,
+    )

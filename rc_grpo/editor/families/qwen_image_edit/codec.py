@@ -1,0 +1,143 @@
+"""Images and words to conditions, latents to images: the frozen ends of Qwen-Image-Edit, run once a task.
+
+The text encoder sees the source, too, and the VAE sees it at a size of its own: ``editor.source_resolution``.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from diffusers import QwenImageEditPlusPipeline
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as stock
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from rc_grpo.config import EditorConfig
+from rc_grpo.editor.arrays import to_array
+from rc_grpo.editor.families.qwen_image_edit.sizes import SEEN_BY_TEXT_ENCODER, STOCK_SOURCE, source_size
+from rc_grpo.editor.families.qwen_image_edit.text import QwenText, check_template
+from rc_grpo.editor.geometry import editing_size, resize_image
+from rc_grpo.images import Pixels, decode_rgb
+from rc_grpo.messages import Conditions, EditTask
+
+PIXELS_AT_ONCE = 2**22
+"""That the VAE decodes together: more is no faster, and a group at 1024 pixels would take tens of GiB."""
+
+NEGATIVE = " "
+"""The negative prompt that the model's makers edit with: an empty one, so that there is a second pass."""
+
+
+class QwenCodec:
+    """Text encoder and VAE of a Qwen-Image-Edit pipeline.
+
+    Args:
+        pipeline: with processor, text encoder and VAE; its transformer is not used.
+        config: the editor's configuration.
+        offload: keep the text encoder in host memory while it has nothing to do.
+
+    Raises:
+        ValueError: the pipeline has a template of its own.
+    """
+
+    def __init__(self, pipeline: QwenImageEditPlusPipeline, config: EditorConfig, *, offload: bool = False) -> None:
+        check_template(pipeline)
+        self._pipeline = pipeline
+        self._config = config
+        self._text = QwenText(pipeline.tokenizer, config.text_tokens)
+        self._offload = offload
+        self.token = int(pipeline.vae_scale_factor * 2)
+        if offload:
+            pipeline.text_encoder.to("cpu")
+
+    def encode(self, task: EditTask) -> Conditions:
+        """Encode a task's source image and instruction, at the size it is edited at."""
+        return self.encode_image(decode_rgb(task.source), task.instruction)
+
+    @torch.no_grad()
+    def encode_image(self, source: Pixels, instruction: str) -> Conditions:
+        """Encode an RGB image ``[h, w, 3]`` uint8 and an instruction.
+
+        Raises:
+            ValueError: the instruction does not fit the text slots; cutting it would change what is asked for.
+        """
+        self._text.check(instruction)
+        pipeline, vae = self._pipeline, self._pipeline.vae
+        height, width = editing_size(source.shape[0], source.shape[1], self._config.resolution, self.token)
+        picture = Image.fromarray(resize_image(source, height, width))
+        shown = source_size(height, width, self._config.source_resolution or STOCK_SOURCE)
+        pixels = pipeline.image_processor.preprocess(picture, *shown).unsqueeze(2).to(vae.device, vae.dtype)
+        latents = pipeline._encode_vae_image(pixels, generator=None)
+        packed = pipeline._pack_latents(latents, *latents.shape[:2], *latents.shape[3:])
+        with self._text_encoder_at_work():
+            arrays = {
+                "reference": to_array(packed[0]),
+                "prompt": self._embedded(picture, instruction),
+                "negative": self._embedded(picture, NEGATIVE),
+            }
+        text_valid = self._text.own(instruction, len(arrays["prompt"]))
+        return Conditions(height=height, width=width, arrays=arrays, text_valid=text_valid, sources=(shown,))
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, conditions: Conditions) -> NDArray[np.uint8]:
+        """Decode packed latents ``[B, N, C]`` into images ``[B, H, W, 3]`` uint8."""
+        pipeline, vae = self._pipeline, self._pipeline.vae
+        size = conditions.height, conditions.width
+        unpacked = pipeline._unpack_latents(latents, *size, pipeline.vae_scale_factor).to(vae.device, vae.dtype)
+        mean, deviation = (
+            torch.tensor(numbers).view(1, -1, 1, 1, 1).to(unpacked)
+            for numbers in (vae.config.latents_mean, vae.config.latents_std)
+        )
+        parts = []
+        for part in (unpacked / (1.0 / deviation) + mean).split(max(1, PIXELS_AT_ONCE // (size[0] * size[1]))):
+            decoded = vae.decode(part, return_dict=False)[0][:, :, 0]
+            parts.append(((decoded.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8))
+        return np.asarray(torch.cat(parts).permute(0, 2, 3, 1).contiguous().cpu().numpy())
+
+    def _embedded(self, picture: Image.Image, text: str) -> NDArray[Any]:
+        pipeline = self._pipeline
+        height, width = source_size(picture.height, picture.width, SEEN_BY_TEXT_ENCODER)
+        seen = pipeline.image_processor.resize(picture, height, width)
+        prompt, _ = pipeline.encode_prompt(prompt=text, image=[seen], device=pipeline.vae.device)
+        return to_array(prompt[0])
+
+    @contextmanager
+    def _text_encoder_at_work(self) -> Iterator[None]:
+        if not self._offload:
+            yield
+            return
+        self._pipeline.text_encoder.to(self._pipeline.vae.device)
+        try:
+            yield
+        finally:
+            self._pipeline.text_encoder.to("cpu")
+
+
+def edit(
+    pipeline: QwenImageEditPlusPipeline,
+    editor: EditorConfig,
+    source: Pixels,
+    instruction: str,
+    *,
+    steps: int,
+    seed: int,
+) -> Pixels:
+    """Edit an image with the stock pipeline, at its own size."""
+    height, width = source.shape[:2]
+    pipeline.set_progress_bar_config(disable=True)
+    # The pipeline has no argument for the size it shows a source at.
+    with mock.patch.object(stock, "VAE_IMAGE_SIZE", (editor.source_resolution or STOCK_SOURCE) ** 2):
+        result = pipeline(
+            image=Image.fromarray(source),
+            prompt=instruction,
+            negative_prompt=NEGATIVE if editor.guidance > 1 else None,
+            true_cfg_scale=editor.guidance,
+            height=height,
+            width=width,
+            num_inference_steps=steps,
+            generator=torch.Generator().manual_seed(seed),
+        )
+    return np.asarray(result.images[0])

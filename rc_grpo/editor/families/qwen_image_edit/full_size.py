@@ -1,0 +1,140 @@
+"""Qwen-Image-Edit's architecture with random weights, ``editor.model: full-size`` of this family.
+
+A forward pass costs what it costs with the real ones. Its edits are noise.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLQwenImage,
+    FlowMatchEulerDiscreteScheduler,
+    QwenImageEditPlusPipeline,
+    QwenImageTransformer2DModel,
+)
+from transformers import (
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
+)
+
+from rc_grpo.config import EditorConfig
+from rc_grpo.editor.chat_text import TEMPLATE, byte_level_tokenizer
+from rc_grpo.editor.files import FULL_SIZE
+from rc_grpo.editor.random_weights import random_weights
+
+TOKEN = 16
+"""Side of a token in pixels."""
+
+ENCODERS_GIB = 15.7
+"""Qwen2.5-VL-7B and VAE in bfloat16."""
+
+NAMES = (FULL_SIZE, "full-size-qwen-image-edit")
+"""In ``editor.model``; the first wants ``editor.family`` named."""
+
+TRANSFORMER = MappingProxyType(
+    {
+        "patch_size": 2,
+        "in_channels": 64,
+        "out_channels": 16,
+        "num_layers": 60,
+        "attention_head_dim": 128,
+        "num_attention_heads": 24,
+        "joint_attention_dim": 3584,
+        "zero_cond_t": True,
+    }
+)
+"""Of the 2511 release; 2509 has its source at the target's time, which costs the same."""
+
+SCHEDULER = MappingProxyType(
+    {
+        "shift": 1.0,
+        "use_dynamic_shifting": True,
+        "base_shift": 0.5,
+        "max_shift": 0.9,
+        "base_image_seq_len": 256,
+        "max_image_seq_len": 8192,
+        "shift_terminal": 0.02,
+        "time_shift_type": "exponential",
+    }
+)
+"""The published scheduler, as far as it is not diffusers' default."""
+
+
+def is_named(editor: EditorConfig) -> bool:
+    """Tell whether ``editor.model`` names this architecture and no weights."""
+    return editor.model in NAMES
+
+
+def build_transformer(device: torch.device, dtype: torch.dtype, **changes: Any) -> QwenImageTransformer2DModel:
+    """Build the 20-billion-parameter transformer on a device; the same weights every time there.
+
+    Args:
+        device: where; ``meta`` builds shapes alone.
+        dtype: of the weights.
+        changes: to the architecture, such as ``num_layers``.
+    """
+    return random_weights(partial(QwenImageTransformer2DModel, **dict(TRANSFORMER) | changes), device, dtype)
+
+
+def build_pipeline(device: torch.device, dtype: torch.dtype, **components: Any) -> QwenImageEditPlusPipeline:
+    """Build text encoder and VAE; the tokenizer has a token a byte. A component given is taken as it is."""
+    tokenizer = byte_level_tokenizer()
+    built: dict[str, Callable[[], Any]] = {
+        "vae": partial(random_weights, AutoencoderKLQwenImage, device, dtype),
+        "text_encoder": partial(
+            random_weights, lambda: Qwen2_5_VLForConditionalGeneration(encoder(tokenizer)), device, dtype
+        ),
+        "tokenizer": lambda: tokenizer,
+        "processor": partial(processor, tokenizer),
+        "scheduler": partial(FlowMatchEulerDiscreteScheduler, **SCHEDULER),
+    }
+    own = {name: make() for name, make in built.items() if name not in components}
+    return QwenImageEditPlusPipeline(**own | components)
+
+
+def encoder(tokenizer: Any) -> Qwen2_5_VLConfig:
+    """Return the configuration of Qwen2.5-VL-7B, its special tokens where a tokenizer has them."""
+    return Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": 152064,
+            "hidden_size": 3584,
+            "intermediate_size": 18944,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [16, 24, 24], "rope_theta": 1e6},
+        },
+        vision_config={
+            "depth": 32,
+            "hidden_size": 1280,
+            "intermediate_size": 3420,
+            "num_heads": 16,
+            "out_hidden_size": 3584,
+            "window_size": 112,
+            "fullatt_block_indexes": [7, 15, 23, 31],
+        },
+        **special_tokens(tokenizer),
+    )
+
+
+def special_tokens(tokenizer: Any) -> dict[str, int]:
+    """Return the numbers of the tokens that stand for images, as the encoder's configuration names them."""
+    names = {"image_token": "image_pad", "video_token": "video_pad"}
+    names |= {f"vision_{end}_token": f"vision_{end}" for end in ("start", "end")}
+    return {f"{name}_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>") for name, token in names.items()}
+
+
+def processor(tokenizer: Any) -> Qwen2VLProcessor:
+    """Return the processor that puts pictures and words together, as published."""
+    return Qwen2VLProcessor(
+        image_processor=Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=28 * 28 * 16384),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(),
+        chat_template=TEMPLATE,
+    )

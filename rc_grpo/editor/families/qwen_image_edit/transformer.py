@@ -1,0 +1,142 @@
+"""Qwen-Image-Edit's transformer as a body: how a task is bound to it, its velocity, its schedule, its canary."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, QwenImageTransformer2DModel
+from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import calculate_shift
+from torch import Tensor
+
+from rc_grpo.editor.arrays import to_tensor
+from rc_grpo.editor.families.qwen_image_edit import rollout_blocks
+from rc_grpo.editor.families.qwen_image_edit.architecture import QwenArchitecture
+from rc_grpo.editor.families.qwen_image_edit.attention import QwenJointAttention
+from rc_grpo.editor.family import Architecture, Forward, Guidance, Text
+from rc_grpo.editor.guidance import classifier_free
+from rc_grpo.editor.prefix import Prefix
+from rc_grpo.editor.recording import Layout, Probe
+from rc_grpo.messages import Conditions
+from rc_grpo.seeds import derive, normal
+
+TOKENS_PER_SIDE_OF_CANARY = 4
+
+
+class QwenBody:
+    """The transformer of a Qwen-Image-Edit model; see `rc_grpo.editor.family.Body`.
+
+    Args:
+        transformer: on its device and in its dtype.
+        architecture: its sizes.
+    """
+
+    def __init__(self, transformer: QwenImageTransformer2DModel, architecture: QwenArchitecture) -> None:
+        self.transformer = transformer
+        self.blocks: Sequence[Any] = list(transformer.transformer_blocks)
+        self.architecture: Architecture = architecture
+        self.guidance: Guidance = "cfg"
+        self._scheduler = dict(architecture.scheduler)
+
+    def latent_shape(self, conditions: Conditions) -> tuple[int, int]:
+        """Return ``(N, C)`` of the target's packed latents."""
+        rows, columns = self.grid(conditions.height, conditions.width)
+        return rows * columns, int(self.transformer.config.in_channels)
+
+    def sigmas(self, steps: int, conditions: Conditions) -> Tensor:
+        """Return the stock scheduler's levels ``[T+1]``, stretched so that the last before 0 is its terminal one.
+
+        Raises:
+            ValueError: a single step, which cannot be both the first level and the terminal one.
+        """
+        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self._scheduler)
+        config = scheduler.config
+        if steps == 1 and config.shift_terminal:
+            raise ValueError("this editor's schedule ends at a level of its own: it takes two steps or more")
+        mu = calculate_shift(
+            self.latent_shape(conditions)[0],
+            config.get("base_image_seq_len", 256),
+            config.get("max_image_seq_len", 4096),
+            config.get("base_shift", 0.5),
+            config.get("max_shift", 1.15),
+        )
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
+        sigmas: Tensor = scheduler.sigmas.double()
+        return sigmas
+
+    def bind(self, conditions: Conditions, text: Text, guidance: float) -> "QwenBound":
+        """Put a task on the device with one of its texts."""
+        return QwenBound(self, conditions, text)
+
+    def combine(self, positive: Tensor, negative: Tensor, scale: float) -> Tensor:
+        """Combine two passes, and give every token the norm that the positive one gave it, as the stock pipeline."""
+        guided = classifier_free(positive, negative, scale)
+        wanted, found = (velocity.norm(dim=-1, keepdim=True) for velocity in (positive, guided))
+        rescaled: Tensor = guided * (wanted / found)
+        return rescaled
+
+    def processor(self, block: Any, probe: Probe | None) -> QwenJointAttention:
+        """Return an attention processor."""
+        return QwenJointAttention(probe)
+
+    def canary(self) -> Conditions:
+        """Return fixed random conditions of a few tokens."""
+        config, side = self.transformer.config, TOKENS_PER_SIDE_OF_CANARY
+        shapes = {
+            "prompt": (8, config.joint_attention_dim),
+            "negative": (6, config.joint_attention_dim),
+            "reference": (side * side, config.in_channels),
+        }
+        size = side * self.architecture.token
+        return Conditions(
+            height=size,
+            width=size,
+            arrays={name: normal(derive("canary", name), *shape).numpy() for name, shape in shapes.items()},
+            text_valid=np.ones(8, dtype=np.bool_),
+            sources=((size, size),),
+        )
+
+    def arrange(self, *, fp8: bool) -> None:
+        """Rearrange the blocks for rollouts; see `rollout_blocks`.
+
+        Raises:
+            ValueError: float8 is asked for where there is none.
+        """
+        rollout_blocks.arrange(self.transformer, in_fp8=fp8)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Return the rows and columns of tokens of an image of so many pixels."""
+        return height // self.architecture.token, width // self.architecture.token
+
+
+class QwenBound:
+    """One text of one task on the device, at its true length: joint order ``[text | target | source]``."""
+
+    def __init__(self, body: QwenBody, conditions: Conditions, text: Text) -> None:
+        transformer, arrays = body.transformer, conditions.arrays
+        dtype, device = transformer.dtype, transformer.device
+        self._text, self._reference = (to_tensor(arrays[name], dtype, device) for name in (text, "reference"))
+        images = ((conditions.height, conditions.width), *conditions.sources)
+        self._shapes = [(1, *body.grid(*size)) for size in images]
+        slots, tokens = len(self._text), body.latent_shape(conditions)[0]
+        self.layout = Layout(torch.arange(slots), slice(slots, slots + tokens))
+
+    def prefill(self, forward: Forward) -> None:
+        """Everything sees the target, so nothing can be computed ahead."""
+
+    def __call__(self, forward: Forward, x: Tensor, sigma: float, prefix: Prefix | None) -> Tensor:
+        """Return the velocity at states ``[B, N, C]``.
+
+        The timestep passes through the model's dtype exactly as in diffusers' pipeline, so that a trained LoRA meets
+        the inputs it was trained on.
+        """
+        batch, dtype, device = len(x), self._text.dtype, self._text.device
+        output: Tensor = forward(
+            hidden_states=torch.cat([x.to(dtype), self._reference.expand(batch, -1, -1)], dim=1),
+            timestep=torch.full((batch,), sigma * 1000, dtype=torch.float32, device=device).to(dtype) / 1000,
+            encoder_hidden_states=self._text.expand(batch, -1, -1),
+            encoder_hidden_states_mask=None,
+            img_shapes=[self._shapes] * batch,
+            return_dict=False,
+        )[0]
+        return output[:, : x.shape[1]].to(x.dtype)
