@@ -1,5 +1,6 @@
 """Who scores the candidates: one or several judges, each a pool of actors of its own."""
 
+import math
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
@@ -109,11 +110,16 @@ class EditScoreConfig(JudgeConfig):
             raise ValueError(
                 f"workers = {self.workers} cannot use {len(self.urls)} urls; give each at least one worker"
             )
-        gpus = self.resources.num_gpus
-        if not self.urls and gpus > 0 and gpus < self.server.tensor_parallel:
+        gpus, share = self.resources.num_gpus, self.server.gpu_memory_utilization
+        if not self.urls and gpus > 0 and math.ceil(gpus) < self.server.tensor_parallel:
             raise ValueError(
                 f"server.tensor_parallel = {self.server.tensor_parallel} but resources.num_gpus = {gpus:g}: "
                 "a server runs on its actor's own GPUs"
+            )
+        if not self.urls and 0 < gpus < 1 and share > gpus:
+            raise ValueError(
+                f"server.gpu_memory_utilization = {share:g} but resources.num_gpus = {gpus:g}: it would take the "
+                "memory of those it shares the GPU with; set it to that share or less"
             )
         for url in self.urls:
             if (fault := _fault(url)) is not None:

@@ -133,7 +133,7 @@ class Denoiser:
                     self._canary_of_base = field(x, 0.5)
             return float((field(x, 0.5) - self._canary_of_base).abs().max())
 
-    def _expect(self, layout: Layout) -> None:
+    def _expect(self, layout: Layout | None) -> None:
         if self._recorder is not None:
             self._recorder.expect(layout)
 

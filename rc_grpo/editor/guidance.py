@@ -33,8 +33,9 @@ class GuidedVelocity:
         negative: of the negative text; None runs no guidance.
         scale: of the guidance.
         forward: returns what the model is called by at that moment.
-        before: called with the positive pass's layout before it.
-        after: called with the noise level after it: what is recorded is recorded of that pass alone.
+        before: called with the positive pass's layout before it, and with None before the negative one, whose text may
+            be of another length: what is recorded is recorded of the prompt alone.
+        after: called with the noise level after the positive pass.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class GuidedVelocity:
         negative: Bound | None,
         scale: float,
         forward: Callable[[], Forward],
-        before: Callable[[Layout], object],
+        before: Callable[[Layout | None], object],
         after: Callable[[float], object],
     ) -> None:
         self._body = body
@@ -64,6 +65,7 @@ class GuidedVelocity:
         self._after(sigma)
         if self._negative is None:
             return positive
+        self._before(None)
         negative = self._negative(forward, x, sigma, self._held[1])
         return self._body.combine(positive, negative, self._scale)
 

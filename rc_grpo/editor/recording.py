@@ -156,6 +156,9 @@ class AttentionRecorder:
         self._weights = weights
         self._direction = direction
         self._layout: Layout | None = None
+        self._expected: Layout | None = None
+        self._resting = [block.attn.processor for block in blocks]
+        self._probing: list[Any] = []
         self._steps: list[tuple[float, Tensor]] = []
 
     @property
@@ -163,14 +166,17 @@ class AttentionRecorder:
         """The densities so far, ``[B, layers, T]`` float32, T steps."""
         return torch.stack([density for _, density in self._steps], dim=-1)
 
-    def expect(self, layout: Layout) -> None:
-        """Have the layers probe attentions of this layout from now on."""
-        if layout is self._layout:
+    def expect(self, layout: Layout | None) -> None:
+        """Have the layers probe attentions of this layout from now on; None has them probe nothing."""
+        if layout is self._expected:
             return
-        probe = Probe.of(self._mask, self._weights, layout, self._direction)
-        for block in self._blocks:
-            block.attn.set_processor(self._processor(block, probe))
-        self._layout = layout
+        if layout is not None and layout is not self._layout:
+            probe = Probe.of(self._mask, self._weights, layout, self._direction)
+            self._probing = [self._processor(block, probe) for block in self._blocks]
+            self._layout = layout
+        for block, processor in zip(self._blocks, self._resting if layout is None else self._probing, strict=True):
+            block.attn.set_processor(processor)
+        self._expected = layout
 
     def collect(self, sigma: float) -> None:
         """Keep what the layers measured in the pass that just ended, at a noise level."""

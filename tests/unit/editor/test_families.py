@@ -141,7 +141,8 @@ def test_a_recorder_changes_no_bit_and_counts_the_layers_own_attention(
 ) -> None:
     """Recomputed by hand from the queries and keys that the attention really used."""
     editor = load_editor(row.editor(models), seed=0)
-    conditions = editor.encode_image(source(), INSTRUCTION)
+    # Longer than the negative text by more than the image has tokens.
+    conditions = editor.encode_image(source(), "replace the small cat by a large red balloon, please")
     field, valid = editor.velocity(conditions), torch.from_numpy(conditions.text_valid)
     x = normal(5, 2, *editor.latent_shape(conditions))
     mask = torch.arange(x.shape[1]) % 5 < 2

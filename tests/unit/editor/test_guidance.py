@@ -54,7 +54,7 @@ def guided(log: list[str], negative: bool = True) -> tuple[GuidedVelocity, Pass,
         other if negative else None,
         3.0,
         lambda: engine,
-        lambda layout: log.append("expect" if layout is LAYOUT else "another layout"),
+        lambda layout: log.append({id(LAYOUT): "expect", id(None): "rest"}.get(id(layout), "another layout")),
         lambda sigma: log.append(f"collect at {sigma}"),
     )
     return velocity, positive, other
@@ -66,7 +66,7 @@ def test_guidance_is_both_passes_combined_as_the_family_does_it() -> None:
     positive, negative = 0.7 * x + 0.5, 0.4 * x + 0.5
     expected = negative + 3.0 * (positive - negative)
     torch.testing.assert_close(velocity(x, 0.5), expected * positive.norm() / expected.norm())
-    assert log == ["expect", "positive", "collect at 0.5", "negative"]
+    assert log == ["expect", "positive", "collect at 0.5", "rest", "negative"]
 
 
 def test_without_a_negative_text_the_model_is_run_once_and_nothing_is_combined() -> None:
