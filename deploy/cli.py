@@ -18,7 +18,7 @@ app.add_typer(study_app, name="study")
 console = Console()
 
 ConfigArgument = Annotated[
-    str, typer.Argument(help="a YAML file, or the name of a packaged config: pocket, flux_kontext_dev")
+    str, typer.Argument(help="a YAML file, or the name of a packaged config, such as pocket or flux2_klein_4b")
 ]
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="override a key; repeatable")]
 RunOption = Annotated[str | None, typer.Option(help="name or folder of the run; not needed while it is the only one")]

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from deploy.configs import load_config
 from rc_grpo.config import AcdConfig, EditorConfig, LoraSettings
 from rc_grpo.editor import lora
 from rc_grpo.editor.families.flux2_klein import full_size as klein
@@ -8,6 +9,7 @@ from rc_grpo.editor.families.flux_kontext import full_size
 from rc_grpo.editor.families.qwen_image_edit import full_size as qwen
 from rc_grpo.editor.files import FULL_SIZE
 from rc_grpo.editor.loading import check_model, load_architecture
+from rc_grpo.editor.registry import find
 from tests.families import KLEIN, QWEN
 
 EDITOR = EditorConfig(model=FULL_SIZE)
@@ -70,3 +72,23 @@ def test_the_architecture_is_that_of_qwen_image_edit() -> None:
     weights = [*pipeline.text_encoder.parameters(), *pipeline.vae.parameters()]
     assert 2 * sum(weight.numel() for weight in weights) / 2**30 == pytest.approx(architecture.encoders_gib, abs=0.1)
     assert pipeline.vae_scale_factor * 2 == qwen.TOKEN == architecture.token
+
+
+@pytest.mark.parametrize(
+    ("config", "modules", "recorded"),
+    [
+        ("flux_kontext_dev", 266, range(47, 57)),
+        ("flux2_klein_4b", 80, range(21, 25)),
+        ("flux2_klein_4b_one_gpu", 80, range(21, 25)),
+        ("qwen_image_edit_2511", 720, range(49, 60)),
+    ],
+)
+def test_a_packaged_config_binds_its_targets_and_records_the_last_layers(
+    config: str, modules: int, recorded: range
+) -> None:
+    run = load_config(config)
+    family = find(run.editor)
+    same = run.editor.model_copy(update={"model": family.hub_ids[run.editor.model]})
+    architecture = load_architecture(same)
+    assert len(lora.adapted(architecture.projections, run.editor.lora.targets)) == modules
+    assert run.rollout.acd.chosen(architecture.layers) == tuple(recorded)
