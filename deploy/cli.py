@@ -80,6 +80,26 @@ def check(
 
 
 @app.command()
+def doctor(
+    config: ConfigArgument,
+    steps: Annotated[int, typer.Option(min=2, help="of the pictures that are compared")] = 4,
+    json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+    out: Annotated[Path | None, typer.Option(help="where the JSON goes as well")] = None,
+    start_servers: Annotated[
+        bool, typer.Option("--start-servers", help="start the judges' own servers here, ask them, and end them")
+    ] = False,
+    set_: SetOption = None,
+) -> None:
+    """Load the editor and ask: the stock pipeline's picture, the LoRA's modules, ratio 1, recorder, float8, judges."""
+    with plain_errors():
+        from deploy.doctor.examination import show_examination
+
+        resolved = load_config(config, set_)
+        well = show_examination(resolved, console, out, steps=steps, start_servers=start_servers, machine_readable=json)
+    raise typer.Exit(0 if well else 2)
+
+
+@app.command()
 def status(run: RunOption = None, address: AddressOption = None, root: RootOption = Path("runs")) -> None:
     """Say where a run is, what its pools do, and what it is waiting for."""
     with plain_errors():

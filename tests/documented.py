@@ -53,6 +53,7 @@ GRADES = ("gated", "measured", "ran once", "not run")
 ELSEWHERE = {
     "rc-grpo (train|evaluate) flux_kontext_dev": ("not run", "wants FLUX.1-Kontext-dev's weights"),
     "rc-grpo train pocket_vllm": ("measured", "tests/integration/test_judge_failures.py"),
+    "rc-grpo doctor ": ("gated", "tests/unit/deploy/test_doctor.py, on small models"),
     "rc-grpo check ": ("gated", "tests/unit/deploy/test_check.py"),
     "rc-grpo train pocket .*output.trackers": (
         "ran once",

@@ -1,7 +1,7 @@
 """What a check found, and how a check that raises becomes a finding."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from rich.console import Group, RenderableType
@@ -22,11 +22,13 @@ class Finding:
         subject: what was looked at: a branch of the configuration, or ``machine``.
         state: ``fine``; a ``note``, with which a run starts; or a ``fault``, with which it would not, or in vain.
         said: in words, on one line, with the way out of a fault.
+        figures: what was measured, by name.
     """
 
     subject: str
     state: State
     said: str
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 def finding(subject: str, look: Callable[[], str]) -> Finding:

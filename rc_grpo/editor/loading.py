@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from rc_grpo.config import AcdConfig, EditorConfig, RolloutConfig
-from rc_grpo.editor import compiling, files
+from rc_grpo.editor import compiling, files, lora
 from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.editor.editor import Editor
 from rc_grpo.editor.family import Architecture, Body, TextCounter
@@ -83,18 +83,20 @@ def load_pipeline(editor: EditorConfig, **components: Any) -> Any:
 
 
 def check_model(editor: EditorConfig, acd: AcdConfig) -> None:
-    """Check from its configuration files alone that the model is there and has the layers that ACD names.
+    """Check from its configuration files alone that the model has what LoRA and ACD name.
 
     Raises:
         ModelNotFoundError: it is not there.
-        ValueError: a layer is not, or sources are given a size of their own that it cannot show them at.
+        ValueError: a LoRA's target or a layer is not, or sources have a size that it cannot show them at.
     """
     if editor.source_resolution is not None and find(editor).source_resolution is None:
         raise ValueError(
             f"editor.source_resolution is {editor.source_resolution}, and {editor.model} is of a family that shows a "
             "source at the edit's own size; leave it out"
         )
-    layers = load_architecture(editor).layers
+    architecture = load_architecture(editor)
+    lora.adapted(architecture.projections, editor.lora.targets)
+    layers = architecture.layers
     chosen = acd.chosen(layers)
     beyond = [layer for layer in chosen if layer >= layers]
     if acd.enabled and (beyond or not chosen):

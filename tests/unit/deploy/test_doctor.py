@@ -1,0 +1,172 @@
+"""What the doctor says of a healthy editor, and that it finds what was done to a sick one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from deploy.checking.finding import Finding
+from deploy.configs import load_config
+from deploy.doctor import checks, examination
+from deploy.doctor.examination import examine, show_examination
+from rc_grpo.config import RunConfig
+from rc_grpo.editor import denoiser
+from rc_grpo.editor.families.flux2_klein.codec import KleinCodec
+from rc_grpo.editor.families.flux2_klein.transformer import KleinBody, KleinBound
+from rc_grpo.messages import Conditions
+from reward_service.judge import Verdict
+from tests.families import ATTENTION, KLEIN, QWEN, Row
+
+PICTURE = "picture at guidance 4"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    for row in (KLEIN, QWEN):
+        assert row.make is not None
+        row.make(folder / row.name)
+    return folder
+
+
+def configured(models: Path, row: Row = KLEIN, *more: str) -> RunConfig:
+    editor = row.editor(models).model_dump(mode="json") | {"text_tokens": 2 * row.text_tokens, "guidance": 4.0}
+    small = ("rollout={group_size: 4, steps: 3, acd: {layers: 0.5}}", f"editor={json.dumps(editor)}")
+    return load_config("pocket", (*small, "objective.anchors=2", *more))
+
+
+def found(config: RunConfig) -> dict[str, Finding]:
+    return {item.subject: item for item in examine(config, steps=3)}
+
+
+@pytest.mark.parametrize("row", [KLEIN, QWEN], ids=lambda row: row.name)
+def test_a_healthy_editor_makes_the_stock_pipelines_picture_to_the_bit(models: Path, row: Row) -> None:
+    said = found(configured(models, row, "evaluation.guidance=1"))
+    assert {item.state for item in said.values()} == {"fine", "note"}
+    for guidance in ("1", "4"):
+        picture = said[f"picture at guidance {guidance}"]
+        assert picture.figures == {"max_abs": 0.0, "equal_share": 1.0}
+    assert said["recorder"].figures["max_abs"] == 0
+    assert said["ratio on policy"].figures["max_abs_log_ratio"] < 1e-4
+    assert said["LoRA"].figures["blocks_without"] == 0
+    assert "needs a GPU" in said["float8"].said
+    assert said["reward.judges.ground_truth"].figures["target"] > 0.9
+
+
+@pytest.fixture
+def sick(models: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[RunConfig, pytest.MonkeyPatch]:
+    return configured(models), monkeypatch
+
+
+def test_a_velocity_of_the_other_sign_is_found(sick: tuple[RunConfig, pytest.MonkeyPatch]) -> None:
+    config, monkeypatch = sick
+    healthy = KleinBound.__call__
+    monkeypatch.setattr(KleinBound, "__call__", lambda *arguments: -healthy(*arguments))
+    assert found(config)[PICTURE].state == "fault"
+    assert "opposite sign" in found(config)[PICTURE].said
+
+
+def test_a_schedule_that_is_not_the_pipelines_is_found(sick: tuple[RunConfig, pytest.MonkeyPatch]) -> None:
+    """Ordinary sampling through the training code that came out blurred, elsewhere."""
+    config, monkeypatch = sick
+    even = lambda self, steps, conditions: torch.linspace(1, 0, steps + 1, dtype=torch.float64)  # noqa: E731
+    monkeypatch.setattr(KleinBody, "sigmas", even)
+    picture = found(config)[PICTURE]
+    assert picture.state == "fault"
+    assert "its schedule is 1.0000, 0.6667, 0.3333, 0.0000, the stock pipeline's 1.0000, 0." in picture.said
+
+
+def test_padding_that_the_pipeline_attends_and_the_training_side_does_not_is_found(
+    sick: tuple[RunConfig, pytest.MonkeyPatch],
+) -> None:
+    config, monkeypatch = sick
+    healthy = KleinCodec.encode_image
+
+    def cut(self: KleinCodec, source: Any, instruction: str) -> Conditions:
+        conditions = healthy(self, source, instruction)
+        last = int(np.flatnonzero(conditions.text_valid)[-1]) + 1
+        arrays = dict(conditions.arrays) | {"prompt": conditions.arrays["prompt"][:last]}
+        return Conditions(conditions.height, conditions.width, arrays, conditions.text_valid[:last])
+
+    monkeypatch.setattr(KleinCodec, "encode_image", cut)
+    picture = found(config)[PICTURE]
+    assert picture.state == "fault"
+    assert "text (template, padding, length)" in picture.said
+
+
+def test_guidance_that_is_asked_for_and_not_run_is_found(sick: tuple[RunConfig, pytest.MonkeyPatch]) -> None:
+    config, monkeypatch = sick
+    monkeypatch.setattr(denoiser, "is_two_passes", lambda guidance, scale: False)
+    assert found(config)[PICTURE].state == "fault"
+
+
+def test_targets_that_bind_nothing_or_leave_blocks_without_a_lora_are_said_by_name(models: Path) -> None:
+    nothing = found(configured(models, KLEIN, "editor.lora.targets=[attn.to_q, attn.to_out_0]"))
+    assert list(nothing) == ["editor"]
+    assert "names 'attn.to_out_0', which is none of this editor's projections" in nothing["editor"].said
+    double = found(configured(models, KLEIN, f"editor.lora.targets=[{', '.join(ATTENTION)}]"))["LoRA"]
+    assert double.state == "note"
+    assert "blocks without any: 2 single_transformer_blocks" in double.said
+
+
+def test_a_recorder_that_changes_the_velocity_is_found(sick: tuple[RunConfig, pytest.MonkeyPatch]) -> None:
+    config, monkeypatch = sick
+    healthy = KleinBody.processor
+
+    def processor(self: KleinBody, block: Any, probe: Any) -> Any:
+        attend = healthy(self, block, probe)
+        if probe is None or not hasattr(block.attn, "to_qkv_mlp_proj"):
+            return attend
+
+        class Meddling(type(attend)):  # type: ignore[misc]
+            def __call__(self, *arguments: Any, **options: Any) -> Any:
+                return super().__call__(*arguments, **options) * 1.001
+
+        return Meddling(probe)
+
+    monkeypatch.setattr(KleinBody, "processor", processor)
+    assert found(config)["recorder"].state == "fault"
+
+
+def test_a_learner_that_is_another_model_than_the_rollouts_is_found(
+    sick: tuple[RunConfig, pytest.MonkeyPatch],
+) -> None:
+    config, monkeypatch = sick
+    healthy = examination.load_denoiser
+
+    def other(editor: Any, seed: int) -> Any:
+        learner = healthy(editor, seed)
+        with torch.no_grad():
+            for weight in learner.transformer.proj_out.parameters():
+                weight.mul_(4.0)
+        return learner
+
+    monkeypatch.setattr(examination, "load_denoiser", other)
+    assert found(config)["ratio on policy"].state != "fine"
+
+
+def test_a_judge_that_likes_the_untouched_source_better_is_found(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Contrary:
+        def score(self, task: Any, images: Any) -> list[Verdict]:
+            return [Verdict(0.2), Verdict(0.7)]
+
+    monkeypatch.setattr(checks, "make_judge", lambda *arguments: Contrary())
+    judge = found(configured(models))["reward.judges.ground_truth"]
+    assert (judge.state, judge.figures) == ("fault", {"target": 0.2, "source": 0.7})
+
+
+def test_it_leaves_a_table_json_and_whether_a_run_may_start(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = [Finding("editor", "fine", "well"), Finding("picture", "fault", "blurred", {"max_abs": 90.0})]
+    monkeypatch.setattr(examination, "examine", lambda *arguments, **options: iter(items))
+    console, options = Console(record=True), {"steps": 3, "start_servers": False}
+    well = show_examination(configured(models), console, tmp_path / "a.json", machine_readable=False, **options)  # type: ignore[arg-type]
+    assert not well
+    assert "1 in the way" in console.export_text()
+    written = json.loads((tmp_path / "a.json").read_text())
+    assert (written["ready"], written["findings"][1]["figures"]) == (False, {"max_abs": 90.0})
