@@ -1,9 +1,23 @@
 """Models of a published architecture with random weights: what to measure on where the real ones are not at hand."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+
+@dataclass(frozen=True)
+class FullSize:
+    """A published architecture with random weights.
+
+    Attributes:
+        build_transformer: from device and precision.
+        build_pipeline: from device and precision; a component given by name is taken as it is, also None.
+    """
+
+    build_transformer: Callable[..., Any]
+    build_pipeline: Callable[..., Any]
 
 
 def random_weights(make: Callable[[], Any], device: torch.device, dtype: torch.dtype) -> Any:

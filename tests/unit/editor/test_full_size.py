@@ -47,7 +47,7 @@ def test_it_has_the_layers_that_attention_is_recorded_in_by_default() -> None:
 def test_the_architectures_are_those_of_flux2_klein(model: str, transformer: int, encoder: int, modules: int) -> None:
     editor = EditorConfig(model=model, lora=LoraSettings(targets=KLEIN.targets))
     architecture = load_architecture(editor)
-    size, meta = klein.named(editor), torch.device("meta")
+    size, meta = klein.size_of(editor), torch.device("meta")
     assert size is not None
     built = klein.build_transformer(size, meta, torch.bfloat16)
     assert sum(weight.numel() for weight in built.parameters()) == transformer == architecture.parameters

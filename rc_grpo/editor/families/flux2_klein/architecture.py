@@ -53,7 +53,7 @@ def read(editor: EditorConfig) -> KleinArchitecture:
     Raises:
         ModelNotFoundError: they are not there.
     """
-    if sizes := full_size.named(editor):
+    if sizes := full_size.size_of(editor):
         return of_config(sizes.transformer, full_size.TOKEN, encoders_gib=sizes.encoders_gib)
     with naming_the_model(editor):
         source, revision = model_source(editor), editor.revision

@@ -1,8 +1,5 @@
 """Images and words to conditions, latents to images: the frozen ends of FLUX.2 klein, run once a task."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 from diffusers import Flux2KleinPipeline
@@ -12,14 +9,12 @@ from torch import Tensor
 
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.arrays import to_array
+from rc_grpo.editor.codec_parts import Waiting, as_images, decoded_in_parts
 from rc_grpo.editor.families.flux2_klein.architecture import LARGEST_SOURCE
 from rc_grpo.editor.families.flux2_klein.text import KleinText
 from rc_grpo.editor.geometry import editing_size, resize_image
 from rc_grpo.images import Pixels, decode_rgb
 from rc_grpo.messages import Conditions, EditTask
-
-PIXELS_AT_ONCE = 2**22
-"""That the VAE decodes together: more is no faster, and a group at 1024 pixels would take 30 GiB."""
 
 
 class KleinCodec:
@@ -35,13 +30,11 @@ class KleinCodec:
         self._pipeline = pipeline
         self._config = config
         self._text = KleinText(pipeline.tokenizer, config.text_tokens)
-        self._offload = offload
         self._empty: NDArray[np.generic] | None = None
         self.token = int(pipeline.vae_scale_factor * 2)
         if pipeline.vae.device.type == "cuda":
             pipeline.vae.to(memory_format=torch.channels_last)
-        if offload:
-            pipeline.text_encoder.to("cpu")
+        self._text_encoder = Waiting((pipeline.text_encoder,), pipeline.vae.device, offload=offload)
 
     def encode(self, task: EditTask) -> Conditions:
         """Encode a task's source image and instruction, at the size it is edited at."""
@@ -60,7 +53,7 @@ class KleinCodec:
         vae = self._pipeline.vae
         latents = self._pipeline._encode_vae_image(pixels.to(vae.device, vae.dtype), generator=None)
         arrays = {"reference": to_array(self._pipeline._pack_latents(latents)[0])}
-        with self._text_encoder_at_work():
+        with self._text_encoder.at_work():
             arrays["prompt"] = self._embedded(instruction)
             if not self._pipeline.config.is_distilled:
                 arrays["negative"] = self._empty = self._embedded("") if self._empty is None else self._empty
@@ -75,11 +68,8 @@ class KleinCodec:
         mean = vae.bn.running_mean.view(1, -1, 1, 1).to(unpacked)
         deviation = torch.sqrt(vae.bn.running_var.view(1, -1, 1, 1) + vae.config.batch_norm_eps).to(unpacked)
         whole = pipeline._unpatchify_latents(unpacked * deviation + mean).to(vae.device, vae.dtype)
-        parts = []
-        for part in whole.split(max(1, PIXELS_AT_ONCE // (conditions.height * conditions.width))):
-            decoded = vae.decode(part, return_dict=False)[0]
-            parts.append(((decoded.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8))
-        return np.asarray(torch.cat(parts).permute(0, 2, 3, 1).contiguous().cpu().numpy())
+        size = conditions.height, conditions.width
+        return as_images(decoded_in_parts(lambda part: vae.decode(part, return_dict=False)[0], whole, size))
 
     def _source(self, image: Pixels) -> tuple[Tensor, tuple[tuple[int, int], ...]]:
         """Return the source's pixels as the stock pipeline prepares them, and their size where it is another."""
@@ -96,16 +86,10 @@ class KleinCodec:
         )
         return to_array(prompt[0])
 
-    @contextmanager
-    def _text_encoder_at_work(self) -> Iterator[None]:
-        if not self._offload:
-            yield
-            return
-        self._pipeline.text_encoder.to(self._pipeline.vae.device)
-        try:
-            yield
-        finally:
-            self._pipeline.text_encoder.to("cpu")
+
+def codec(pipeline: Flux2KleinPipeline, editor: EditorConfig, *, offload: bool) -> KleinCodec:
+    """Wrap the text encoder and the VAE of a pipeline."""
+    return KleinCodec(pipeline, editor, offload=offload)
 
 
 def edit(

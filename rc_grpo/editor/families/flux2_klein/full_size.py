@@ -21,7 +21,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.chat_text import byte_level_tokenizer
 from rc_grpo.editor.files import FULL_SIZE
-from rc_grpo.editor.random_weights import random_weights
+from rc_grpo.editor.random_weights import FullSize, random_weights
 
 TOKEN = 16
 """Side of a token in pixels."""
@@ -64,9 +64,15 @@ SIZES = {FULL_SIZE: KLEIN_4B, "full-size-klein-4b": KLEIN_4B, "full-size-klein-9
 """By ``editor.model``; the first wants ``editor.family`` named."""
 
 
-def named(editor: EditorConfig) -> Size | None:
+def size_of(editor: EditorConfig) -> Size | None:
     """Return the size that ``editor.model`` names; None if it is a model with weights of its own."""
     return SIZES.get(editor.model)
+
+
+def named(editor: EditorConfig) -> FullSize | None:
+    """Return the architecture that ``editor.model`` names; None if it is a model with weights of its own."""
+    size = size_of(editor)
+    return None if size is None else FullSize(partial(build_transformer, size), partial(build_pipeline, size))
 
 
 def build_transformer(size: Size, device: torch.device, dtype: torch.dtype, **changes: Any) -> Flux2Transformer2DModel:

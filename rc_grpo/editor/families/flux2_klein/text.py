@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.chat_text import byte_level_tokenizer, count, own_tokens
 from rc_grpo.editor.families.flux2_klein import full_size
-from rc_grpo.editor.family import TextLength
+from rc_grpo.editor.family import TextCounter, TextLength
 from rc_grpo.editor.files import model_source, naming_the_model
 
 _SENTINEL = "\ue000"
@@ -32,17 +32,6 @@ class KleinText:
         )
         self._before, self._after = rendered.split(_SENTINEL)
 
-    @classmethod
-    def load(cls, editor: EditorConfig) -> "KleinText":
-        """Load the tokenizer of a model."""
-        if full_size.named(editor):
-            return cls(byte_level_tokenizer(), editor.text_tokens)
-        with naming_the_model(editor):
-            tokenizer = AutoTokenizer.from_pretrained(
-                model_source(editor), subfolder="tokenizer", revision=editor.revision
-            )
-        return cls(tokenizer, editor.text_tokens)
-
     def length(self, instruction: str) -> TextLength:
         """Count an instruction, the template included."""
         return TextLength(count(self._tokenizer, self._before + instruction + self._after), self._slots)
@@ -56,3 +45,13 @@ class KleinText:
         if objection := self.length(instruction).objection:
             raise ValueError(f"{objection}: {instruction[:60]!r}...")
         return own_tokens(self._tokenizer, self._before, instruction, self._after, self._slots)
+
+
+def counter(editor: EditorConfig) -> TextCounter:
+    """Load the tokenizer of a model, and count by it."""
+    if full_size.named(editor):
+        return KleinText(byte_level_tokenizer(), editor.text_tokens).length
+    with naming_the_model(editor):
+        source, revision = model_source(editor), editor.revision
+        tokenizer = AutoTokenizer.from_pretrained(source, subfolder="tokenizer", revision=revision)
+    return KleinText(tokenizer, editor.text_tokens).length

@@ -13,7 +13,7 @@ from rc_grpo.config import EditorConfig
 from rc_grpo.editor.arrays import to_tensor
 from rc_grpo.editor.attention import JointAttention
 from rc_grpo.editor.families.flux2_klein import rollout_blocks
-from rc_grpo.editor.families.flux2_klein.architecture import KleinArchitecture
+from rc_grpo.editor.families.flux2_klein.architecture import KleinArchitecture, read
 from rc_grpo.editor.families.flux2_klein.attention import FusedAttention
 from rc_grpo.editor.family import Architecture, Forward, Guidance, Text
 from rc_grpo.editor.guidance import classifier_free
@@ -30,19 +30,15 @@ class KleinBody:
 
     Args:
         transformer: on its device and in its dtype.
-        editor: its configuration.
         architecture: its sizes.
     """
 
-    def __init__(
-        self, transformer: Flux2Transformer2DModel, editor: EditorConfig, architecture: KleinArchitecture
-    ) -> None:
+    def __init__(self, transformer: Flux2Transformer2DModel, architecture: KleinArchitecture) -> None:
         self.transformer = transformer
         self.blocks: Sequence[Any] = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
         self.architecture: Architecture = architecture
         self.guidance: Guidance = architecture.guidance
         self._scheduler = dict(architecture.scheduler)
-        self.editor = editor
 
     def latent_shape(self, conditions: Conditions) -> tuple[int, int]:
         """Return ``(N, C)`` of the target's latents."""
@@ -95,6 +91,11 @@ class KleinBody:
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Return the rows and columns of tokens of an image of so many pixels."""
         return height // self.architecture.token, width // self.architecture.token
+
+
+def body(transformer: Flux2Transformer2DModel, editor: EditorConfig) -> KleinBody:
+    """Wrap a transformer."""
+    return KleinBody(transformer, read(editor))
 
 
 class KleinBound:

@@ -1,8 +1,5 @@
 """Images and words to conditions, latents to images: the frozen ends of FLUX.1 Kontext, run once a task."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 from diffusers import FluxKontextPipeline
@@ -11,13 +8,11 @@ from PIL import Image
 from torch import Tensor
 
 from rc_grpo.config import EditorConfig
+from rc_grpo.editor.codec_parts import Waiting, as_images, decoded_in_parts
 from rc_grpo.editor.families.flux_kontext.text import KontextTextCounter
 from rc_grpo.editor.geometry import editing_size, resize_image
 from rc_grpo.images import Pixels, decode_rgb
 from rc_grpo.messages import Conditions, EditTask
-
-PIXELS_AT_ONCE = 2**22
-"""That the VAE decodes together: more is no faster, and a group at 1024 pixels would take 30 GiB."""
 
 
 class KontextCodec:
@@ -33,12 +28,11 @@ class KontextCodec:
         self._pipeline = pipeline
         self._config = config
         self._count = KontextTextCounter(pipeline.tokenizer, pipeline.tokenizer_2, config.text_tokens)
-        self._offload = offload
         self.token = int(pipeline.vae_scale_factor * 2)
         if pipeline.vae.device.type == "cuda":
             pipeline.vae.to(memory_format=torch.channels_last)
-        if offload:
-            self._move_text_encoders(torch.device("cpu"))
+        encoders = (pipeline.text_encoder, pipeline.text_encoder_2)
+        self._text_encoders = Waiting(encoders, pipeline.vae.device, offload=offload)
 
     def encode(self, task: EditTask) -> Conditions:
         """Encode a task's source image and instruction, at the size it is edited at."""
@@ -53,7 +47,7 @@ class KontextCodec:
         """
         pipeline, config = self._pipeline, self._config
         text_valid = self._text_valid(instruction)
-        with self._text_encoders_at_work():
+        with self._text_encoders.at_work():
             prompt, pooled, _ = pipeline.encode_prompt(
                 prompt=instruction, prompt_2=None, device=pipeline.vae.device, max_sequence_length=config.text_tokens
             )
@@ -72,23 +66,7 @@ class KontextCodec:
 
     def decode(self, latents: Tensor, conditions: Conditions) -> NDArray[np.uint8]:
         """Decode packed latents ``[B, N, C]`` into images ``[B, H, W, 3]`` uint8."""
-        images = decode(self._pipeline, latents, conditions.height, conditions.width)
-        return np.asarray(images.permute(0, 2, 3, 1).contiguous().cpu().numpy())
-
-    @contextmanager
-    def _text_encoders_at_work(self) -> Iterator[None]:
-        if not self._offload:
-            yield
-            return
-        self._move_text_encoders(self._pipeline.vae.device)
-        try:
-            yield
-        finally:
-            self._move_text_encoders(torch.device("cpu"))
-
-    def _move_text_encoders(self, device: torch.device) -> None:
-        self._pipeline.text_encoder.to(device)
-        self._pipeline.text_encoder_2.to(device)
+        return as_images(decode(self._pipeline, latents, conditions.height, conditions.width))
 
     def _text_valid(self, instruction: str) -> NDArray[np.bool_]:
         length = self._count(instruction)
@@ -97,17 +75,18 @@ class KontextCodec:
         return np.arange(length.slots) < length.tokens
 
 
+def codec(pipeline: FluxKontextPipeline, editor: EditorConfig, *, offload: bool) -> KontextCodec:
+    """Wrap the text encoders and the VAE of a pipeline."""
+    return KontextCodec(pipeline, editor, offload=offload)
+
+
 @torch.no_grad()
 def decode(pipeline: FluxKontextPipeline, latents: Tensor, height: int, width: int) -> Tensor:
     """Decode packed latents ``[B, N, C]`` into images ``[B, 3, height, width]`` uint8, on the VAE's device."""
     vae = pipeline.vae
     unpacked = pipeline._unpack_latents(latents, height, width, pipeline.vae_scale_factor)
     unpacked = (unpacked / vae.config.scaling_factor + vae.config.shift_factor).to(vae.device, vae.dtype)
-    parts = []
-    for part in unpacked.split(max(1, PIXELS_AT_ONCE // (height * width))):
-        decoded = vae.decode(part, return_dict=False)[0]
-        parts.append(((decoded.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8))
-    return torch.cat(parts)
+    return decoded_in_parts(lambda part: vae.decode(part, return_dict=False)[0], unpacked, (height, width))
 
 
 def edit(

@@ -10,7 +10,9 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 
-from rc_grpo.editor.random_weights import random_weights
+from rc_grpo.config import EditorConfig
+from rc_grpo.editor.files import FULL_SIZE
+from rc_grpo.editor.random_weights import FullSize, random_weights
 from rc_grpo.pocket import MODEL_PATH
 
 TOKEN = 16
@@ -45,6 +47,11 @@ _T5 = {
     "num_layers": 24,
     "feed_forward_proj": "gated-gelu",
 }
+
+
+def named(editor: EditorConfig) -> FullSize | None:
+    """Return this architecture where ``editor.model`` names it and no weights."""
+    return FullSize(build_transformer, build_pipeline) if editor.model == FULL_SIZE else None
 
 
 def build_transformer(device: torch.device, dtype: torch.dtype, **changes: Any) -> FluxTransformer2DModel:

@@ -12,8 +12,7 @@ from rc_grpo.algorithm.solver import kontext_sigmas
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor import lora
 from rc_grpo.editor.attention import JointAttention
-from rc_grpo.editor.families.flux_kontext import rollout_blocks
-from rc_grpo.editor.families.flux_kontext.architecture import of_config
+from rc_grpo.editor.families.flux_kontext import architecture, rollout_blocks
 from rc_grpo.editor.family import Architecture, Forward, Guidance, Text
 from rc_grpo.editor.guidance import classifier_free
 from rc_grpo.editor.prefix import Prefix
@@ -36,7 +35,7 @@ class KontextBody:
     def __init__(self, transformer: FluxTransformer2DModel, editor: EditorConfig, token: int) -> None:
         self.transformer = transformer
         self.blocks: Sequence[Any] = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
-        self.architecture: Architecture = of_config(transformer.config, token)
+        self.architecture: Architecture = architecture.of_config(transformer.config, token)
         self.guidance: Guidance = "embedded" if transformer.config.guidance_embeds else "none"
         self.editor = editor
 
@@ -99,6 +98,11 @@ class KontextBody:
     def grid(self, conditions: Conditions) -> tuple[int, int]:
         """Return the target's tokens as rows and columns."""
         return conditions.height // self.architecture.token, conditions.width // self.architecture.token
+
+
+def body(transformer: FluxTransformer2DModel, editor: EditorConfig) -> KontextBody:
+    """Wrap a transformer."""
+    return KontextBody(transformer, editor, architecture.read(editor).token)
 
 
 class KontextBound:

@@ -48,7 +48,7 @@ def read(editor: EditorConfig) -> QwenArchitecture:
     Raises:
         ModelNotFoundError: they are not there.
     """
-    if full_size.is_named(editor):
+    if full_size.named(editor):
         return of_config(full_size.TRANSFORMER, full_size.TOKEN, full_size.SCHEDULER)
     with naming_the_model(editor):
         source, revision = model_source(editor), editor.revision

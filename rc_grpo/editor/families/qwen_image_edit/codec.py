@@ -3,8 +3,6 @@
 The text encoder sees the source, too, and the VAE sees it at a size of its own: ``editor.source_resolution``.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
@@ -18,14 +16,12 @@ from torch import Tensor
 
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.arrays import to_array
+from rc_grpo.editor.codec_parts import Waiting, as_images, decoded_in_parts
 from rc_grpo.editor.families.qwen_image_edit.sizes import SEEN_BY_TEXT_ENCODER, STOCK_SOURCE, source_size
 from rc_grpo.editor.families.qwen_image_edit.text import QwenText, check_template
 from rc_grpo.editor.geometry import editing_size, resize_image
 from rc_grpo.images import Pixels, decode_rgb
 from rc_grpo.messages import Conditions, EditTask
-
-PIXELS_AT_ONCE = 2**22
-"""That the VAE decodes together: more is no faster, and a group at 1024 pixels would take tens of GiB."""
 
 NEGATIVE = " "
 """The negative prompt that the model's makers edit with: an empty one, so that there is a second pass."""
@@ -48,10 +44,8 @@ class QwenCodec:
         self._pipeline = pipeline
         self._config = config
         self._text = QwenText(pipeline.tokenizer, config.text_tokens)
-        self._offload = offload
         self.token = int(pipeline.vae_scale_factor * 2)
-        if offload:
-            pipeline.text_encoder.to("cpu")
+        self._text_encoder = Waiting((pipeline.text_encoder,), pipeline.vae.device, offload=offload)
 
     def encode(self, task: EditTask) -> Conditions:
         """Encode a task's source image and instruction, at the size it is edited at."""
@@ -72,7 +66,7 @@ class QwenCodec:
         pixels = pipeline.image_processor.preprocess(picture, *shown).unsqueeze(2).to(vae.device, vae.dtype)
         latents = pipeline._encode_vae_image(pixels, generator=None)
         packed = pipeline._pack_latents(latents, *latents.shape[:2], *latents.shape[3:])
-        with self._text_encoder_at_work():
+        with self._text_encoder.at_work():
             arrays = {
                 "reference": to_array(packed[0]),
                 "prompt": self._embedded(picture, instruction),
@@ -91,11 +85,8 @@ class QwenCodec:
             torch.tensor(numbers).view(1, -1, 1, 1, 1).to(unpacked)
             for numbers in (vae.config.latents_mean, vae.config.latents_std)
         )
-        parts = []
-        for part in (unpacked / (1.0 / deviation) + mean).split(max(1, PIXELS_AT_ONCE // (size[0] * size[1]))):
-            decoded = vae.decode(part, return_dict=False)[0][:, :, 0]
-            parts.append(((decoded.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8))
-        return np.asarray(torch.cat(parts).permute(0, 2, 3, 1).contiguous().cpu().numpy())
+        whole = unpacked / (1.0 / deviation) + mean
+        return as_images(decoded_in_parts(lambda part: vae.decode(part, return_dict=False)[0][:, :, 0], whole, size))
 
     def _embedded(self, picture: Image.Image, text: str) -> NDArray[Any]:
         pipeline = self._pipeline
@@ -104,16 +95,10 @@ class QwenCodec:
         prompt, _ = pipeline.encode_prompt(prompt=text, image=[seen], device=pipeline.vae.device)
         return to_array(prompt[0])
 
-    @contextmanager
-    def _text_encoder_at_work(self) -> Iterator[None]:
-        if not self._offload:
-            yield
-            return
-        self._pipeline.text_encoder.to(self._pipeline.vae.device)
-        try:
-            yield
-        finally:
-            self._pipeline.text_encoder.to("cpu")
+
+def codec(pipeline: QwenImageEditPlusPipeline, editor: EditorConfig, *, offload: bool) -> QwenCodec:
+    """Wrap the text encoder and the VAE of a pipeline."""
+    return QwenCodec(pipeline, editor, offload=offload)
 
 
 def edit(

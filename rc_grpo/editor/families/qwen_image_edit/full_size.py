@@ -26,7 +26,7 @@ from transformers import (
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.chat_text import TEMPLATE, byte_level_tokenizer
 from rc_grpo.editor.files import FULL_SIZE
-from rc_grpo.editor.random_weights import random_weights
+from rc_grpo.editor.random_weights import FullSize, random_weights
 
 TOKEN = 16
 """Side of a token in pixels."""
@@ -66,9 +66,9 @@ SCHEDULER = MappingProxyType(
 """The published scheduler, as far as it is not diffusers' default."""
 
 
-def is_named(editor: EditorConfig) -> bool:
-    """Tell whether ``editor.model`` names this architecture and no weights."""
-    return editor.model in NAMES
+def named(editor: EditorConfig) -> FullSize | None:
+    """Return this architecture where ``editor.model`` names it and no weights."""
+    return FullSize(build_transformer, build_pipeline) if editor.model in NAMES else None
 
 
 def build_transformer(device: torch.device, dtype: torch.dtype, **changes: Any) -> QwenImageTransformer2DModel:

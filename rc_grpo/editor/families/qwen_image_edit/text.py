@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.chat_text import byte_level_tokenizer, count, own_tokens
 from rc_grpo.editor.families.qwen_image_edit import full_size
-from rc_grpo.editor.family import TextLength
+from rc_grpo.editor.family import TextCounter, TextLength
 from rc_grpo.editor.files import model_source, naming_the_model
 
 TEMPLATE = (
@@ -41,17 +41,6 @@ class QwenText:
         before, self._after = TEMPLATE.split("{}")
         self._before = before + PICTURE
 
-    @classmethod
-    def load(cls, editor: EditorConfig) -> "QwenText":
-        """Load the tokenizer of a model."""
-        if full_size.is_named(editor):
-            return cls(byte_level_tokenizer(), editor.text_tokens)
-        with naming_the_model(editor):
-            tokenizer = AutoTokenizer.from_pretrained(
-                model_source(editor), subfolder="tokenizer", revision=editor.revision
-            )
-        return cls(tokenizer, editor.text_tokens)
-
     def length(self, instruction: str) -> TextLength:
         """Count what the transformer gets of an instruction, the source's tokens apart."""
         tokens = count(self._tokenizer, self._before + instruction + self._after)
@@ -80,6 +69,16 @@ class QwenText:
         # One token in the text stands for all that the source becomes.
         more = tokens + DROPPED - length
         return np.asarray(np.concatenate([valid[:at], np.zeros(more, dtype=np.bool_), valid[at:]])[DROPPED:])
+
+
+def counter(editor: EditorConfig) -> TextCounter:
+    """Load the tokenizer of a model, and count by it."""
+    if full_size.named(editor):
+        return QwenText(byte_level_tokenizer(), editor.text_tokens).length
+    with naming_the_model(editor):
+        source, revision = model_source(editor), editor.revision
+        tokenizer = AutoTokenizer.from_pretrained(source, subfolder="tokenizer", revision=revision)
+    return QwenText(tokenizer, editor.text_tokens).length
 
 
 def check_template(pipeline: QwenImageEditPlusPipeline) -> None:

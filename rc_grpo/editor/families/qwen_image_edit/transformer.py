@@ -9,9 +9,10 @@ from diffusers import FlowMatchEulerDiscreteScheduler, QwenImageTransformer2DMod
 from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import calculate_shift
 from torch import Tensor
 
+from rc_grpo.config import EditorConfig
 from rc_grpo.editor.arrays import to_tensor
 from rc_grpo.editor.families.qwen_image_edit import rollout_blocks
-from rc_grpo.editor.families.qwen_image_edit.architecture import QwenArchitecture
+from rc_grpo.editor.families.qwen_image_edit.architecture import QwenArchitecture, read
 from rc_grpo.editor.families.qwen_image_edit.attention import QwenJointAttention
 from rc_grpo.editor.family import Architecture, Forward, Guidance, Text
 from rc_grpo.editor.guidance import classifier_free
@@ -107,6 +108,11 @@ class QwenBody:
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Return the rows and columns of tokens of an image of so many pixels."""
         return height // self.architecture.token, width // self.architecture.token
+
+
+def body(transformer: QwenImageTransformer2DModel, editor: EditorConfig) -> QwenBody:
+    """Wrap a transformer."""
+    return QwenBody(transformer, read(editor))
 
 
 class QwenBound:
