@@ -1,6 +1,5 @@
 """FLUX.2 klein's transformer as a body: how a task is bound to it, its velocity, its schedule, its canary."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,17 +14,15 @@ from rc_grpo.editor.attention import JointAttention
 from rc_grpo.editor.families.flux2_klein import rollout_blocks
 from rc_grpo.editor.families.flux2_klein.architecture import KleinArchitecture, read
 from rc_grpo.editor.families.flux2_klein.attention import FusedAttention
-from rc_grpo.editor.family import Architecture, Forward, Guidance, Text
+from rc_grpo.editor.family import Forward, Text
 from rc_grpo.editor.guidance import classifier_free
 from rc_grpo.editor.prefix import Prefix
 from rc_grpo.editor.recording import Layout, Probe
+from rc_grpo.editor.stock_body import StockBody, timestep
 from rc_grpo.messages import Conditions
-from rc_grpo.seeds import derive, normal
-
-TOKENS_PER_SIDE_OF_CANARY = 4
 
 
-class KleinBody:
+class KleinBody(StockBody):
     """The transformer of a klein model; see `rc_grpo.editor.family.Body`.
 
     Args:
@@ -34,16 +31,9 @@ class KleinBody:
     """
 
     def __init__(self, transformer: Flux2Transformer2DModel, architecture: KleinArchitecture) -> None:
-        self.transformer = transformer
-        self.blocks: Sequence[Any] = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
-        self.architecture: Architecture = architecture
-        self.guidance: Guidance = architecture.guidance
+        blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+        super().__init__(transformer, blocks, architecture, architecture.guidance)
         self._scheduler = dict(architecture.scheduler)
-
-    def latent_shape(self, conditions: Conditions) -> tuple[int, int]:
-        """Return ``(N, C)`` of the target's latents."""
-        rows, columns = self.grid(conditions.height, conditions.width)
-        return rows * columns, int(self.transformer.config.in_channels)
 
     def sigmas(self, steps: int, conditions: Conditions) -> Tensor:
         """Return the stock scheduler's levels ``[T+1]``, whose shift depends on the image's size and on T."""
@@ -65,21 +55,6 @@ class KleinBody:
         """Return an attention processor for a double- or a single-stream block."""
         return FusedAttention(probe) if hasattr(block.attn, "to_qkv_mlp_proj") else JointAttention(probe)
 
-    def canary(self) -> Conditions:
-        """Return fixed random conditions of a few tokens."""
-        config, side = self.transformer.config, TOKENS_PER_SIDE_OF_CANARY
-        shapes = {
-            "prompt": (8, config.joint_attention_dim),
-            "negative": (8, config.joint_attention_dim),
-            "reference": (side * side, config.in_channels),
-        }
-        return Conditions(
-            height=side * self.architecture.token,
-            width=side * self.architecture.token,
-            arrays={name: normal(derive("canary", name), *shape).numpy() for name, shape in shapes.items()},
-            text_valid=np.ones(8, dtype=np.bool_),
-        )
-
     def arrange(self, *, fp8: bool) -> None:
         """Rearrange the blocks for rollouts; see `rollout_blocks`.
 
@@ -87,10 +62,6 @@ class KleinBody:
             ValueError: float8 is asked for where there is none.
         """
         rollout_blocks.arrange(self.transformer, in_fp8=fp8)
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Return the rows and columns of tokens of an image of so many pixels."""
-        return height // self.architecture.token, width // self.architecture.token
 
 
 def body(transformer: Flux2Transformer2DModel, editor: EditorConfig) -> KleinBody:
@@ -117,15 +88,11 @@ class KleinBound:
         """Everything sees the target, so nothing can be computed ahead."""
 
     def __call__(self, forward: Forward, x: Tensor, sigma: float, prefix: Prefix | None) -> Tensor:
-        """Return the velocity at states ``[B, N, C]``.
-
-        The timestep passes through the model's dtype exactly as in diffusers' pipeline, so that a trained LoRA meets
-        the inputs it was trained on.
-        """
-        batch, dtype, device = len(x), self._text.dtype, self._text.device
+        """Return the velocity at states ``[B, N, C]``."""
+        batch, dtype = len(x), self._text.dtype
         output: Tensor = forward(
             hidden_states=torch.cat([x.to(dtype), self._reference.expand(batch, -1, -1)], dim=1),
-            timestep=torch.full((batch,), sigma * 1000, dtype=torch.float32, device=device).to(dtype) / 1000,
+            timestep=timestep(sigma, batch, self._text),
             guidance=None,
             encoder_hidden_states=self._text.expand(batch, -1, -1),
             txt_ids=self._text_ids,

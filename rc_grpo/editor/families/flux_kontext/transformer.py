@@ -1,9 +1,8 @@
 """FLUX.1 Kontext's transformer as a body: how a task is bound to it, its velocity, its schedule, its canary."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import FluxKontextPipeline, FluxTransformer2DModel
 from torch import Tensor
@@ -13,17 +12,15 @@ from rc_grpo.config import EditorConfig
 from rc_grpo.editor import lora
 from rc_grpo.editor.attention import JointAttention
 from rc_grpo.editor.families.flux_kontext import architecture, rollout_blocks
-from rc_grpo.editor.family import Architecture, Forward, Guidance, Text
+from rc_grpo.editor.family import Forward, Guidance, Text
 from rc_grpo.editor.guidance import classifier_free
 from rc_grpo.editor.prefix import Prefix
 from rc_grpo.editor.recording import Layout, Probe
+from rc_grpo.editor.stock_body import TEXT_OF_CANARY, StockBody, timestep
 from rc_grpo.messages import Conditions
-from rc_grpo.seeds import derive, normal
-
-TOKENS_PER_SIDE_OF_CANARY = 4
 
 
-class KontextBody:
+class KontextBody(StockBody):
     """The transformer of a Kontext model; see `rc_grpo.editor.family.Body`.
 
     Args:
@@ -33,16 +30,10 @@ class KontextBody:
     """
 
     def __init__(self, transformer: FluxTransformer2DModel, editor: EditorConfig, token: int) -> None:
-        self.transformer = transformer
-        self.blocks: Sequence[Any] = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
-        self.architecture: Architecture = architecture.of_config(transformer.config, token)
-        self.guidance: Guidance = "embedded" if transformer.config.guidance_embeds else "none"
+        blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+        guidance: Guidance = "embedded" if transformer.config.guidance_embeds else "none"
+        super().__init__(transformer, blocks, architecture.of_config(transformer.config, token), guidance)
         self.editor = editor
-
-    def latent_shape(self, conditions: Conditions) -> tuple[int, int]:
-        """Return ``(N, C)`` of the target's packed latents."""
-        rows, columns = self.grid(conditions)
-        return rows * columns, int(self.transformer.config.in_channels)
 
     def sigmas(self, steps: int, conditions: Conditions) -> Tensor:
         """Return Kontext's schedule ``[T+1]`` float64 for this image size."""
@@ -66,20 +57,10 @@ class KontextBody:
         """Return an attention processor, the same for both kinds of blocks."""
         return JointAttention(probe)
 
-    def canary(self) -> Conditions:
-        """Return fixed random conditions of a few tokens."""
-        config, side = self.transformer.config, TOKENS_PER_SIDE_OF_CANARY
-        shapes = {
-            "prompt": (8, config.joint_attention_dim),
-            "pooled": (config.pooled_projection_dim,),
-            "reference": (side * side, config.in_channels),
-        }
-        return Conditions(
-            height=side * self.architecture.token,
-            width=side * self.architecture.token,
-            arrays={name: normal(derive("canary", name), *shape).numpy() for name, shape in shapes.items()},
-            text_valid=np.ones(8, dtype=np.bool_),
-        )
+    def canary_texts(self) -> Mapping[str, tuple[int, ...]]:
+        """Return the shapes of the canary's texts: T5's and CLIP's."""
+        config = self.transformer.config
+        return {"prompt": (TEXT_OF_CANARY, config.joint_attention_dim), "pooled": (config.pooled_projection_dim,)}
 
     def arrange(self, *, fp8: bool) -> None:
         """Rearrange the blocks for rollouts; see `rollout_blocks`.
@@ -95,10 +76,6 @@ class KontextBody:
             )
         rollout_blocks.arrange(self.transformer, in_fp8=fp8)
 
-    def grid(self, conditions: Conditions) -> tuple[int, int]:
-        """Return the target's tokens as rows and columns."""
-        return conditions.height // self.architecture.token, conditions.width // self.architecture.token
-
 
 def body(transformer: FluxTransformer2DModel, editor: EditorConfig) -> KontextBody:
     """Wrap a transformer."""
@@ -113,7 +90,7 @@ class KontextBound:
         dtype, device = transformer.dtype, transformer.device
         arrays = {name: torch.tensor(array, dtype=dtype, device=device) for name, array in conditions.arrays.items()}
         self._prompt, self._pooled, self._reference = (arrays[name] for name in ("prompt", "pooled", "reference"))
-        self._ids = position_ids(*body.grid(conditions), device, dtype)
+        self._ids = position_ids(*body.grid(conditions.height, conditions.width), device, dtype)
         self._guidance = guidance if body.guidance == "embedded" else None
         text, target = len(self._prompt), body.latent_shape(conditions)[0]
         self.layout = Layout(torch.arange(text), slice(text, text + target))
@@ -122,18 +99,14 @@ class KontextBound:
         """Everything sees the target, so nothing can be computed ahead."""
 
     def __call__(self, forward: Forward, x: Tensor, sigma: float, prefix: Prefix | None) -> Tensor:
-        """Return the velocity at states ``[B, N, C]``.
-
-        The timestep passes through the model's dtype exactly as in diffusers' pipeline, so that a trained LoRA meets
-        the inputs it was trained on.
-        """
+        """Return the velocity at states ``[B, N, C]``."""
         batch, dtype, device = len(x), self._prompt.dtype, self._prompt.device
         guidance = None if self._guidance is None else torch.full((batch,), self._guidance, device=device)
         output = predict(
             forward,
             x.to(dtype),
             self._reference.expand(batch, -1, -1),
-            torch.full((batch,), sigma * 1000, dtype=torch.float32, device=device).to(dtype) / 1000,
+            timestep(sigma, batch, self._prompt),
             self._prompt.expand(batch, -1, -1),
             self._pooled.expand(batch, -1),
             guidance,

@@ -4,6 +4,7 @@ Positions come as complex numbers, apart for image and text, or, where `rollout_
 cosines and sines of both together: what the fused kernel of norm and rotation reads.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -42,9 +43,9 @@ class QwenJointAttention:
         head_dim = attn.inner_dim // attn.heads
         image = heads(head_dim, hidden_states, (attn.to_q, attn.to_k, attn.to_v))
         text = heads(head_dim, encoder_hidden_states, (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj))
-        turned = _as_one if image_rotary_emb[0].dtype == torch.float32 else _apart
-        query = turned(text[0], image[0], (attn.norm_added_q, attn.norm_q), image_rotary_emb)
-        key = turned(text[1], image[1], (attn.norm_added_k, attn.norm_k), image_rotary_emb)
+        turned = norm_and_rotate if image_rotary_emb[0].dtype == torch.float32 else _norm_and_turn
+        query = turned((text[0], image[0]), (attn.norm_added_q, attn.norm_q), image_rotary_emb)
+        key = turned((text[1], image[1]), (attn.norm_added_k, attn.norm_k), image_rotary_emb)
         if self.probe is not None:
             self.concentration = self.probe(query, key)
         mixed = mix(self, query, key, torch.cat([text[2], image[2]], dim=1))
@@ -52,16 +53,12 @@ class QwenJointAttention:
         return attn.to_out[0](mixed[:, length:].contiguous()), attn.to_add_out(mixed[:, :length].contiguous())
 
 
-def _as_one(text: Tensor, image: Tensor, norms: tuple[nn.RMSNorm, nn.RMSNorm], rotary: Any) -> Tensor:
-    return norm_and_rotate((text, image), norms, rotary)
-
-
-def _apart(text: Tensor, image: Tensor, norms: tuple[nn.RMSNorm, nn.RMSNorm], rotary: Any) -> Tensor:
+def _norm_and_turn(streams: Sequence[Tensor], norms: Sequence[nn.RMSNorm], rotary: tuple[Tensor, Tensor]) -> Tensor:
     of_image, of_text = rotary
     return torch.cat(
         [
             apply_rotary_emb_qwen(norm(stream), turn, use_real=False)
-            for stream, norm, turn in zip((text, image), norms, (of_text, of_image), strict=True)
+            for stream, norm, turn in zip(streams, norms, (of_text, of_image), strict=True)
         ],
         dim=1,
     )

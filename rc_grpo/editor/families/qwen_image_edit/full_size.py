@@ -72,13 +72,7 @@ def named(editor: EditorConfig) -> FullSize | None:
 
 
 def build_transformer(device: torch.device, dtype: torch.dtype, **changes: Any) -> QwenImageTransformer2DModel:
-    """Build the 20-billion-parameter transformer on a device; the same weights every time there.
-
-    Args:
-        device: where; ``meta`` builds shapes alone.
-        dtype: of the weights.
-        changes: to the architecture, such as ``num_layers``.
-    """
+    """Build the 20-billion-parameter transformer, or with changes such as to ``num_layers``; see `random_weights`."""
     return random_weights(partial(QwenImageTransformer2DModel, **dict(TRANSFORMER) | changes), device, dtype)
 
 
@@ -100,27 +94,16 @@ def build_pipeline(device: torch.device, dtype: torch.dtype, **components: Any) 
 
 def encoder(tokenizer: Any) -> Qwen2_5_VLConfig:
     """Return the configuration of Qwen2.5-VL-7B, its special tokens where a tokenizer has them."""
-    return Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": 152064,
-            "hidden_size": 3584,
-            "intermediate_size": 18944,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 28,
-            "num_key_value_heads": 4,
-            "rope_parameters": {"rope_type": "default", "mrope_section": [16, 24, 24], "rope_theta": 1e6},
-        },
-        vision_config={
-            "depth": 32,
-            "hidden_size": 1280,
-            "intermediate_size": 3420,
-            "num_heads": 16,
-            "out_hidden_size": 3584,
-            "window_size": 112,
-            "fullatt_block_indexes": [7, 15, 23, 31],
-        },
-        **special_tokens(tokenizer),
-    )
+    rotary = {"rope_type": "default", "mrope_section": [16, 24, 24], "rope_theta": 1e6}
+    language = {
+        "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+        "num_attention_heads": 28, "num_key_value_heads": 4, "rope_parameters": rotary,
+    }  # fmt: skip
+    vision = {
+        "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 3584,
+        "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31],
+    }  # fmt: skip
+    return Qwen2_5_VLConfig(text_config=language, vision_config=vision, **special_tokens(tokenizer))
 
 
 def special_tokens(tokenizer: Any) -> dict[str, int]:
@@ -132,9 +115,5 @@ def special_tokens(tokenizer: Any) -> dict[str, int]:
 
 def processor(tokenizer: Any) -> Qwen2VLProcessor:
     """Return the processor that puts pictures and words together, as published."""
-    return Qwen2VLProcessor(
-        image_processor=Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=28 * 28 * 16384),
-        tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(),
-        chat_template=TEMPLATE,
-    )
+    images = Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=28 * 28 * 16384)
+    return Qwen2VLProcessor(images, tokenizer, Qwen2VLVideoProcessor(), chat_template=TEMPLATE)

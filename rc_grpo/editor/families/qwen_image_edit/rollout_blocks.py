@@ -16,11 +16,7 @@ from rc_grpo.editor.rollout_layers import fuse_gelu, quantise_linears
 
 
 class RealPositions(nn.Module):
-    """A model's positions as cosines and sines ``[S, D]`` float32, text first, each value twice in a row.
-
-    Args:
-        positions: the model's own, which gives complex numbers of images and of text.
-    """
+    """A model's own positions as cosines and sines ``[S, D]`` float32, text first, each value twice in a row."""
 
     def __init__(self, positions: nn.Module) -> None:
         super().__init__()

@@ -1,6 +1,5 @@
 """Qwen-Image-Edit's transformer as a body: how a task is bound to it, its velocity, its schedule, its canary."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,15 @@ from rc_grpo.editor.arrays import to_tensor
 from rc_grpo.editor.families.qwen_image_edit import rollout_blocks
 from rc_grpo.editor.families.qwen_image_edit.architecture import QwenArchitecture, read
 from rc_grpo.editor.families.qwen_image_edit.attention import QwenJointAttention
-from rc_grpo.editor.family import Architecture, Forward, Guidance, Text
+from rc_grpo.editor.family import Forward, Text
 from rc_grpo.editor.guidance import classifier_free
 from rc_grpo.editor.prefix import Prefix
 from rc_grpo.editor.recording import Layout, Probe
+from rc_grpo.editor.stock_body import StockBody, timestep
 from rc_grpo.messages import Conditions
-from rc_grpo.seeds import derive, normal
-
-TOKENS_PER_SIDE_OF_CANARY = 4
 
 
-class QwenBody:
+class QwenBody(StockBody):
     """The transformer of a Qwen-Image-Edit model; see `rc_grpo.editor.family.Body`.
 
     Args:
@@ -33,16 +30,8 @@ class QwenBody:
     """
 
     def __init__(self, transformer: QwenImageTransformer2DModel, architecture: QwenArchitecture) -> None:
-        self.transformer = transformer
-        self.blocks: Sequence[Any] = list(transformer.transformer_blocks)
-        self.architecture: Architecture = architecture
-        self.guidance: Guidance = "cfg"
+        super().__init__(transformer, list(transformer.transformer_blocks), architecture, "cfg")
         self._scheduler = dict(architecture.scheduler)
-
-    def latent_shape(self, conditions: Conditions) -> tuple[int, int]:
-        """Return ``(N, C)`` of the target's packed latents."""
-        rows, columns = self.grid(conditions.height, conditions.width)
-        return rows * columns, int(self.transformer.config.in_channels)
 
     def sigmas(self, steps: int, conditions: Conditions) -> Tensor:
         """Return the stock scheduler's levels ``[T+1]``, stretched so that the last before 0 is its terminal one.
@@ -80,23 +69,6 @@ class QwenBody:
         """Return an attention processor."""
         return QwenJointAttention(probe)
 
-    def canary(self) -> Conditions:
-        """Return fixed random conditions of a few tokens."""
-        config, side = self.transformer.config, TOKENS_PER_SIDE_OF_CANARY
-        shapes = {
-            "prompt": (8, config.joint_attention_dim),
-            "negative": (6, config.joint_attention_dim),
-            "reference": (side * side, config.in_channels),
-        }
-        size = side * self.architecture.token
-        return Conditions(
-            height=size,
-            width=size,
-            arrays={name: normal(derive("canary", name), *shape).numpy() for name, shape in shapes.items()},
-            text_valid=np.ones(8, dtype=np.bool_),
-            sources=((size, size),),
-        )
-
     def arrange(self, *, fp8: bool) -> None:
         """Rearrange the blocks for rollouts; see `rollout_blocks`.
 
@@ -104,10 +76,6 @@ class QwenBody:
             ValueError: float8 is asked for where there is none.
         """
         rollout_blocks.arrange(self.transformer, in_fp8=fp8)
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Return the rows and columns of tokens of an image of so many pixels."""
-        return height // self.architecture.token, width // self.architecture.token
 
 
 def body(transformer: QwenImageTransformer2DModel, editor: EditorConfig) -> QwenBody:
@@ -131,15 +99,11 @@ class QwenBound:
         """Everything sees the target, so nothing can be computed ahead."""
 
     def __call__(self, forward: Forward, x: Tensor, sigma: float, prefix: Prefix | None) -> Tensor:
-        """Return the velocity at states ``[B, N, C]``.
-
-        The timestep passes through the model's dtype exactly as in diffusers' pipeline, so that a trained LoRA meets
-        the inputs it was trained on.
-        """
-        batch, dtype, device = len(x), self._text.dtype, self._text.device
+        """Return the velocity at states ``[B, N, C]``."""
+        batch, dtype = len(x), self._text.dtype
         output: Tensor = forward(
             hidden_states=torch.cat([x.to(dtype), self._reference.expand(batch, -1, -1)], dim=1),
-            timestep=torch.full((batch,), sigma * 1000, dtype=torch.float32, device=device).to(dtype) / 1000,
+            timestep=timestep(sigma, batch, self._text),
             encoder_hidden_states=self._text.expand(batch, -1, -1),
             encoder_hidden_states_mask=None,
             img_shapes=[self._shapes] * batch,

@@ -1,0 +1,69 @@
+"""What bodies around diffusers' transformers share: the target's grid of tokens, the canary, a timestep's precision."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rc_grpo.editor.family import Architecture, Guidance
+from rc_grpo.messages import Conditions
+from rc_grpo.seeds import derive, normal
+
+TOKENS_PER_SIDE_OF_CANARY = 4
+TEXT_OF_CANARY = 8
+
+
+class StockBody:
+    """The part of a `rc_grpo.editor.family.Body` that does not differ.
+
+    Args:
+        transformer: on its device and in its dtype.
+        blocks: in the order in which ``rollout.acd.layers`` counts.
+        architecture: its sizes.
+        guidance: how it is guided.
+    """
+
+    def __init__(
+        self, transformer: nn.Module, blocks: Sequence[Any], architecture: Architecture, guidance: Guidance
+    ) -> None:
+        self.transformer: Any = transformer
+        self.blocks = blocks
+        self.architecture = architecture
+        self.guidance = guidance
+
+    def latent_shape(self, conditions: Conditions) -> tuple[int, int]:
+        """Return ``(N, C)`` of the target's packed latents."""
+        rows, columns = self.grid(conditions.height, conditions.width)
+        return rows * columns, int(self.transformer.config.in_channels)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Return the rows and columns of tokens of an image of so many pixels."""
+        return height // self.architecture.token, width // self.architecture.token
+
+    def canary(self) -> Conditions:
+        """Return fixed random conditions of a few tokens, with a source of the target's size."""
+        side = TOKENS_PER_SIDE_OF_CANARY * self.architecture.token
+        reference = TOKENS_PER_SIDE_OF_CANARY**2, int(self.transformer.config.in_channels)
+        shapes = {"reference": reference, **self.canary_texts()}
+        return Conditions(
+            height=side,
+            width=side,
+            arrays={name: normal(derive("canary", name), *shape).numpy() for name, shape in shapes.items()},
+            text_valid=np.ones(TEXT_OF_CANARY, dtype=np.bool_),
+            sources=((side, side),),
+        )
+
+    def canary_texts(self) -> Mapping[str, tuple[int, ...]]:
+        """Return the shapes of the canary's texts by name; the prompt has `TEXT_OF_CANARY` tokens."""
+        width = int(self.transformer.config.joint_attention_dim)
+        return {"prompt": (TEXT_OF_CANARY, width), "negative": (TEXT_OF_CANARY, width)}
+
+
+def timestep(sigma: float, batch: int, like: Tensor) -> Tensor:
+    """Return a noise level as diffusers' pipelines hand it over, ``[batch]``.
+
+    It passes through the model's dtype exactly as there, so that a trained LoRA meets the inputs it was trained on.
+    """
+    return torch.full((batch,), sigma * 1000, dtype=torch.float32, device=like.device).to(like.dtype) / 1000
