@@ -21,8 +21,8 @@ from torch import nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen3Config, Qwen3ForCausalLM
 
 from rc_grpo.config import EditorConfig, LoraSettings
-from rc_grpo.editor.chat_text import byte_level_tokenizer
 from rc_grpo.editor.families.qwen_image_edit import full_size as qwen_full_size
+from rc_grpo.editor.stock.chat_text import byte_level_tokenizer
 from rc_grpo.images import Pixels
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")

@@ -83,7 +83,7 @@ class Fp8Linear(nn.Module):
 
 
 class Fp8SplitLinear(Fp8Linear):
-    """A frozen linear layer whose input comes in two parts, see `rc_grpo.editor.rollout_layers.SplitLinear`.
+    """A frozen linear layer whose input comes in two parts, see `rc_grpo.editor.stock.rollout_layers.SplitLinear`.
 
     Args:
         linear: as for `Fp8Linear`, without a bias.

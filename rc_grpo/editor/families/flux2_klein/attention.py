@@ -8,10 +8,10 @@ import torch
 from diffusers.models.transformers.transformer_flux2 import Flux2ParallelSelfAttention
 from torch import Tensor
 
-from rc_grpo.editor.attention import mix, norm_and_rotate
 from rc_grpo.editor.fp8 import Fp8SplitLinear
 from rc_grpo.editor.recording import Probe
-from rc_grpo.editor.rollout_layers import SplitLinear
+from rc_grpo.editor.stock.attention import mix, norm_and_rotate
+from rc_grpo.editor.stock.rollout_layers import SplitLinear
 
 
 class FusedAttention:

@@ -19,9 +19,9 @@ from diffusers import (
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from rc_grpo.config import EditorConfig
-from rc_grpo.editor.chat_text import byte_level_tokenizer
 from rc_grpo.editor.files import FULL_SIZE
-from rc_grpo.editor.random_weights import FullSize, random_weights
+from rc_grpo.editor.stock.chat_text import byte_level_tokenizer
+from rc_grpo.editor.stock.random_weights import FullSize, random_weights
 
 TOKEN = 16
 """Side of a token in pixels."""

@@ -9,7 +9,7 @@ from diffusers import Flux2Transformer2DModel
 
 from rc_grpo.editor import fp8
 from rc_grpo.editor.fp8 import Fp8SplitLinear
-from rc_grpo.editor.rollout_layers import SplitLinear, quantise_linears
+from rc_grpo.editor.stock.rollout_layers import SplitLinear, quantise_linears
 
 
 def arrange(transformer: Flux2Transformer2DModel, *, in_fp8: bool) -> None:

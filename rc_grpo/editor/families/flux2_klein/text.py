@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
 from rc_grpo.config import EditorConfig
-from rc_grpo.editor.chat_text import byte_level_tokenizer, count, own_tokens
 from rc_grpo.editor.families.flux2_klein import full_size
 from rc_grpo.editor.family import TextCounter, TextLength
 from rc_grpo.editor.files import model_source, naming_the_model
+from rc_grpo.editor.stock.chat_text import byte_level_tokenizer, count, own_tokens
 
 _SENTINEL = "\ue000"
 """A character that no template has."""

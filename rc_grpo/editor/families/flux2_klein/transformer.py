@@ -9,8 +9,6 @@ from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from torch import Tensor
 
 from rc_grpo.config import EditorConfig
-from rc_grpo.editor.arrays import to_tensor
-from rc_grpo.editor.attention import JointAttention
 from rc_grpo.editor.families.flux2_klein import rollout_blocks
 from rc_grpo.editor.families.flux2_klein.architecture import KleinArchitecture, read
 from rc_grpo.editor.families.flux2_klein.attention import FusedAttention
@@ -18,7 +16,9 @@ from rc_grpo.editor.family import Forward, Text
 from rc_grpo.editor.guidance import classifier_free
 from rc_grpo.editor.prefix import Prefix
 from rc_grpo.editor.recording import Layout, Probe
-from rc_grpo.editor.stock_body import StockBody, timestep
+from rc_grpo.editor.stock.arrays import to_tensor
+from rc_grpo.editor.stock.attention import JointAttention
+from rc_grpo.editor.stock.body import StockBody, timestep
 from rc_grpo.messages import Conditions
 
 

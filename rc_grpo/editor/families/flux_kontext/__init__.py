@@ -4,7 +4,7 @@ from types import MappingProxyType
 
 from rc_grpo.editor.family import Guidance
 from rc_grpo.editor.files import FULL_SIZE, POCKET
-from rc_grpo.editor.stock_family import StockFamily
+from rc_grpo.editor.stock.family import StockFamily
 
 
 class FluxKontext(StockFamily):

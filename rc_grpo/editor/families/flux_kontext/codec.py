@@ -8,9 +8,9 @@ from PIL import Image
 from torch import Tensor
 
 from rc_grpo.config import EditorConfig
-from rc_grpo.editor.codec_parts import Waiting, as_images, decoded_in_parts
 from rc_grpo.editor.families.flux_kontext.text import KontextTextCounter
 from rc_grpo.editor.geometry import editing_size, resize_image
+from rc_grpo.editor.stock.codec_parts import Waiting, as_images, decoded_in_parts
 from rc_grpo.images import Pixels, decode_rgb
 from rc_grpo.messages import Conditions, EditTask
 

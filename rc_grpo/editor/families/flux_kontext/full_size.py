@@ -12,7 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config,
 
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.files import FULL_SIZE
-from rc_grpo.editor.random_weights import FullSize, random_weights
+from rc_grpo.editor.stock.random_weights import FullSize, random_weights
 from rc_grpo.pocket import MODEL_PATH
 
 TOKEN = 16

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rc_grpo.editor import fp8
 from rc_grpo.editor.fp8 import Fp8Linear, quantise
-from rc_grpo.editor.rollout_layers import GeluProjection, fuse_gelu, quantise_linears
+from rc_grpo.editor.stock.rollout_layers import GeluProjection, fuse_gelu, quantise_linears
 
 
 class RolloutSingleBlock(FluxSingleTransformerBlock):  # type: ignore[misc]

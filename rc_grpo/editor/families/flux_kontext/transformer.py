@@ -10,13 +10,13 @@ from torch import Tensor
 from rc_grpo.algorithm.solver import kontext_sigmas
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor import lora
-from rc_grpo.editor.attention import JointAttention
 from rc_grpo.editor.families.flux_kontext import architecture, rollout_blocks
 from rc_grpo.editor.family import Forward, Guidance, Text
 from rc_grpo.editor.guidance import classifier_free
 from rc_grpo.editor.prefix import Prefix
 from rc_grpo.editor.recording import Layout, Probe
-from rc_grpo.editor.stock_body import TEXT_OF_CANARY, StockBody, timestep
+from rc_grpo.editor.stock.attention import JointAttention
+from rc_grpo.editor.stock.body import TEXT_OF_CANARY, StockBody, timestep
 from rc_grpo.messages import Conditions
 
 

@@ -4,7 +4,7 @@ from types import MappingProxyType
 
 from rc_grpo.editor.families.qwen_image_edit.sizes import STOCK_SOURCE
 from rc_grpo.editor.family import Guidance
-from rc_grpo.editor.stock_family import StockFamily
+from rc_grpo.editor.stock.family import StockFamily
 
 
 class QwenImageEdit(StockFamily):

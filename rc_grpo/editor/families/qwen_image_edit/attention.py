@@ -12,9 +12,9 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
 from torch import Tensor, nn
 
-from rc_grpo.editor.attention import heads, mix, norm_and_rotate
 from rc_grpo.editor.fp8 import QuantisedRows
 from rc_grpo.editor.recording import Probe
+from rc_grpo.editor.stock.attention import heads, mix, norm_and_rotate
 
 
 class QwenJointAttention:

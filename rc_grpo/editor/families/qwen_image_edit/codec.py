@@ -15,11 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from rc_grpo.config import EditorConfig
-from rc_grpo.editor.arrays import to_array
-from rc_grpo.editor.codec_parts import Waiting, as_images, decoded_in_parts
 from rc_grpo.editor.families.qwen_image_edit.sizes import SEEN_BY_TEXT_ENCODER, STOCK_SOURCE, source_size
 from rc_grpo.editor.families.qwen_image_edit.text import QwenText, check_template
 from rc_grpo.editor.geometry import editing_size, resize_image
+from rc_grpo.editor.stock.arrays import to_array
+from rc_grpo.editor.stock.codec_parts import Waiting, as_images, decoded_in_parts
 from rc_grpo.images import Pixels, decode_rgb
 from rc_grpo.messages import Conditions, EditTask
 

@@ -24,9 +24,9 @@ from transformers import (
 )
 
 from rc_grpo.config import EditorConfig
-from rc_grpo.editor.chat_text import TEMPLATE, byte_level_tokenizer
 from rc_grpo.editor.files import FULL_SIZE
-from rc_grpo.editor.random_weights import FullSize, random_weights
+from rc_grpo.editor.stock.chat_text import TEMPLATE, byte_level_tokenizer
+from rc_grpo.editor.stock.random_weights import FullSize, random_weights
 
 TOKEN = 16
 """Side of a token in pixels."""

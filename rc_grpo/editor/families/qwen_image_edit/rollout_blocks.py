@@ -12,7 +12,7 @@ from diffusers import QwenImageTransformer2DModel
 from torch import Tensor, nn
 
 from rc_grpo.editor import fp8
-from rc_grpo.editor.rollout_layers import fuse_gelu, quantise_linears
+from rc_grpo.editor.stock.rollout_layers import fuse_gelu, quantise_linears
 
 
 class RealPositions(nn.Module):

@@ -9,7 +9,6 @@ from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import calculate
 from torch import Tensor
 
 from rc_grpo.config import EditorConfig
-from rc_grpo.editor.arrays import to_tensor
 from rc_grpo.editor.families.qwen_image_edit import rollout_blocks
 from rc_grpo.editor.families.qwen_image_edit.architecture import QwenArchitecture, read
 from rc_grpo.editor.families.qwen_image_edit.attention import QwenJointAttention
@@ -17,7 +16,8 @@ from rc_grpo.editor.family import Forward, Text
 from rc_grpo.editor.guidance import classifier_free
 from rc_grpo.editor.prefix import Prefix
 from rc_grpo.editor.recording import Layout, Probe
-from rc_grpo.editor.stock_body import StockBody, timestep
+from rc_grpo.editor.stock.arrays import to_tensor
+from rc_grpo.editor.stock.body import StockBody, timestep
 from rc_grpo.messages import Conditions
 
 

@@ -1,7 +1,7 @@
 """What families of diffusers' pipelines share: finding their own modules, loading by class, models of full size.
 
 A family's folder has the modules ``architecture`` (``read``), ``text`` (``counter``), ``full_size`` (``named``, which
-returns a `rc_grpo.editor.random_weights.FullSize` or None), ``transformer`` (``body``) and ``codec`` (``codec``,
+returns a `rc_grpo.editor.stock.random_weights.FullSize` or None), ``transformer`` (``body``) and ``codec`` (``codec``,
 ``edit``). They are imported by whoever asks for them: importing the folder itself loads no model code.
 """
 
