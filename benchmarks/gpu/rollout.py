@@ -15,6 +15,7 @@ from torchmetrics.functional.regression import spearman_corrcoef
 
 from benchmarks.gpu.measuring import (
     DEVICE,
+    EDITOR,
     MIB,
     denoiser_of,
     forward_tflop,
@@ -35,11 +36,12 @@ from rc_grpo.algorithm import metric, solver
 from rc_grpo.algorithm.perturbation import candidate_noise
 from rc_grpo.config import AcdConfig, RolloutConfig
 from rc_grpo.editor.denoiser import Denoiser
+from rc_grpo.editor.loading import load_architecture
 from rc_grpo.editor.merged import MergedPolicy
 from rc_grpo.seeds import normal
 
 SIZES = ((1024, 4), (512, 12))
-LAYERS = AcdConfig().layers
+LAYERS = AcdConfig().chosen(load_architecture(EDITOR).layers)
 ROLLOUT = RolloutConfig()
 
 
