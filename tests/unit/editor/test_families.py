@@ -13,7 +13,7 @@ from torch import nn
 from rc_grpo.algorithm import adjoint
 from rc_grpo.algorithm.solver import integrate
 from rc_grpo.config import EditorConfig
-from rc_grpo.editor import lora
+from rc_grpo.editor import compiling, lora
 from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.editor.editor import Editor
 from rc_grpo.editor.export import read_lora, save_lora
@@ -247,6 +247,33 @@ def test_rearranged_blocks_with_a_merged_lora_are_the_same_function(row: Row, mo
         merged.velocity(conditions)(x, 0.5), plain.velocity(conditions)(x, 0.5), rtol=1e-4, atol=1e-4
     )
     assert merged.policy.modules == plain.policy.modules
+
+
+@pytest.mark.slow
+@torch._dynamo.config.patch(recompile_limit=compiling.GRAPHS)
+@every_row
+def test_blocks_are_traced_whole_for_rollouts_and_for_training_with_and_without_a_recorder(
+    row: Row, models: Path
+) -> None:
+    """What a GPU's compiler does with the graphs is not asked here; that there is one graph a block is."""
+    config = row.editor(models)
+    conditions = load_editor(config, seed=0).encode_image(source(), INSTRUCTION)
+    family = find(config)
+    body = family.body(family.load_transformer(config, torch.device("cpu"), torch.float32), config)
+    body.arrange(fp8=False)
+    for denoiser in (Denoiser(body, config, 0, MergedPolicy), load_denoiser(config, seed=0)):
+        x = normal(5, 2, *denoiser.latent_shape(conditions))
+        field = denoiser.velocity(conditions)
+        with torch.no_grad():
+            expected = field(x, 0.5)
+        for block in denoiser.body.blocks:
+            block.compile(fullgraph=True, dynamic=False, backend="aot_eager")
+        mask, counted = torch.arange(x.shape[1]) % 3 == 0, torch.from_numpy(conditions.text_valid)
+        with torch.no_grad(), denoiser.recording(tuple(range(row.layers)), mask, counted):
+            torch.testing.assert_close(field(x, 0.5), expected, rtol=1e-5, atol=1e-5)
+        if any(weight.requires_grad for weight in denoiser.policy.weights().values()):
+            field(x, 0.5).square().mean().backward()
+            assert gradients(denoiser.policy.weights()).any()
 
 
 @every_row
