@@ -131,6 +131,7 @@ def test_an_update_then_a_resume_of_two_ranks_with_their_sharded_optimiser_then_
     same_run(go_on(tmp_path / "halved"), two_ranks)
 
 
+@pytest.mark.slow  # Its witness in the gate is a family's run: tests/integration/test_families.py.
 def test_single_steps_global_exploration_no_attention_reward_over_a_bfloat16_base(tmp_path: Path) -> None:
     run = train_short(
         tmp_path,
