@@ -2,20 +2,24 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rc_grpo.config import AnyJudgeConfig, EditScoreConfig
 from rc_grpo.editor.geometry import resize_image
 from rc_grpo.images import Pixels, decode_rgb
 from rc_grpo.messages import EditTask
 from reward_service.client import ChatClient, ForeignServerError, RequestRefusedError
-from reward_service.editscore import Sample
+from reward_service.editscore import EditScoreJudge, Sample
 from reward_service.endpoint import AttachedServer
-from reward_service.factory import make_editscore
-from reward_service.judge import JudgeSetupError, JudgeUnavailableError
+from reward_service.factory import make_editscore, make_judge
+from reward_service.judge import JudgeSetupError, JudgeUnavailableError, Verdict
 from reward_service.transport import NoReplyError
 
 State = Literal["serves", "loads", "unusable"]
@@ -74,13 +78,27 @@ async def sample(config: EditScoreConfig, task: EditTask, edited: Pixels, logs: 
         reward_service.vllm_server.ServerStartError: its own server does not start; with the end of its log.
         JudgeUnavailableError: it can be used, but not now.
     """
+    height, width = edited.shape[:2]
+    async with _asked(config, logs) as judge:
+        return await judge.sample(task.instruction, resize_image(decode_rgb(task.source), height, width), edited)
+
+
+async def verdicts(config: AnyJudgeConfig, task: EditTask, images: NDArray[np.uint8], logs: Path) -> Sequence[Verdict]:
+    """Have a judge of any kind score edits ``[B, H, W, 3]`` of a task; arguments and errors are those of `sample`."""
+    if not isinstance(config, EditScoreConfig):
+        return make_judge("check", config, logs).score(task, images)  # type: ignore[return-value]
+    async with _asked(config, logs) as judge:
+        return await judge.score(task, images)
+
+
+@asynccontextmanager
+async def _asked(config: EditScoreConfig, logs: Path) -> AsyncIterator[EditScoreJudge]:
     attach = (config.urls[0], _key(config)) if config.urls else None
     judge = make_editscore("check", config, logs, attach)
-    height, width = edited.shape[:2]
     try:
         if attach is None:
             await judge.open()
-        return await judge.sample(task.instruction, resize_image(decode_rgb(task.source), height, width), edited)
+        yield judge
     except RequestRefusedError as error:
         raise JudgeSetupError(str(error)) from error
     finally:

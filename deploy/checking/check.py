@@ -1,12 +1,11 @@
 """``rc-grpo check``: all that can be known without a rollout; and its quick part, with which a training begins."""
 
-import json
 from collections.abc import Iterator
 
 from rich.console import Console
 
 from deploy.checking.data import check_data
-from deploy.checking.finding import Finding, as_json, draw, faults, finding
+from deploy.checking.finding import Finding, faults, finding, show
 from deploy.checking.judges import check_answers, check_servers
 from deploy.checking.machine import check_machine
 from deploy.checking.places import check_places
@@ -61,11 +60,7 @@ def show_check(config: RunConfig, console: Console, *, machine_readable: bool, s
     """Print what `check` finds, as a table or as JSON; tell whether nothing is in the way."""
     with console.status("looking ..."):
         found = list(check(config, start_servers=start_servers))
-    if machine_readable:
-        console.print(json.dumps(as_json(found), indent=2), markup=False, highlight=False, soft_wrap=True)
-    else:
-        console.print(draw(found))
-    return not any(faults(found))
+    return show(found, console, machine_readable=machine_readable)
 
 
 def _editor(config: RunConfig) -> str:

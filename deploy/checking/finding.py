@@ -1,10 +1,11 @@
 """What a check found, and how a check that raises becomes a finding."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -31,12 +32,17 @@ class Finding:
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
-def finding(subject: str, look: Callable[[], str]) -> Finding:
-    """Return what ``look`` says as fine; an error that the user can mend is a fault."""
+def tried(subject: str, look: Callable[[], Finding]) -> Finding:
+    """Return what ``look`` finds; an error that the user can mend is a fault."""
     try:
-        return Finding(subject, "fine", look())
+        return look()
     except mendable() as error:
         return Finding(subject, "fault", str(error))
+
+
+def finding(subject: str, look: Callable[[], str]) -> Finding:
+    """Return what ``look`` says as fine; an error that the user can mend is a fault."""
+    return tried(subject, lambda: Finding(subject, "fine", look()))
 
 
 def faults(found: Iterable[Finding]) -> Iterator[Finding]:
@@ -56,6 +62,20 @@ def draw(found: Iterable[Finding]) -> RenderableType:
     count = sum(1 for _ in faults(items))
     verdict = "nothing is in the way of this run" if not count else f"{count} in the way of this run"
     return Group(table, Text(verdict, "bold red" if count else "green"))
+
+
+def show(found: Sequence[Finding], console: Console, *, machine_readable: bool) -> bool:
+    """Print findings as a table or as JSON; tell whether nothing is in the way."""
+    if machine_readable:
+        console.print(in_json(found), markup=False, highlight=False, soft_wrap=True)
+    else:
+        console.print(draw(found))
+    return not any(faults(found))
+
+
+def in_json(found: Iterable[Finding]) -> str:
+    """Return `as_json` as text."""
+    return json.dumps(as_json(found), indent=2)
 
 
 def as_json(found: Iterable[Finding]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from deploy.checking.finding import Finding, finding
 from deploy.errors import mendable
 from deploy.evaluating.preflight import check_judges
-from rc_grpo.config import EditScoreConfig, RunConfig
+from rc_grpo.config import AnyJudgeConfig, EditScoreConfig, RunConfig
 from rc_grpo.data import load_tasks
 from rc_grpo.images import decode_rgb
 from rc_grpo.messages import EditTask
@@ -52,13 +52,18 @@ def check_answers(config: RunConfig, *, start_servers: bool) -> Iterator[Finding
         return  # Of the data.
     for name, judge in config.reward.judges.items():
         subject = f"reward.judges.{name}"
-        if isinstance(judge, EditScoreConfig) and not judge.urls and not start_servers:
-            said = (
-                "its server is started by the run; nothing was asked of it (--start-servers starts one here and asks)"
-            )
-            yield Finding(subject, "note", said)
+        if (unasked := not_asked(name, judge, start_servers=start_servers)) is not None:
+            yield unasked
         elif subject not in unusable:
             yield _answer(config, name, task)
+
+
+def not_asked(name: str, judge: AnyJudgeConfig, *, start_servers: bool) -> Finding | None:
+    """Return that a judge is not asked, where only the run starts its server and none is to be started here."""
+    if not isinstance(judge, EditScoreConfig) or judge.urls or start_servers:
+        return None
+    said = "its server is started by the run; nothing was asked of it (--start-servers starts one here and asks)"
+    return Finding(f"reward.judges.{name}", "note", said)
 
 
 def _models_are_there(config: RunConfig) -> str:

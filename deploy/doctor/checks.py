@@ -1,7 +1,6 @@
 """What the doctor looks at: each check takes the editor apart as little as it needs, and says one thing."""
 
 import asyncio
-import inspect
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -14,16 +13,19 @@ from torchmetrics.functional import spearman_corrcoef
 
 from deploy.checking.finding import Finding, State
 from deploy.doctor.stock import StockEdit
-from deploy.doctor.training_side import disagreement, precision, training_side_edit
+from deploy.doctor.training_side import disagreement, training_side_edit
+from deploy.errors import mendable
 from rc_grpo.algorithm import metric, solver, surrogate
-from rc_grpo.config import RunConfig
-from rc_grpo.editor import fp8, lora
+from rc_grpo.config import AnyJudgeConfig, RunConfig
+from rc_grpo.editor import files, fp8, lora
 from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.editor.editor import Editor
+from rc_grpo.editor.loading import load_rollout_editor
 from rc_grpo.images import decode_rgb
 from rc_grpo.messages import CandidateGroup, Conditions, EditTask, PolicyVersion, RolloutSeeds
 from rc_grpo.seeds import derive, normal
-from reward_service.factory import make_judge
+from reward_service.judge import JudgeUnavailableError
+from reward_service.probing import verdicts
 from rollout_workers.rollout import PreparedTask, roll_out
 
 GROUP = 4
@@ -68,8 +70,7 @@ def bound(denoiser: Denoiser) -> Finding:
 
 def ratio(config: RunConfig, actor: Editor, learner: Denoiser, prepared: PreparedTask, task: EditTask) -> Finding:
     """Roll a group out and recompute it as the learner does, under the same weights: the ratio must be 1."""
-    weights = _acting(learner.policy.weights())
-    version, data = lora.pack(1, weights)
+    version, data = lora.pack(1, _acting(learner.policy.weights()))
     for side in (actor, learner):
         side.adopt(version, data, worker="doctor")
     group = _group(config, actor, prepared, task, version)
@@ -79,7 +80,7 @@ def ratio(config: RunConfig, actor: Editor, learner: Denoiser, prepared: Prepare
         path = solver.integrate(field, states[0], sigmas, config.rollout.solver)
     mask = torch.from_numpy(np.array(group.token_mask)).to(learner.device)
     objective = config.objective
-    of_tokens = metric.region_weights(mask, states.shape[-1], objective.tau_edit, objective.tau_base)
+    of_tokens = metric.region_weights(mask, states.shape[-1], objective.tau_edit, objective.tau_base, objective.power)
     largest = max(
         float(surrogate.log_ratio(states[n], path[n, 1:], states[n, 1:], of_tokens).abs().max())
         for n in range(1, len(states))
@@ -101,59 +102,54 @@ def recorder(config: RunConfig, actor: Editor, prepared: PreparedTask) -> Findin
     x = normal(derive("doctor", "recorder"), 2, *actor.latent_shape(conditions)).to(actor.device)
     field, counted = actor.velocity(conditions), torch.from_numpy(np.array(conditions.text_valid))
     plain = field(x, 0.5)
-    with actor.recording(acd.chosen(actor.layers), prepared.mask, counted, acd.direction) as recorded:
+    layers = acd.chosen(actor.layers)
+    with actor.recording(layers, prepared.mask, counted, acd.direction) as recorded:
         apart = float((field(x, 0.5) - plain).abs().max())
     density = float(recorded.density.mean())
     figures = {"max_abs": apart, "density": density}
-    layers = len(acd.chosen(actor.layers))
-    said = f"{layers} layers, mean density {density:.2f}, largest change of the velocity {apart:.2g}"
+    said = f"{len(layers)} layers, mean density {density:.2f}, largest change of the velocity {apart:.2g}"
     if not np.isfinite(density):
         return Finding("recorder", "fault", f"{said}: the density is no number", figures)
     # Compiled apart, graphs with and without it round differently.
     return Finding("recorder", "fine" if apart == 0 else "note" if config.editor.compile else "fault", said, figures)
 
 
-def ranks_in_float8(config: RunConfig, actor: Editor, prepared: PreparedTask, task: EditTask) -> Finding:
+def ranks_in_float8(config: RunConfig, prepared: PreparedTask, task: EditTask) -> Finding:
     """Ask whether float8 keeps the order of a group's candidates, by their distance to a fixed point."""
+    editor = config.editor
     try:
-        fp8.check(actor.device, precision(actor))
+        fp8.check(files.resolve_device(editor), files.dtype(editor))
     except ValueError as error:
         return Finding("float8", "note", f"not looked at: {error}")
-    version = PolicyVersion(1, actor.policy.digest(), actor.policy.modules, is_identity=False)
-    scores = [_distances(_group(config, actor, prepared, task, version, size=12))]
-    actor.body.arrange(fp8=True)
-    scores.append(_distances(_group(config, actor, prepared, task, version, size=12)))
+    scores = []
+    for in_fp8 in (False, True):
+        # Each is arranged for its precision when it is loaded, once.
+        actor = load_rollout_editor(editor, config.rollout.model_copy(update={"fp8": in_fp8}), config.seed)
+        version, data = lora.pack(1, _acting(actor.policy.weights()))
+        actor.adopt(version, data, worker="doctor")
+        scores.append(_distances(_group(config, actor, prepared, task, version, size=12)))
     kept = float(spearman_corrcoef(*scores))
     said = f"rank correlation of 12 candidates against bfloat16: {kept:.3f}"
     state: State = "fine" if kept >= RANKS_KEPT else "fault" if config.rollout.fp8 else "note"
     return Finding("float8", state, said, {"rank_correlation": kept})
 
 
-def preference(name: str, config: RunConfig, task: EditTask) -> Finding:
+def preference(name: str, judge: AnyJudgeConfig, task: EditTask) -> Finding:
     """Ask a judge whether it prefers the target to the untouched source."""
     subject = f"reward.judges.{name}"
     if task.target is None:
         return Finding(subject, "note", f"{task.task_id} has no target to be preferred to its source")
     images = np.stack([decode_rgb(task.target), decode_rgb(task.source)])
     with tempfile.TemporaryDirectory() as folder:
-        target, untouched = asyncio.run(_verdicts(config.reward.judges[name], task, images, Path(folder)))
+        try:
+            target, untouched = asyncio.run(verdicts(judge, task, images, Path(folder)))
+        except (JudgeUnavailableError, *mendable()) as error:
+            return Finding(subject, "fault", f"asked about two images: {error}")
     if np.isnan([target.reward, untouched.reward]).any():
         return Finding(subject, "fault", f"it cannot score {task.task_id}: {target.reason or untouched.reason}")
     figures = {"target": target.reward, "source": untouched.reward}
     said = f"{target.reward:.3f} for the target of {task.task_id}, {untouched.reward:.3f} for its untouched source"
     return Finding(subject, "fine" if target.reward > untouched.reward else "fault", said, figures)
-
-
-async def _verdicts(config: Any, task: EditTask, images: np.ndarray, logs: Path) -> Any:
-    judge: Any = make_judge("doctor", config, logs)
-    if not hasattr(judge, "open"):
-        return judge.score(task, images)
-    try:
-        await judge.open()
-        said = judge.score(task, images)
-        return await said if inspect.isawaitable(said) else said
-    finally:
-        await judge.close()
 
 
 def _acting(weights: Any) -> dict[str, Tensor]:

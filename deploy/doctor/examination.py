@@ -1,21 +1,21 @@
 """``rc-grpo doctor``: before GPUs are spent, is what trains the editor that people run, and does it what is asked."""
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 
-from deploy.checking.finding import Finding, as_json, draw, faults, finding
+from deploy.checking.finding import Finding, finding, in_json, show, tried
+from deploy.checking.judges import not_asked
 from deploy.doctor import checks
 from deploy.doctor.stock import stock_edit
 from deploy.errors import mendable
 from deploy.evaluating.preflight import check_editor
-from rc_grpo.config import EditScoreConfig, RunConfig
+from rc_grpo.config import RunConfig
 from rc_grpo.data import load_tasks
 from rc_grpo.durable import write_whole
 from rc_grpo.editor.editor import Editor
-from rc_grpo.editor.geometry import editing_size, resize_image
+from rc_grpo.editor.geometry import resize_image
 from rc_grpo.editor.loading import load_denoiser, load_pipeline, load_rollout_editor
 from rc_grpo.editor.registry import find
 from rc_grpo.images import decode_rgb
@@ -40,13 +40,7 @@ def examine(config: RunConfig, *, steps: int, start_servers: bool = False) -> It
     yield from _beside_the_stock_pipeline(config, task, steps)
     yield from _rolling_out(config, task)
     for name, judge in config.reward.judges.items():
-        if isinstance(judge, EditScoreConfig) and not judge.urls and not start_servers:
-            said = (
-                "its server is started by the run; nothing was asked of it (--start-servers starts one here and asks)"
-            )
-            yield Finding(f"reward.judges.{name}", "note", said)
-        else:
-            yield _tried(f"reward.judges.{name}", lambda name=name: checks.preference(name, config, task))  # type: ignore[misc]
+        yield not_asked(name, judge, start_servers=start_servers) or checks.preference(name, judge, task)
 
 
 def show_examination(
@@ -55,14 +49,9 @@ def show_examination(
     """Print what `examine` finds, as a table or as JSON, write it where asked; tell whether nothing is in the way."""
     with console.status("examining ..."):
         found = list(examine(config, steps=steps, start_servers=start_servers))
-    text = json.dumps(as_json(found), indent=2)
-    if machine_readable:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-    else:
-        console.print(draw(found))
     if out is not None:
-        write_whole(out, text + "\n")
-    return not any(faults(found))
+        write_whole(out, in_json(found) + "\n")
+    return show(found, console, machine_readable=machine_readable)
 
 
 def _beside_the_stock_pipeline(config: RunConfig, task: EditTask, steps: int) -> Iterator[Finding]:
@@ -71,8 +60,7 @@ def _beside_the_stock_pipeline(config: RunConfig, task: EditTask, steps: int) ->
         pipeline = load_pipeline(editor)
         codec, body = family.codec(pipeline, editor, offload=False), family.body(pipeline.transformer, editor)
         conditions = codec.encode(task)
-        source = decode_rgb(task.source)
-        fitting = resize_image(source, *editing_size(source.shape[0], source.shape[1], editor.resolution, codec.token))
+        fitting = resize_image(decode_rgb(task.source), conditions.height, conditions.width)
         tokens, seed = body.latent_shape(conditions)[0], derive("doctor", "picture") % 2**32
         stocks = {}
         for guided in {editor.guidance: editor, config.evaluated.guidance: config.evaluated}.values():
@@ -84,8 +72,8 @@ def _beside_the_stock_pipeline(config: RunConfig, task: EditTask, steps: int) ->
         yield Finding("picture", "fault", str(error))
         return
     for guidance, stock in stocks.items():
-        yield _tried("picture", lambda g=guidance, s=stock: checks.picture(trained, conditions, s, g))  # type: ignore[misc]
-    yield _tried("LoRA", lambda: checks.bound(trained))
+        yield tried("picture", lambda g=guidance, s=stock: checks.picture(trained, conditions, s, g))  # type: ignore[misc]
+    yield tried("LoRA", lambda: checks.bound(trained))
 
 
 def _rolling_out(config: RunConfig, task: EditTask) -> Iterator[Finding]:
@@ -96,17 +84,9 @@ def _rolling_out(config: RunConfig, task: EditTask) -> Iterator[Finding]:
     except mendable() as error:
         yield Finding("rollout", "fault", str(error))
         return
-    yield _tried("ratio on policy", lambda: checks.ratio(config, actor, learner, prepared, task))
-    yield _tried("recorder", lambda: checks.recorder(config, actor, prepared))
-    yield _tried("float8", lambda: checks.ranks_in_float8(config, actor, prepared, task))
-
-
-def _tried(subject: str, look: Callable[[], Finding]) -> Finding:
-    """Return what a check finds; an error that the user can mend is a fault."""
-    try:
-        return look()
-    except mendable() as error:
-        return Finding(subject, "fault", str(error))
+    yield tried("ratio on policy", lambda: checks.ratio(config, actor, learner, prepared, task))
+    yield tried("recorder", lambda: checks.recorder(config, actor, prepared))
+    yield tried("float8", lambda: checks.ranks_in_float8(config, prepared, task))
 
 
 def _editor(config: RunConfig) -> str:

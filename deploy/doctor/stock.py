@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,4 +56,4 @@ def stock_edit(
         hook.remove()
     # A step has one pass, or two of the same states.
     states = torch.stack(seen[:: len(seen) // steps])
-    return StockEdit(torch.as_tensor(np.asarray(pipeline.scheduler.sigmas.cpu())).double(), states, image)
+    return StockEdit(pipeline.scheduler.sigmas.cpu().double(), states, image)

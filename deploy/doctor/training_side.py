@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from deploy.doctor.stock import StockEdit
-from rc_grpo.editor.denoiser import Denoiser
+from rc_grpo.editor import files
 from rc_grpo.editor.editor import Editor
 from rc_grpo.images import Pixels
 from rc_grpo.messages import Conditions
@@ -13,16 +13,11 @@ ALIKE = {torch.float32: 1e-4, torch.bfloat16: 0.05}
 """How far the first velocity may be from the stock pipeline's, relative to its norm."""
 
 
-def precision(denoiser: Denoiser) -> torch.dtype:
-    """Return the precision that a model computes in."""
-    return next(denoiser.transformer.parameters()).dtype
-
-
 @torch.no_grad()
 def training_side_edit(editor: Editor, conditions: Conditions, noise: Tensor, guidance: float, steps: int) -> Pixels:
     """Edit from the stock pipeline's noise, keeping states in the model's precision as it does."""
     velocity, sigmas = editor.velocity(conditions, guidance), editor.sigmas(steps, conditions).float()
-    computed, x = precision(editor), noise.to(editor.device)
+    computed, x = files.dtype(editor.config), noise.to(editor.device)
     for n in range(steps):
         step = (sigmas[n + 1] - sigmas[n]) * velocity(x, float(sigmas[n])).to(computed)
         x = (x + step).to(computed).float()
@@ -33,7 +28,7 @@ def training_side_edit(editor: Editor, conditions: Conditions, noise: Tensor, gu
 @torch.no_grad()
 def disagreement(editor: Editor, conditions: Conditions, stock: StockEdit, guidance: float) -> str | None:
     """Say in what the training side differs from the stock pipeline, or None: schedule, sign, or what is put in."""
-    steps, alike = len(stock.states), ALIKE[precision(editor)]
+    steps, alike = len(stock.states), ALIKE[files.dtype(editor.config)]
     sigmas = editor.sigmas(steps, conditions)
     if float((sigmas - stock.sigmas).abs().max()) > 1e-4:
         shown = [", ".join(f"{float(level):.4f}" for level in levels) for levels in (sigmas, stock.sigmas)]

@@ -18,6 +18,7 @@ from rc_grpo.editor import denoiser
 from rc_grpo.editor.families.flux2_klein.codec import KleinCodec
 from rc_grpo.editor.families.flux2_klein.transformer import KleinBody, KleinBound
 from rc_grpo.messages import Conditions
+from reward_service import probing
 from reward_service.judge import Verdict
 from tests.families import ATTENTION, KLEIN, QWEN, Row
 
@@ -149,12 +150,32 @@ def test_a_learner_that_is_another_model_than_the_rollouts_is_found(
     assert found(config)["ratio on policy"].state != "fine"
 
 
+def test_float8_is_looked_at_on_an_editor_loaded_for_it_beside_one_that_is_not(
+    sick: tuple[RunConfig, pytest.MonkeyPatch],
+) -> None:
+    """What a GPU's float8 does is not asked here: both are float32's."""
+    config, monkeypatch = sick
+    loaded: list[bool] = []
+    healthy = checks.load_rollout_editor
+
+    def load(editor: Any, rollout: Any, seed: int) -> Any:
+        loaded.append(rollout.fp8)
+        return healthy(editor, rollout.model_copy(update={"fp8": False}), seed)
+
+    monkeypatch.setattr(checks, "load_rollout_editor", load)
+    monkeypatch.setattr(checks.fp8, "check", lambda device, dtype: None)
+    ranks = found(config)["float8"]
+    assert loaded == [False, True]
+    assert ranks.state == "fine"
+    assert ranks.figures["rank_correlation"] == pytest.approx(1.0)
+
+
 def test_a_judge_that_likes_the_untouched_source_better_is_found(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Contrary:
         def score(self, task: Any, images: Any) -> list[Verdict]:
             return [Verdict(0.2), Verdict(0.7)]
 
-    monkeypatch.setattr(checks, "make_judge", lambda *arguments: Contrary())
+    monkeypatch.setattr(probing, "make_judge", lambda *arguments: Contrary())
     judge = found(configured(models))["reward.judges.ground_truth"]
     assert (judge.state, judge.figures) == ("fault", {"target": 0.2, "source": 0.7})
 
