@@ -213,7 +213,8 @@ def _cost_of_guidance(config: RunConfig, speed: GpuSpeeds) -> list[str]:
     """Say what the second pass of classifier-free guidance costs an update, where the family has one."""
     if find(config.editor).guidance != "cfg":
         return []
-    one, two = (_work(config.model_copy(update={"editor": _guided(config.editor, scale)}), speed) for scale in (1, 2))
+    editors = [config.editor.model_copy(update={"guidance": scale}) for scale in (1.0, 2.0)]
+    one, two = (_work(config.model_copy(update={"editor": editor}), speed) for editor in editors)
     is_two = is_two_passes("cfg", config.editor.guidance)
     spent, other = (two, one) if is_two else (one, two)
     passes = "two passes" if is_two else "one pass"
@@ -223,10 +224,6 @@ def _cost_of_guidance(config: RunConfig, speed: GpuSpeeds) -> list[str]:
         f"{spent.rollout_s:,.0f} GPU seconds of rollouts and {spent.update_s:,.0f} of learning; {way} would take "
         f"{other.rollout_s:,.0f} and {other.update_s:,.0f}"
     ]
-
-
-def _guided(editor: EditorConfig, scale: float) -> EditorConfig:
-    return editor.model_copy(update={"guidance": scale})
 
 
 def _rollout_gib(config: RunConfig, size: Architecture, tokens: Tokens) -> float:

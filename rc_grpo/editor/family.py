@@ -91,6 +91,15 @@ class TextLength:
             "shorten it, or raise editor.text_tokens"
         )
 
+    def require(self, instruction: str) -> None:
+        """Refuse an instruction of this length if it does not fit.
+
+        Raises:
+            ValueError: it does not; cutting it would change what is asked for.
+        """
+        if self.objection is not None:
+            raise ValueError(f"{self.objection}: {instruction[:60]!r}...")
+
 
 TextCounter = Callable[[str], TextLength]
 

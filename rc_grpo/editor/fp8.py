@@ -69,7 +69,7 @@ class Fp8Linear(nn.Module):
 
     def _multiply(self, rows: QuantisedRows, weight: Tensor, bias: Tensor | None) -> Tensor:
         # cuBLAS (13.0) has no kernel with a bias for few rows of a large inner dimension.
-        apart = bias is not None and len(rows.values) < FEW_ROWS
+        apart = len(rows.values) < FEW_ROWS
         product = torch._scaled_mm(
             rows.values,
             weight.t(),
@@ -79,7 +79,9 @@ class Fp8Linear(nn.Module):
             out_dtype=rows.dtype,
             use_fast_accum=True,
         )
-        return (product if bias is None or not apart else product + bias).reshape(*rows.leading, -1)
+        if apart and bias is not None:
+            product = product + bias
+        return product.reshape(*rows.leading, -1)
 
 
 class Fp8SplitLinear(Fp8Linear):

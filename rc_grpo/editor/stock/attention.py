@@ -18,8 +18,8 @@ from rc_grpo.editor.fp8 import Fp8Linear, QuantisedRows, quantise
 from rc_grpo.editor.recording import Probe, dense_gradient
 
 
-class JointAttention:
-    """Attention processor of blocks with diffusers' names; joint order ``[text | target | reference]``."""
+class ProbedAttention:
+    """What attention processors share: where they attend, and what a probe finds in their queries and keys."""
 
     _attention_backend = None
     _parallel_config = None
@@ -28,6 +28,19 @@ class JointAttention:
         self.probe = probe
         self.concentration: Tensor | None = None
         """What the probe found at the last call."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Probe and attend, by the backend that diffusers has set: ``[B, S, H, D]`` to ``[B, S, H * D]``."""
+        if self.probe is not None:
+            self.concentration = self.probe(query, key)
+        mixed = dispatch_attention_fn(
+            query, key, value, attn_mask=mask, backend=self._attention_backend, parallel_config=self._parallel_config
+        )
+        return dense_gradient(mixed.flatten(2, 3))
+
+
+class JointAttention(ProbedAttention):
+    """Attention processor of blocks with diffusers' names; joint order ``[text | target | reference]``."""
 
     def __call__(
         self,
@@ -52,26 +65,15 @@ class JointAttention:
                 norm_and_rotate(both, norm, image_rotary_emb) for *both, norm in zip(text, image, norms, strict=False)
             )
             value = torch.cat([text[2], image[2]], dim=1)
-        if self.probe is not None:
-            self.concentration = self.probe(query, key)
-        mixed = mix(self, query, key, value, attention_mask)
+        mixed = self.attend(query, key, value, attention_mask)
         if encoder_hidden_states is None:
             return mixed
-        length = encoder_hidden_states.shape[1]
-        return attn.to_out[0](mixed[:, length:].contiguous()), attn.to_add_out(mixed[:, :length].contiguous())
+        return apart(attn, mixed, encoder_hidden_states.shape[1])
 
 
-def mix(processor: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Attend by the backend that diffusers has set for a processor: ``[B, S, H, D]`` to ``[B, S, H * D]``."""
-    mixed = dispatch_attention_fn(
-        query,
-        key,
-        value,
-        attn_mask=mask,
-        backend=processor._attention_backend,
-        parallel_config=processor._parallel_config,
-    )
-    return dense_gradient(mixed.flatten(2, 3))
+def apart(attn: Any, mixed: Tensor, text: int) -> tuple[Tensor, Tensor]:
+    """Project a double-stream block's image and text, of which there are so many tokens in front, apart."""
+    return attn.to_out[0](mixed[:, text:].contiguous()), attn.to_add_out(mixed[:, :text].contiguous())
 
 
 def heads(head_dim: int, x: Tensor | QuantisedRows, projections: tuple[nn.Module, ...]) -> list[Tensor]:

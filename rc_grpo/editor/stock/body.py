@@ -5,9 +5,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
-from rc_grpo.editor.family import Architecture, Guidance
+from rc_grpo.editor.family import Architecture, Forward, Guidance, Text
+from rc_grpo.editor.recording import Layout
+from rc_grpo.editor.stock.arrays import to_tensor
 from rc_grpo.messages import Conditions
 from rc_grpo.seeds import derive, normal
 
@@ -59,6 +62,38 @@ class StockBody:
         """Return the shapes of the canary's texts by name; the prompt has `TEXT_OF_CANARY` tokens."""
         width = int(self.transformer.config.joint_attention_dim)
         return {"prompt": (TEXT_OF_CANARY, width), "negative": (TEXT_OF_CANARY, width)}
+
+
+class StockBound:
+    """One text of one task on the device, where everything sees the target: ``[text | target | source]``.
+
+    Args:
+        body: of the model.
+        conditions: of the task.
+        text: which of its texts.
+    """
+
+    def __init__(self, body: StockBody, conditions: Conditions, text: Text) -> None:
+        dtype, device = body.transformer.dtype, body.transformer.device
+        arrays = conditions.arrays
+        self.text, self.reference = (to_tensor(arrays[name], dtype, device) for name in (text, "reference"))
+        slots, tokens = len(self.text), body.latent_shape(conditions)[0]
+        self.layout = Layout(torch.arange(slots), slice(slots, slots + tokens))
+
+    def prefill(self, forward: Forward) -> None:
+        """Everything sees the target, so nothing can be computed ahead."""
+
+    def states(self, x: Tensor) -> Tensor:
+        """Return the target's states ``[B, N, C]`` and the source behind them, in the model's dtype."""
+        return torch.cat([x.to(self.text.dtype), self.reference.expand(len(x), -1, -1)], dim=1)
+
+
+def levels(scheduler: Mapping[str, Any], steps: int, mu: float) -> Tensor:
+    """Return the levels ``[T+1]`` float64 that diffusers' Euler scheduler of a configuration has at a shift."""
+    made = FlowMatchEulerDiscreteScheduler.from_config(dict(scheduler))
+    made.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
+    sigmas: Tensor = made.sigmas.double()
+    return sigmas
 
 
 def timestep(sigma: float, batch: int, like: Tensor) -> Tensor:

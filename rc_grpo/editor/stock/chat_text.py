@@ -5,7 +5,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import Qwen2Tokenizer
+from transformers import AutoTokenizer, Qwen2Tokenizer
+
+from rc_grpo.config import EditorConfig
+from rc_grpo.editor.files import model_source, naming_the_model
 
 SPECIAL = (
     "<|endoftext|>",
@@ -36,6 +39,19 @@ def byte_level_tokenizer() -> Any:
     )
     tokenizer.chat_template = TEMPLATE
     return tokenizer
+
+
+def load_tokenizer(editor: EditorConfig, *, random: bool) -> Any:
+    """Load the tokenizer of a model, or of an architecture with random weights.
+
+    Raises:
+        rc_grpo.editor.files.ModelNotFoundError: it is not there.
+    """
+    if random:
+        return byte_level_tokenizer()
+    with naming_the_model(editor):
+        source, revision = model_source(editor), editor.revision
+        return AutoTokenizer.from_pretrained(source, subfolder="tokenizer", revision=revision)
 
 
 def count(tokenizer: Any, text: str) -> int:

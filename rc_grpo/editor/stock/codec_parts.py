@@ -1,12 +1,20 @@
-"""What codecs share: encoders that wait in host memory, and a VAE that decodes a group in parts."""
+"""What codecs share: encoders that wait in host memory, a VAE that decodes in parts, the stock pipeline's own edit."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
+
+from rc_grpo.config import EditorConfig
+from rc_grpo.editor.geometry import editing_size, resize_image
+from rc_grpo.images import Pixels, decode_rgb
+from rc_grpo.messages import Conditions, EditTask
 
 PIXELS_AT_ONCE = 2**22
 """That a VAE decodes together: more is no faster, and a group at 1024 pixels would take 30 GiB."""
@@ -56,3 +64,48 @@ def decoded_in_parts(decode: Callable[[Tensor], Tensor], latents: Tensor, size: 
 def as_images(pictures: Tensor) -> NDArray[np.uint8]:
     """Return pictures ``[B, 3, H, W]`` as images ``[B, H, W, 3]`` on the CPU."""
     return np.asarray(pictures.permute(0, 2, 3, 1).contiguous().cpu().numpy())
+
+
+class StockCodec(ABC):
+    """The part of a `rc_grpo.editor.family.Codec` that does not differ.
+
+    Args:
+        pipeline: with encoders and VAE; its transformer is not used.
+        config: the editor's configuration.
+        encoders: of text.
+        offload: keep these in host memory while they have nothing to do.
+    """
+
+    def __init__(self, pipeline: Any, config: EditorConfig, encoders: Sequence[nn.Module], *, offload: bool) -> None:
+        self.pipeline = pipeline
+        self.config = config
+        self.token = int(pipeline.vae_scale_factor * 2)
+        self.text_encoders = Waiting(encoders, pipeline.vae.device, offload=offload)
+
+    def encode(self, task: EditTask) -> Conditions:
+        """Encode a task's source image and instruction, at the size it is edited at."""
+        return self.encode_image(decode_rgb(task.source), task.instruction)
+
+    @abstractmethod
+    def encode_image(self, source: Pixels, instruction: str) -> Conditions:
+        """See `rc_grpo.editor.family.Codec`."""
+
+    def fitted(self, source: Pixels) -> Pixels:
+        """Return an image at the size it is edited at."""
+        height, width = editing_size(source.shape[0], source.shape[1], self.config.resolution, self.token)
+        return resize_image(source, height, width)
+
+
+def stock_edit(pipeline: Any, source: Pixels, instruction: str, *, steps: int, seed: int, **options: Any) -> Pixels:
+    """Edit an image with a stock pipeline, at its own size; ``options`` are the pipeline's own."""
+    pipeline.set_progress_bar_config(disable=True)
+    result = pipeline(
+        image=Image.fromarray(source),
+        prompt=instruction,
+        height=source.shape[0],
+        width=source.shape[1],
+        num_inference_steps=steps,
+        generator=torch.Generator().manual_seed(seed),
+        **options,
+    )
+    return np.asarray(result.images[0])

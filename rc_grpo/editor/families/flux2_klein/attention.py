@@ -9,21 +9,12 @@ from diffusers.models.transformers.transformer_flux2 import Flux2ParallelSelfAtt
 from torch import Tensor
 
 from rc_grpo.editor.fp8 import Fp8SplitLinear
-from rc_grpo.editor.recording import Probe
-from rc_grpo.editor.stock.attention import mix, norm_and_rotate
+from rc_grpo.editor.stock.attention import ProbedAttention, norm_and_rotate
 from rc_grpo.editor.stock.rollout_layers import SplitLinear
 
 
-class FusedAttention:
+class FusedAttention(ProbedAttention):
     """Attention processor of a single-stream block; joint order ``[text | target | source]``."""
-
-    _attention_backend = None
-    _parallel_config = None
-
-    def __init__(self, probe: Probe | None = None) -> None:
-        self.probe = probe
-        self.concentration: Tensor | None = None
-        """What the probe found at the last call."""
 
     def __call__(
         self,
@@ -40,9 +31,7 @@ class FusedAttention:
         query, key, value = (part.unflatten(-1, (-1, attn.head_dim)) for part in (query, key, value))
         query = norm_and_rotate((query,), (attn.norm_q,), image_rotary_emb)
         key = norm_and_rotate((key,), (attn.norm_k,), image_rotary_emb)
-        if self.probe is not None:
-            self.concentration = self.probe(query, key)
-        mixed = mix(self, query, key, value, attention_mask)
+        mixed = self.attend(query, key, value, attention_mask)
         activated = attn.mlp_act_fn(hidden)
         if isinstance(attn.to_out, SplitLinear | Fp8SplitLinear):
             return attn.to_out(mixed, activated)  # type: ignore[no-any-return]

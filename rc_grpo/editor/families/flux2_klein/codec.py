@@ -10,14 +10,13 @@ from torch import Tensor
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.families.flux2_klein.architecture import LARGEST_SOURCE
 from rc_grpo.editor.families.flux2_klein.text import KleinText
-from rc_grpo.editor.geometry import editing_size, resize_image
 from rc_grpo.editor.stock.arrays import to_array
-from rc_grpo.editor.stock.codec_parts import Waiting, as_images, decoded_in_parts
-from rc_grpo.images import Pixels, decode_rgb
-from rc_grpo.messages import Conditions, EditTask
+from rc_grpo.editor.stock.codec_parts import StockCodec, as_images, decoded_in_parts, stock_edit
+from rc_grpo.images import Pixels
+from rc_grpo.messages import Conditions
 
 
-class KleinCodec:
+class KleinCodec(StockCodec):
     """Text encoder and VAE of a klein pipeline.
 
     Args:
@@ -27,18 +26,11 @@ class KleinCodec:
     """
 
     def __init__(self, pipeline: Flux2KleinPipeline, config: EditorConfig, *, offload: bool = False) -> None:
-        self._pipeline = pipeline
-        self._config = config
+        super().__init__(pipeline, config, (pipeline.text_encoder,), offload=offload)
         self._text = KleinText(pipeline.tokenizer, config.text_tokens)
         self._empty: NDArray[np.generic] | None = None
-        self.token = int(pipeline.vae_scale_factor * 2)
         if pipeline.vae.device.type == "cuda":
             pipeline.vae.to(memory_format=torch.channels_last)
-        self._text_encoder = Waiting((pipeline.text_encoder,), pipeline.vae.device, offload=offload)
-
-    def encode(self, task: EditTask) -> Conditions:
-        """Encode a task's source image and instruction, at the size it is edited at."""
-        return self.encode_image(decode_rgb(task.source), task.instruction)
 
     @torch.no_grad()
     def encode_image(self, source: Pixels, instruction: str) -> Conditions:
@@ -48,21 +40,21 @@ class KleinCodec:
             ValueError: the instruction does not fit the text slots; cutting it would change what is asked for.
         """
         text_valid = self._text.own(instruction)
-        height, width = editing_size(source.shape[0], source.shape[1], self._config.resolution, self.token)
-        pixels, sources = self._source(resize_image(source, height, width))
-        vae = self._pipeline.vae
-        latents = self._pipeline._encode_vae_image(pixels.to(vae.device, vae.dtype), generator=None)
-        arrays = {"reference": to_array(self._pipeline._pack_latents(latents)[0])}
-        with self._text_encoder.at_work():
+        fitted = self.fitted(source)
+        pixels, sources = self._source(fitted)
+        vae = self.pipeline.vae
+        latents = self.pipeline._encode_vae_image(pixels.to(vae.device, vae.dtype), generator=None)
+        arrays = {"reference": to_array(self.pipeline._pack_latents(latents)[0])}
+        with self.text_encoders.at_work():
             arrays["prompt"] = self._embedded(instruction)
-            if not self._pipeline.config.is_distilled:
+            if not self.pipeline.config.is_distilled:
                 arrays["negative"] = self._empty = self._embedded("") if self._empty is None else self._empty
-        return Conditions(height=height, width=width, arrays=arrays, text_valid=text_valid, sources=sources)
+        return Conditions(fitted.shape[0], fitted.shape[1], arrays, text_valid, sources)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, conditions: Conditions) -> NDArray[np.uint8]:
         """Decode packed latents ``[B, N, C]`` into images ``[B, H, W, 3]`` uint8."""
-        pipeline, vae = self._pipeline, self._pipeline.vae
+        pipeline, vae = self.pipeline, self.pipeline.vae
         rows = conditions.height // self.token
         unpacked = latents.transpose(1, 2).reshape(len(latents), latents.shape[2], rows, -1)
         mean = vae.bn.running_mean.view(1, -1, 1, 1).to(unpacked)
@@ -73,7 +65,7 @@ class KleinCodec:
 
     def _source(self, image: Pixels) -> tuple[Tensor, tuple[tuple[int, int], ...]]:
         """Return the source's pixels as the stock pipeline prepares them, and their size where it is another."""
-        processor, picture = self._pipeline.image_processor, Image.fromarray(image)
+        processor, picture = self.pipeline.image_processor, Image.fromarray(image)
         if picture.width * picture.height > LARGEST_SOURCE:
             picture = processor._resize_to_target_area(picture, LARGEST_SOURCE)
         height, width = (side // self.token * self.token for side in (picture.height, picture.width))
@@ -81,8 +73,8 @@ class KleinCodec:
         return pixels, () if (height, width) == image.shape[:2] else ((height, width),)
 
     def _embedded(self, text: str) -> NDArray[np.generic]:
-        prompt, _ = self._pipeline.encode_prompt(
-            prompt=text, device=self._pipeline.vae.device, max_sequence_length=self._config.text_tokens
+        prompt, _ = self.pipeline.encode_prompt(
+            prompt=text, device=self.pipeline.vae.device, max_sequence_length=self.config.text_tokens
         )
         return to_array(prompt[0])
 
@@ -96,16 +88,12 @@ def edit(
     pipeline: Flux2KleinPipeline, editor: EditorConfig, source: Pixels, instruction: str, *, steps: int, seed: int
 ) -> Pixels:
     """Edit an image with the stock pipeline, at its own size."""
-    height, width = source.shape[:2]
-    pipeline.set_progress_bar_config(disable=True)
-    result = pipeline(
-        image=Image.fromarray(source),
-        prompt=instruction,
-        height=height,
-        width=width,
+    return stock_edit(
+        pipeline,
+        source,
+        instruction,
+        steps=steps,
+        seed=seed,
         guidance_scale=editor.guidance,
-        num_inference_steps=steps,
         max_sequence_length=editor.text_tokens,
-        generator=torch.Generator().manual_seed(seed),
     )
-    return np.asarray(result.images[0])

@@ -4,13 +4,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import AutoTokenizer
 
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.families.flux2_klein import full_size
 from rc_grpo.editor.family import TextCounter, TextLength
-from rc_grpo.editor.files import model_source, naming_the_model
-from rc_grpo.editor.stock.chat_text import byte_level_tokenizer, count, own_tokens
+from rc_grpo.editor.stock.chat_text import count, load_tokenizer, own_tokens
 
 _SENTINEL = "\ue000"
 """A character that no template has."""
@@ -42,16 +40,11 @@ class KleinText:
         Raises:
             ValueError: the instruction does not fit the slots; cutting it would change what is asked for.
         """
-        if objection := self.length(instruction).objection:
-            raise ValueError(f"{objection}: {instruction[:60]!r}...")
+        self.length(instruction).require(instruction)
         return own_tokens(self._tokenizer, self._before, instruction, self._after, self._slots)
 
 
 def counter(editor: EditorConfig) -> TextCounter:
     """Load the tokenizer of a model, and count by it."""
-    if full_size.named(editor):
-        return KleinText(byte_level_tokenizer(), editor.text_tokens).length
-    with naming_the_model(editor):
-        source, revision = model_source(editor), editor.revision
-        tokenizer = AutoTokenizer.from_pretrained(source, subfolder="tokenizer", revision=revision)
+    tokenizer = load_tokenizer(editor, random=full_size.named(editor) is not None)
     return KleinText(tokenizer, editor.text_tokens).length

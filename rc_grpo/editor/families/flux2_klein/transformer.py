@@ -2,9 +2,8 @@
 
 from typing import Any
 
-import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline, Flux2Transformer2DModel
+from diffusers import Flux2KleinPipeline, Flux2Transformer2DModel
 from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from torch import Tensor
 
@@ -15,10 +14,9 @@ from rc_grpo.editor.families.flux2_klein.attention import FusedAttention
 from rc_grpo.editor.family import Forward, Text
 from rc_grpo.editor.guidance import classifier_free
 from rc_grpo.editor.prefix import Prefix
-from rc_grpo.editor.recording import Layout, Probe
-from rc_grpo.editor.stock.arrays import to_tensor
+from rc_grpo.editor.recording import Probe
 from rc_grpo.editor.stock.attention import JointAttention
-from rc_grpo.editor.stock.body import StockBody, timestep
+from rc_grpo.editor.stock.body import StockBody, StockBound, levels, timestep
 from rc_grpo.messages import Conditions
 
 
@@ -33,15 +31,11 @@ class KleinBody(StockBody):
     def __init__(self, transformer: Flux2Transformer2DModel, architecture: KleinArchitecture) -> None:
         blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
         super().__init__(transformer, blocks, architecture, architecture.guidance)
-        self._scheduler = dict(architecture.scheduler)
+        self._scheduler = architecture.scheduler
 
     def sigmas(self, steps: int, conditions: Conditions) -> Tensor:
         """Return the stock scheduler's levels ``[T+1]``, whose shift depends on the image's size and on T."""
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self._scheduler)
-        mu = compute_empirical_mu(self.latent_shape(conditions)[0], steps)
-        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
-        sigmas: Tensor = scheduler.sigmas.double()
-        return sigmas
+        return levels(self._scheduler, steps, compute_empirical_mu(self.latent_shape(conditions)[0], steps))
 
     def bind(self, conditions: Conditions, text: Text, guidance: float) -> "KleinBound":
         """Put a task on the device with one of its texts."""
@@ -69,32 +63,25 @@ def body(transformer: Flux2Transformer2DModel, editor: EditorConfig) -> KleinBod
     return KleinBody(transformer, read(editor))
 
 
-class KleinBound:
+class KleinBound(StockBound):
     """One text of one task on the device: joint order ``[text | target | source]``."""
 
     def __init__(self, body: KleinBody, conditions: Conditions, text: Text) -> None:
-        transformer = body.transformer
-        dtype, device = transformer.dtype, transformer.device
-        arrays = conditions.arrays
-        self._text, self._reference = (to_tensor(arrays[name], dtype, device) for name in (text, "reference"))
+        super().__init__(body, conditions, text)
         target = body.grid(conditions.height, conditions.width)
         source = body.grid(*conditions.sources[0]) if conditions.sources else target
+        device = body.transformer.device
         self._ids = position_ids(target, source).to(device)
-        slots, tokens = len(self._text), target[0] * target[1]
-        self._text_ids = Flux2KleinPipeline._prepare_text_ids(self._text[None])[0].to(device)
-        self.layout = Layout(torch.arange(slots), slice(slots, slots + tokens))
-
-    def prefill(self, forward: Forward) -> None:
-        """Everything sees the target, so nothing can be computed ahead."""
+        self._text_ids = Flux2KleinPipeline._prepare_text_ids(self.text[None])[0].to(device)
 
     def __call__(self, forward: Forward, x: Tensor, sigma: float, prefix: Prefix | None) -> Tensor:
         """Return the velocity at states ``[B, N, C]``."""
-        batch, dtype = len(x), self._text.dtype
+        batch = len(x)
         output: Tensor = forward(
-            hidden_states=torch.cat([x.to(dtype), self._reference.expand(batch, -1, -1)], dim=1),
-            timestep=timestep(sigma, batch, self._text),
+            hidden_states=self.states(x),
+            timestep=timestep(sigma, batch, self.text),
             guidance=None,
-            encoder_hidden_states=self._text.expand(batch, -1, -1),
+            encoder_hidden_states=self.text.expand(batch, -1, -1),
             txt_ids=self._text_ids,
             img_ids=self._ids,
             return_dict=False,

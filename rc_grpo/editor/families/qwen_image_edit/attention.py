@@ -13,20 +13,11 @@ from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb
 from torch import Tensor, nn
 
 from rc_grpo.editor.fp8 import QuantisedRows
-from rc_grpo.editor.recording import Probe
-from rc_grpo.editor.stock.attention import heads, mix, norm_and_rotate
+from rc_grpo.editor.stock.attention import ProbedAttention, apart, heads, norm_and_rotate
 
 
-class QwenJointAttention:
+class QwenJointAttention(ProbedAttention):
     """Attention processor; joint order ``[text | target | source]``."""
-
-    _attention_backend = None
-    _parallel_config = None
-
-    def __init__(self, probe: Probe | None = None) -> None:
-        self.probe = probe
-        self.concentration: Tensor | None = None
-        """What the probe found at the last call."""
 
     def __call__(
         self,
@@ -46,11 +37,8 @@ class QwenJointAttention:
         turned = norm_and_rotate if image_rotary_emb[0].dtype == torch.float32 else _norm_and_turn
         query = turned((text[0], image[0]), (attn.norm_added_q, attn.norm_q), image_rotary_emb)
         key = turned((text[1], image[1]), (attn.norm_added_k, attn.norm_k), image_rotary_emb)
-        if self.probe is not None:
-            self.concentration = self.probe(query, key)
-        mixed = mix(self, query, key, torch.cat([text[2], image[2]], dim=1))
-        length = encoder_hidden_states.shape[1]
-        return attn.to_out[0](mixed[:, length:].contiguous()), attn.to_add_out(mixed[:, :length].contiguous())
+        mixed = self.attend(query, key, torch.cat([text[2], image[2]], dim=1))
+        return apart(attn, mixed, encoder_hidden_states.shape[1])
 
 
 def _norm_and_turn(streams: Sequence[Tensor], norms: Sequence[nn.RMSNorm], rotary: tuple[Tensor, Tensor]) -> Tensor:

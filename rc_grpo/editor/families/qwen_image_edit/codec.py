@@ -17,17 +17,16 @@ from torch import Tensor
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.families.qwen_image_edit.sizes import SEEN_BY_TEXT_ENCODER, STOCK_SOURCE, source_size
 from rc_grpo.editor.families.qwen_image_edit.text import QwenText, check_template
-from rc_grpo.editor.geometry import editing_size, resize_image
 from rc_grpo.editor.stock.arrays import to_array
-from rc_grpo.editor.stock.codec_parts import Waiting, as_images, decoded_in_parts
-from rc_grpo.images import Pixels, decode_rgb
-from rc_grpo.messages import Conditions, EditTask
+from rc_grpo.editor.stock.codec_parts import StockCodec, as_images, decoded_in_parts, stock_edit
+from rc_grpo.images import Pixels
+from rc_grpo.messages import Conditions
 
 NEGATIVE = " "
 """The negative prompt that the model's makers edit with: an empty one, so that there is a second pass."""
 
 
-class QwenCodec:
+class QwenCodec(StockCodec):
     """Text encoder and VAE of a Qwen-Image-Edit pipeline.
 
     Args:
@@ -41,15 +40,8 @@ class QwenCodec:
 
     def __init__(self, pipeline: QwenImageEditPlusPipeline, config: EditorConfig, *, offload: bool = False) -> None:
         check_template(pipeline)
-        self._pipeline = pipeline
-        self._config = config
+        super().__init__(pipeline, config, (pipeline.text_encoder,), offload=offload)
         self._text = QwenText(pipeline.tokenizer, config.text_tokens)
-        self.token = int(pipeline.vae_scale_factor * 2)
-        self._text_encoder = Waiting((pipeline.text_encoder,), pipeline.vae.device, offload=offload)
-
-    def encode(self, task: EditTask) -> Conditions:
-        """Encode a task's source image and instruction, at the size it is edited at."""
-        return self.encode_image(decode_rgb(task.source), task.instruction)
 
     @torch.no_grad()
     def encode_image(self, source: Pixels, instruction: str) -> Conditions:
@@ -58,15 +50,15 @@ class QwenCodec:
         Raises:
             ValueError: the instruction does not fit the text slots; cutting it would change what is asked for.
         """
-        self._text.check(instruction)
-        pipeline, vae = self._pipeline, self._pipeline.vae
-        height, width = editing_size(source.shape[0], source.shape[1], self._config.resolution, self.token)
-        picture = Image.fromarray(resize_image(source, height, width))
-        shown = source_size(height, width, self._config.source_resolution or STOCK_SOURCE)
+        self._text.length(instruction).require(instruction)
+        pipeline, vae = self.pipeline, self.pipeline.vae
+        picture = Image.fromarray(self.fitted(source))
+        height, width = picture.height, picture.width
+        shown = source_size(height, width, self.config.source_resolution or STOCK_SOURCE)
         pixels = pipeline.image_processor.preprocess(picture, *shown).unsqueeze(2).to(vae.device, vae.dtype)
         latents = pipeline._encode_vae_image(pixels, generator=None)
         packed = pipeline._pack_latents(latents, *latents.shape[:2], *latents.shape[3:])
-        with self._text_encoder.at_work():
+        with self.text_encoders.at_work():
             arrays = {
                 "reference": to_array(packed[0]),
                 "prompt": self._embedded(picture, instruction),
@@ -78,7 +70,7 @@ class QwenCodec:
     @torch.no_grad()
     def decode(self, latents: Tensor, conditions: Conditions) -> NDArray[np.uint8]:
         """Decode packed latents ``[B, N, C]`` into images ``[B, H, W, 3]`` uint8."""
-        pipeline, vae = self._pipeline, self._pipeline.vae
+        pipeline, vae = self.pipeline, self.pipeline.vae
         size = conditions.height, conditions.width
         unpacked = pipeline._unpack_latents(latents, *size, pipeline.vae_scale_factor).to(vae.device, vae.dtype)
         mean, deviation = (
@@ -89,7 +81,7 @@ class QwenCodec:
         return as_images(decoded_in_parts(lambda part: vae.decode(part, return_dict=False)[0][:, :, 0], whole, size))
 
     def _embedded(self, picture: Image.Image, text: str) -> NDArray[Any]:
-        pipeline = self._pipeline
+        pipeline = self.pipeline
         height, width = source_size(picture.height, picture.width, SEEN_BY_TEXT_ENCODER)
         seen = pipeline.image_processor.resize(picture, height, width)
         prompt, _ = pipeline.encode_prompt(prompt=text, image=[seen], device=pipeline.vae.device)
@@ -111,18 +103,14 @@ def edit(
     seed: int,
 ) -> Pixels:
     """Edit an image with the stock pipeline, at its own size."""
-    height, width = source.shape[:2]
-    pipeline.set_progress_bar_config(disable=True)
     # The pipeline has no argument for the size it shows a source at.
     with mock.patch.object(stock, "VAE_IMAGE_SIZE", (editor.source_resolution or STOCK_SOURCE) ** 2):
-        result = pipeline(
-            image=Image.fromarray(source),
-            prompt=instruction,
+        return stock_edit(
+            pipeline,
+            source,
+            instruction,
+            steps=steps,
+            seed=seed,
             negative_prompt=NEGATIVE if editor.guidance > 1 else None,
             true_cfg_scale=editor.guidance,
-            height=height,
-            width=width,
-            num_inference_steps=steps,
-            generator=torch.Generator().manual_seed(seed),
         )
-    return np.asarray(result.images[0])

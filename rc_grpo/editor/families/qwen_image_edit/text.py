@@ -5,13 +5,11 @@ from typing import Any
 import numpy as np
 from diffusers import QwenImageEditPlusPipeline
 from numpy.typing import NDArray
-from transformers import AutoTokenizer
 
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.families.qwen_image_edit import full_size
 from rc_grpo.editor.family import TextCounter, TextLength
-from rc_grpo.editor.files import model_source, naming_the_model
-from rc_grpo.editor.stock.chat_text import byte_level_tokenizer, count, own_tokens
+from rc_grpo.editor.stock.chat_text import count, load_tokenizer, own_tokens
 
 TEMPLATE = (
     "<|im_start|>system\nDescribe the key features of the input image (color, shape, size, texture, objects, "
@@ -46,15 +44,6 @@ class QwenText:
         tokens = count(self._tokenizer, self._before + instruction + self._after)
         return TextLength(tokens - DROPPED, self._slots)
 
-    def check(self, instruction: str) -> None:
-        """Check that an instruction fits.
-
-        Raises:
-            ValueError: it does not; cutting it would change what is asked for.
-        """
-        if objection := self.length(instruction).objection:
-            raise ValueError(f"{objection}: {instruction[:60]!r}...")
-
     def own(self, instruction: str, tokens: int) -> NDArray[np.bool_]:
         """Return ``[tokens]`` bool, True at the instruction's own.
 
@@ -73,11 +62,7 @@ class QwenText:
 
 def counter(editor: EditorConfig) -> TextCounter:
     """Load the tokenizer of a model, and count by it."""
-    if full_size.named(editor):
-        return QwenText(byte_level_tokenizer(), editor.text_tokens).length
-    with naming_the_model(editor):
-        source, revision = model_source(editor), editor.revision
-        tokenizer = AutoTokenizer.from_pretrained(source, subfolder="tokenizer", revision=revision)
+    tokenizer = load_tokenizer(editor, random=full_size.named(editor) is not None)
     return QwenText(tokenizer, editor.text_tokens).length
 
 

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, QwenImageTransformer2DModel
 from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import calculate_shift
 from torch import Tensor
@@ -15,9 +13,8 @@ from rc_grpo.editor.families.qwen_image_edit.attention import QwenJointAttention
 from rc_grpo.editor.family import Forward, Text
 from rc_grpo.editor.guidance import classifier_free
 from rc_grpo.editor.prefix import Prefix
-from rc_grpo.editor.recording import Layout, Probe
-from rc_grpo.editor.stock.arrays import to_tensor
-from rc_grpo.editor.stock.body import StockBody, timestep
+from rc_grpo.editor.recording import Probe
+from rc_grpo.editor.stock.body import StockBody, StockBound, levels, timestep
 from rc_grpo.messages import Conditions
 
 
@@ -31,7 +28,7 @@ class QwenBody(StockBody):
 
     def __init__(self, transformer: QwenImageTransformer2DModel, architecture: QwenArchitecture) -> None:
         super().__init__(transformer, list(transformer.transformer_blocks), architecture, "cfg")
-        self._scheduler = dict(architecture.scheduler)
+        self._scheduler = architecture.scheduler
 
     def sigmas(self, steps: int, conditions: Conditions) -> Tensor:
         """Return the stock scheduler's levels ``[T+1]``, stretched so that the last before 0 is its terminal one.
@@ -39,8 +36,7 @@ class QwenBody(StockBody):
         Raises:
             ValueError: a single step, which cannot be both the first level and the terminal one.
         """
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self._scheduler)
-        config = scheduler.config
+        config = FlowMatchEulerDiscreteScheduler.from_config(dict(self._scheduler)).config
         if steps == 1 and config.shift_terminal:
             raise ValueError("this editor's schedule ends at a level of its own: it takes two steps or more")
         mu = calculate_shift(
@@ -50,9 +46,7 @@ class QwenBody(StockBody):
             config.get("base_shift", 0.5),
             config.get("max_shift", 1.15),
         )
-        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
-        sigmas: Tensor = scheduler.sigmas.double()
-        return sigmas
+        return levels(self._scheduler, steps, mu)
 
     def bind(self, conditions: Conditions, text: Text, guidance: float) -> "QwenBound":
         """Put a task on the device with one of its texts."""
@@ -83,28 +77,21 @@ def body(transformer: QwenImageTransformer2DModel, editor: EditorConfig) -> Qwen
     return QwenBody(transformer, read(editor))
 
 
-class QwenBound:
+class QwenBound(StockBound):
     """One text of one task on the device, at its true length: joint order ``[text | target | source]``."""
 
     def __init__(self, body: QwenBody, conditions: Conditions, text: Text) -> None:
-        transformer, arrays = body.transformer, conditions.arrays
-        dtype, device = transformer.dtype, transformer.device
-        self._text, self._reference = (to_tensor(arrays[name], dtype, device) for name in (text, "reference"))
+        super().__init__(body, conditions, text)
         images = ((conditions.height, conditions.width), *conditions.sources)
         self._shapes = [(1, *body.grid(*size)) for size in images]
-        slots, tokens = len(self._text), body.latent_shape(conditions)[0]
-        self.layout = Layout(torch.arange(slots), slice(slots, slots + tokens))
-
-    def prefill(self, forward: Forward) -> None:
-        """Everything sees the target, so nothing can be computed ahead."""
 
     def __call__(self, forward: Forward, x: Tensor, sigma: float, prefix: Prefix | None) -> Tensor:
         """Return the velocity at states ``[B, N, C]``."""
-        batch, dtype = len(x), self._text.dtype
+        batch = len(x)
         output: Tensor = forward(
-            hidden_states=torch.cat([x.to(dtype), self._reference.expand(batch, -1, -1)], dim=1),
-            timestep=timestep(sigma, batch, self._text),
-            encoder_hidden_states=self._text.expand(batch, -1, -1),
+            hidden_states=self.states(x),
+            timestep=timestep(sigma, batch, self.text),
+            encoder_hidden_states=self.text.expand(batch, -1, -1),
             encoder_hidden_states_mask=None,
             img_shapes=[self._shapes] * batch,
             return_dict=False,
