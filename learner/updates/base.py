@@ -60,6 +60,10 @@ class GroupUpdate(ABC):
         self._mask = torch.tensor(group.token_mask, device=device)
         channels = self._candidates.shape[-1]
         self._weights = metric.region_weights(self._mask, channels, config.tau_edit, config.tau_base, config.power)
+        self._begin()
+
+    def _begin(self) -> None:  # noqa: B027 - most updates have nothing to add
+        """Set up what the kind of update has beside all this."""
 
     def prepare(self, old: Tensor | None, recompute: Callable[[], Tensor], *, on_policy: bool) -> Tensor | None:
         """Do what needs no gradient, before `backward`; nothing, where no ratio is compared.

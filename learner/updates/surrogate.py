@@ -9,11 +9,7 @@ from torch import Tensor
 
 from learner.statistics import Statistics
 from learner.updates.base import GroupUpdate
-from learner.work import GroupWork, RunShape
 from rc_grpo.algorithm import adjoint, objective, solver, surrogate
-from rc_grpo.config import ObjectiveConfig
-from rc_grpo.editor.denoiser import Denoiser
-from rc_grpo.messages import CandidateGroup, Conditions
 
 
 class SurrogateUpdate(GroupUpdate):
@@ -21,18 +17,8 @@ class SurrogateUpdate(GroupUpdate):
 
     figures: ClassVar[tuple[str, ...]] = ("objective", "kl")
 
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        group: CandidateGroup,
-        conditions: Conditions,
-        work: GroupWork,
-        config: ObjectiveConfig,
-        run: RunShape,
-        at_once: int | None = None,
-    ) -> None:
-        super().__init__(denoiser, group, conditions, work, config, run, at_once)
-        self._method = run.method
+    def _begin(self) -> None:
+        self._method = self._run.method
         self.stored = self._candidates[:, self._anchors]
         """The anchors' trajectories as rolled out, ``[T+1, B, N, C]``."""
         self.path = self.old = self.stored

@@ -12,24 +12,14 @@ from rc_grpo.algorithm import sde
 from rc_grpo.config import Algorithm, NftConfig, ObjectiveConfig, SdeConfig
 from rc_grpo.editor import lora
 from rc_grpo.editor.denoiser import Denoiser
-from rc_grpo.messages import CandidateGroup, Conditions, PolicyVersion, RolloutSeeds
+from rc_grpo.messages import CandidateGroup, Conditions
 from rc_grpo.seeds import normal, step_noise
+from tests.unit.learner.conftest import group_of
 
 ADVANTAGES = np.array([0.4, -1.2, 1.5, -0.7])
-SEEDS = RolloutSeeds(10, (11, 12, 13))
 ALL_SEEDS = (10, 11, 12, 13)
 RUN = RunShape(0, "euler", 3, 4, 0, {}, SdeConfig(level=0.6))
 ARMS: tuple[Algorithm, ...] = ("flow_grpo", "diffusion_nft", "fdfo")
-
-
-@pytest.fixture
-def policy(denoiser: Denoiser) -> Denoiser:
-    torch.manual_seed(2)
-    weights = lora.state(denoiser.transformer)
-    lora.load(
-        denoiser.transformer, {name: tensor + 0.05 * torch.randn_like(tensor) for name, tensor in weights.items()}
-    )
-    return denoiser
 
 
 @pytest.fixture
@@ -41,18 +31,7 @@ def group(policy: Denoiser, conditions: Conditions) -> CandidateGroup:
         states = sde.integrate(
             policy.velocity(conditions), noise, sigmas, 0.6, range(3), lambda n: step_noise(ALL_SEEDS, n, *shape)
         )
-    mask = np.zeros(shape[0], dtype=bool)
-    mask[3:7] = True
-    return CandidateGroup(
-        task_id="t",
-        seeds=SEEDS,
-        policy=PolicyVersion(1, "d", 22, is_identity=False),
-        sigmas=sigmas.numpy(),
-        token_mask=mask,
-        images=np.zeros((4, 16, 16, 3), dtype=np.uint8),
-        background_drift=np.zeros(4, dtype=np.float32),
-        states=states.transpose(0, 1).numpy(),
-    )
+    return group_of(states, sigmas)
 
 
 def update_of(

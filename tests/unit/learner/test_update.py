@@ -14,8 +14,9 @@ from rc_grpo.algorithm.objective import on_policy_pull
 from rc_grpo.config import ObjectiveConfig
 from rc_grpo.editor import lora
 from rc_grpo.editor.denoiser import Denoiser
-from rc_grpo.messages import CandidateGroup, Conditions, PolicyVersion, RolloutSeeds
+from rc_grpo.messages import CandidateGroup, Conditions
 from rc_grpo.seeds import normal
+from tests.unit.learner.conftest import group_of
 
 ADVANTAGES = np.array([0.4, -1.2, 1.5, -0.7])
 ANCHORS = (1, 3)
@@ -30,16 +31,6 @@ def run_by(method: str) -> RunShape:
     return RunShape(0, method, 3, 4, 0, {})  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def policy(denoiser: Denoiser) -> Denoiser:
-    torch.manual_seed(2)
-    weights = lora.state(denoiser.transformer)
-    lora.load(
-        denoiser.transformer, {name: tensor + 0.05 * torch.randn_like(tensor) for name, tensor in weights.items()}
-    )
-    return denoiser
-
-
 def make_group(policy: Denoiser, conditions: Conditions, steps: int = 3, method: str = "euler") -> CandidateGroup:
     tokens, channels = policy.latent_shape(conditions)
     reference = normal(10, tokens, channels)
@@ -47,18 +38,7 @@ def make_group(policy: Denoiser, conditions: Conditions, steps: int = 3, method:
     sigmas = policy.sigmas(steps, conditions)
     with torch.no_grad():
         states = solver.integrate(policy.velocity(conditions), noise, sigmas, method)  # type: ignore[arg-type]
-    mask = np.zeros(tokens, dtype=bool)
-    mask[3:7] = True
-    return CandidateGroup(
-        task_id="t",
-        seeds=RolloutSeeds(10, (11, 12, 13)),
-        policy=PolicyVersion(1, "d", 22, is_identity=False),
-        sigmas=sigmas.numpy(),
-        token_mask=mask,
-        images=np.zeros((4, 16, 16, 3), dtype=np.uint8),
-        background_drift=np.zeros(4, dtype=np.float32),
-        states=states.transpose(0, 1).numpy(),
-    )
+    return group_of(states, sigmas)
 
 
 def gradients(

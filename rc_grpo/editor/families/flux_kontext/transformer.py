@@ -14,9 +14,10 @@ from rc_grpo.editor.families.flux_kontext import architecture, rollout_blocks
 from rc_grpo.editor.family import Forward, Guidance, Text
 from rc_grpo.editor.guidance import classifier_free
 from rc_grpo.editor.prefix import Prefix
-from rc_grpo.editor.recording import Layout, Probe
+from rc_grpo.editor.recording import Probe
+from rc_grpo.editor.stock.arrays import to_tensor
 from rc_grpo.editor.stock.attention import JointAttention
-from rc_grpo.editor.stock.body import TEXT_OF_CANARY, StockBody, timestep
+from rc_grpo.editor.stock.body import TEXT_OF_CANARY, StockBody, StockBound, timestep
 from rc_grpo.messages import Conditions
 
 
@@ -82,32 +83,26 @@ def body(transformer: FluxTransformer2DModel, editor: EditorConfig) -> KontextBo
     return KontextBody(transformer, editor, architecture.read(editor).token)
 
 
-class KontextBound:
+class KontextBound(StockBound):
     """One task on the device: joint order ``[text | target | reference]``."""
 
     def __init__(self, body: KontextBody, conditions: Conditions, guidance: float) -> None:
-        transformer = body.transformer
-        dtype, device = transformer.dtype, transformer.device
-        arrays = {name: torch.tensor(array, dtype=dtype, device=device) for name, array in conditions.arrays.items()}
-        self._prompt, self._pooled, self._reference = (arrays[name] for name in ("prompt", "pooled", "reference"))
+        super().__init__(body, conditions, "prompt")
+        dtype, device = body.transformer.dtype, body.transformer.device
+        self._pooled = to_tensor(conditions.arrays["pooled"], dtype, device)
         self._ids = position_ids(*body.grid(conditions.height, conditions.width), device, dtype)
         self._guidance = guidance if body.guidance == "embedded" else None
-        text, target = len(self._prompt), body.latent_shape(conditions)[0]
-        self.layout = Layout(torch.arange(text), slice(text, text + target))
-
-    def prefill(self, forward: Forward) -> None:
-        """Everything sees the target, so nothing can be computed ahead."""
 
     def __call__(self, forward: Forward, x: Tensor, sigma: float, prefix: Prefix | None) -> Tensor:
         """Return the velocity at states ``[B, N, C]``."""
-        batch, dtype, device = len(x), self._prompt.dtype, self._prompt.device
+        batch, dtype, device = len(x), self.text.dtype, self.text.device
         guidance = None if self._guidance is None else torch.full((batch,), self._guidance, device=device)
         output = predict(
             forward,
             x.to(dtype),
-            self._reference.expand(batch, -1, -1),
-            timestep(sigma, batch, self._prompt),
-            self._prompt.expand(batch, -1, -1),
+            self.reference.expand(batch, -1, -1),
+            timestep(sigma, batch, self.text),
+            self.text.expand(batch, -1, -1),
             self._pooled.expand(batch, -1),
             guidance,
             self._ids,
