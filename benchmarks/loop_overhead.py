@@ -20,6 +20,7 @@ from benchmarks.results import Figure
 from benchmarks.stubs import StubJudge, StubRank, StubWorker, stub_tasks, train
 from deploy.batches.collector import Collector
 from deploy.batches.ledger import Ledger
+from deploy.batches.lessons import Lessons
 from learner.group import LearnerGroup
 from learner.work import RunShape
 from rc_grpo.config import (
@@ -136,7 +137,8 @@ async def measure(load: Load) -> Pace:
     learner = StubLearner(EditorConfig(), LearnerConfig(), ObjectiveConfig(acd_weight=0.0), shape, HOME)
     ledger = Ledger(TASKS, updates, load.groups, STALENESS, SEED)
     tasks = stub_tasks(TASKS, load.source_bytes)
-    collector = Collector(ledger, tasks, config.group_size, config.attempts, asyncio.Event())
+    lessons = Lessons(reward.weights, ObjectiveConfig(acd_weight=0.0))
+    collector = Collector(ledger, tasks, config.group_size, config.attempts, lessons, asyncio.Event())
     try:
         await asyncio.gather(rollouts.open(), judges.open(), learner.open())
         marks = await train(collector, rollouts, judges, learner, updates, both_clocks)

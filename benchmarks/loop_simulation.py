@@ -27,7 +27,8 @@ from benchmarks.results import Figure
 from benchmarks.stubs import stub_tasks, train
 from deploy.batches.collector import Collector
 from deploy.batches.ledger import Ledger
-from rc_grpo.config import EditScoreConfig, RewardConfig, RolloutConfig
+from deploy.batches.lessons import Lessons
+from rc_grpo.config import EditScoreConfig, ObjectiveConfig, RewardConfig, RolloutConfig
 from reward_service.panel import JudgePanel
 
 TASKS, WARM_UP = 20_000, 4
@@ -85,7 +86,8 @@ async def simulate(scenario: Scenario, updates: int) -> dict[str, Any]:
     # The plan goes on beyond what is measured, so that the last updates measured have others to overlap with.
     planned = WARM_UP + updates + scenario.max_staleness + 1
     ledger = Ledger(TASKS, planned, scenario.groups, scenario.max_staleness, simulated.SEED)
-    collector = Collector(ledger, stub_tasks(TASKS), simulated.GROUP, RolloutConfig().attempts, asyncio.Event())
+    attempts, lessons = RolloutConfig().attempts, Lessons({"editscore": 1.0}, ObjectiveConfig(acd_weight=0.0))
+    collector = Collector(ledger, stub_tasks(TASKS), simulated.GROUP, attempts, lessons, asyncio.Event())
     await asyncio.gather(rollouts.open(), judges.open())
     marks = await train(collector, rollouts, panel, learner, planned, asyncio.get_running_loop().time)
 

@@ -33,12 +33,12 @@ def arrange(body: Body, activations: Activations, *, compiled: bool) -> None:
         compiled: whether blocks are compiled, one graph a shape.
     """
     if compiled:
-        compiling.compile_blocks(body.blocks)
+        compiling.compile_blocks(body)
     if activations == "store":
         return
     run = partial(_run, contexts=_keep_attention if activations == "selective" else None)
     if compiled:
-        run = torch.compile(run, fullgraph=True, dynamic=False)
+        run = compiling.with_varying_axes(torch.compile(run, fullgraph=True, dynamic=False), body)
     transformer: Any = body.transformer
     transformer.enable_gradient_checkpointing(gradient_checkpointing_func=run)
 

@@ -43,6 +43,7 @@ class Row:
         layers: of the small model.
         source_resolution: at which it is shown a source, where the family sizes it apart.
         text_tokens: enough for a short instruction in the family's template.
+        text_varies: a text is bound at its true length.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Row:
     layers: int = 0
     source_resolution: int | None = None
     text_tokens: int = 96
+    text_varies: bool = False
 
     def editor(self, folder: Path, guidance: float | None = None) -> EditorConfig:
         """Return its configuration; the small model is in a folder of its own in there."""
@@ -157,6 +159,7 @@ QWEN = Row(
     layers=2,
     source_resolution=64,
     text_tokens=800,
+    text_varies=True,
 )
 ROWS = (KONTEXT, KLEIN, QWEN)
 

@@ -1,13 +1,13 @@
-"""Clocks, ceilings and the full-size model, for every benchmark on a GPU."""
+"""Clocks, ceilings and models of full size, for every benchmark on a GPU."""
 
 import gc
 import statistics
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import torch
-from diffusers import FluxTransformer2DModel
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -15,19 +15,20 @@ from torch import Tensor
 from rc_grpo.algorithm.solver import Velocity
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor import compiling
-from rc_grpo.editor.denoiser import Denoiser, PolicyMaker
-from rc_grpo.editor.families.flux_kontext import full_size
-from rc_grpo.editor.families.flux_kontext.transformer import KontextBody
+from rc_grpo.editor.denoiser import Denoiser
+from rc_grpo.editor.family import Architecture, Body, Tokens
 from rc_grpo.editor.files import FULL_SIZE
 from rc_grpo.editor.loading import load_architecture
 from rc_grpo.editor.merged import MergedPolicy
-from rc_grpo.editor.policy import AdapterPolicy
+from rc_grpo.editor.registry import find
+from rc_grpo.editor.stock.family import StockFamily
 from rc_grpo.messages import Conditions
 from rc_grpo.seeds import normal
 
 DEVICE = torch.device("cuda")
-EDITOR = EditorConfig(model=FULL_SIZE, device="cuda", compile=True)
-TEXT_TOKENS = 512
+KONTEXT = EditorConfig(model=FULL_SIZE, device="cuda", compile=True)
+TOKEN, TEXT_TOKENS, INSTRUCTION = 16, 512, 24
+"""A token's side in pixels and Kontext's slots of text; how many tokens of a text are the instruction's own."""
 MIB = 2**20
 console = Console(width=140)
 
@@ -62,60 +63,86 @@ def free() -> None:
     torch.cuda.empty_cache()
 
 
-def matmul_ceiling() -> float:
-    """Return the TFLOP/s of the transformer's largest product in bfloat16, alone and over and over."""
-    tokens, out, width = 34816, 15360, 3072
+def matmul_ceiling(size: Architecture, tokens: int) -> float:
+    """Return the TFLOP/s of a transformer's largest product in bfloat16, alone and over and over."""
+    out, width = max(size.projections.values(), key=lambda shape: shape[0] * shape[1])
     a = torch.randn(tokens, width, device=DEVICE, dtype=torch.bfloat16)
     b = torch.randn(width, out, device=DEVICE, dtype=torch.bfloat16)
     return 2 * tokens * out * width / milliseconds(lambda: a @ b, 50, 5) / 1e9
 
 
-def forward_tflop(side: int, batch: int) -> tuple[float, float]:
+def tokens_of(editor: EditorConfig, side: int) -> Tokens:
+    """Return the lengths of an edit at ``side`` pixels."""
+    return load_architecture(editor).tokens(editor.model_copy(update={"resolution": side}))
+
+
+def forward_tflop(editor: EditorConfig, side: int, batch: int) -> tuple[float, float]:
     """Return the TFLOP of one forward pass at ``side`` pixels: of its projections, of its attention."""
-    size = load_architecture(EDITOR)
-    projections, attention = size.forward_tflop(size.tokens(EDITOR.model_copy(update={"resolution": side})))
+    projections, attention = load_architecture(editor).forward_tflop(tokens_of(editor, side))
     return batch * projections, batch * attention
 
 
-def stock_transformer(**changes: Any) -> FluxTransformer2DModel:
-    """Build the transformer as diffusers runs it; ``changes`` are to its architecture."""
-    return full_size.build_transformer(DEVICE, torch.bfloat16, **changes)
+def body_of(
+    editor: EditorConfig, dtype: torch.dtype = torch.bfloat16, device: torch.device = DEVICE, **changes: Any
+) -> Body:
+    """Build an architecture with random weights; ``changes`` are to it, such as ``num_layers``."""
+    family = cast(StockFamily, find(editor))
+    full_size = family.full_size(editor)
+    if full_size is None:
+        raise ValueError(f"{editor.model} is no architecture of full size")
+    transformer = full_size.build_transformer(device, dtype, **changes)
+    body = family.body(transformer, editor)
+    there = dict(transformer.named_modules())
+    size = body.architecture
+    left = {name: shape for name, shape in size.projections.items() if name in there}
+    body.architecture = replace(size, layers=len(body.blocks), projections=left)
+    return body
 
 
-def denoiser_of(transformer: FluxTransformer2DModel, policy: PolicyMaker = AdapterPolicy) -> Denoiser:
-    """Return the policy around a transformer."""
-    return Denoiser(KontextBody(transformer, EDITOR, full_size.TOKEN), EDITOR, 0, policy)
-
-
-def rollout_denoiser_of(transformer: FluxTransformer2DModel, *, fp8: bool) -> Denoiser:
-    """Return the policy as a rollout worker holds it, its blocks compiled."""
-    body = KontextBody(transformer, EDITOR, full_size.TOKEN)
-    body.arrange(fp8=fp8)
-    denoiser = Denoiser(body, EDITOR, 0, MergedPolicy)
-    compiling.compile_blocks(body.blocks)
+def stock_denoiser(editor: EditorConfig, **changes: Any) -> Denoiser:
+    """Return the model as diffusers runs it, with a handle of ours."""
+    body = body_of(editor, **changes)
+    own = dict(body.transformer.attn_processors)  # type: ignore[arg-type]
+    denoiser = Denoiser(body, editor, 0, MergedPolicy)
+    denoiser.transformer.set_attn_processor(own)  # type: ignore[operator]
     return denoiser
 
 
-def random_conditions(side: int) -> Conditions:
-    """Return conditions of the full-size model for an image of ``side`` pixels."""
-    tokens = (side // full_size.TOKEN) ** 2
-    arrays = {"prompt": (TEXT_TOKENS, 4096), "pooled": (768,), "reference": (tokens, 64)}
+def rollout_denoiser(editor: EditorConfig, *, fp8: bool, **changes: Any) -> Denoiser:
+    """Return the policy as a rollout worker holds it, its blocks compiled."""
+    body = body_of(editor, **changes)
+    body.arrange(fp8=fp8)
+    denoiser = Denoiser(body, editor, 0, MergedPolicy)
+    compiling.compile_blocks(body)
+    return denoiser
+
+
+def random_conditions(body: Body, editor: EditorConfig, side: int) -> Conditions:
+    """Return conditions of a model for an image of ``side`` pixels: the canary's arrays, at full length."""
+    size, canary = tokens_of(editor, side), body.canary()
+    lengths = {len(canary.text_valid): size.text, len(canary.arrays["reference"]): size.sources}
+    shapes = {
+        name: (lengths[len(array)], array.shape[1]) if array.ndim == 2 else array.shape
+        for name, array in canary.arrays.items()
+    }
+    seen = round(size.sources**0.5) * body.architecture.token
     return Conditions(
         height=side,
         width=side,
-        arrays={name: normal(index, *shape).numpy() for index, (name, shape) in enumerate(arrays.items())},
-        text_valid=np.arange(TEXT_TOKENS) < 24,
+        arrays={name: normal(index, *shape).numpy() for index, (name, shape) in enumerate(sorted(shapes.items()))},
+        text_valid=np.arange(size.text) < INSTRUCTION,
+        sources=((seen, seen),),
     )
 
 
-def random_states(side: int, batch: int) -> Tensor:
-    """Return latents ``[B, N, 64]`` float32 on the device."""
-    return normal(9, batch, (side // full_size.TOKEN) ** 2, 64).to(DEVICE)
+def random_states(body: Body, conditions: Conditions, batch: int) -> Tensor:
+    """Return latents ``[B, N, C]`` float32 on the device."""
+    return normal(9, batch, *body.latent_shape(conditions)).to(DEVICE)
 
 
 def square_mask(side: int) -> Tensor:
     """Return a token mask ``[N]`` bool with a square of half the image's side in it."""
-    tokens = side // full_size.TOKEN
+    tokens = side // TOKEN
     mask = torch.zeros(tokens, tokens, dtype=torch.bool)
     mask[tokens // 4 : 3 * tokens // 4, tokens // 4 : 3 * tokens // 4] = True
     return mask.flatten()

@@ -6,18 +6,19 @@ Leaves ``benchmarks/results/gpu_update.json``. A DeepSpeed engine of one rank dr
 model's, which is diffusers with PEFT adapters as they come.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import torch
-from diffusers.models.transformers.transformer_flux import FluxAttnProcessor
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.gpu.measuring import (
     DEVICE,
+    KONTEXT,
     MIB,
-    denoiser_of,
+    body_of,
     forward_tflop,
     free,
     matmul_ceiling,
@@ -26,97 +27,174 @@ from benchmarks.gpu.measuring import (
     random_conditions,
     random_states,
     show,
-    stock_transformer,
+    tokens_of,
 )
 from benchmarks.results import Figure, write
 from deploy.planning.capacity import anchor_step_tflop
 from learner import activations, distributed
 from rc_grpo.algorithm import adjoint, solver
-from rc_grpo.config import LearnerConfig
+from rc_grpo.config import EditorConfig, LearnerConfig
 from rc_grpo.config.learner import Activations
 from rc_grpo.editor.denoiser import Denoiser
+from rc_grpo.editor.policy import AdapterPolicy
 
 SIDE = 1024
 STEPS = 8
 SMALL = (512, 4)
 """The default training size: all four anchors of a group together."""
+STOCK, OURS = f"stock eager, flash attention {SIDE}x1", f"compiled, store {SIDE}x1"
 
 
-def main() -> None:
-    """Measure and write."""
+@dataclass
+class Measured:
+    """What one editor's updates came to.
+
+    Attributes:
+        editor: which.
+        ceiling: TFLOP/s of its largest matrix product.
+        anchor_step: by name, side and batch: milliseconds, TFLOP/s, peak memory.
+        chains: by steps: milliseconds and peak memory.
+        gradients: the LoRA's, by name.
+        stock_checkpointed: stock diffusers does not fit without recomputing its activations.
+    """
+
+    editor: EditorConfig
+    ceiling: float
+    anchor_step: dict[str, dict[str, float]] = field(default_factory=dict)
+    chains: dict[int, dict[str, float]] = field(default_factory=dict)
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+    stock_checkpointed: bool = False
+
+    @property
+    def agreement(self) -> dict[str, float]:
+        """Cosine of each gradient with stock diffusers'."""
+        stock = self.gradients["stock"].double()
+        return {
+            name: float(torch.nn.functional.cosine_similarity(gradient.double(), stock, dim=0))
+            for name, gradient in self.gradients.items()
+            if name != "stock"
+        }
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """What every editor is measured by."""
+        against = (
+            "stock diffusers recomputes its activations: it does not fit otherwise" if self.stock_checkpointed else None
+        )
+        flat = self.chains[STEPS]["peak_mib"] / self.chains[2]["peak_mib"]
+        return {
+            "speedup": Figure(
+                self.anchor_step[STOCK]["ms"] / self.anchor_step[OURS]["ms"], "x stock eager", None, against
+            ),
+            "gradient_cosine": Figure(min(self.agreement.values()), "cosine", "above 0.999", "with stock eager flash"),
+            "peak_memory_t8_over_t2": Figure(flat, "ratio", "at most 1.05"),
+        }
+
+    @property
+    def detail(self) -> dict[str, Any]:
+        """All of it."""
+        return {
+            "matmul_ceiling_tflop_s": self.ceiling,
+            "anchor_step": self.anchor_step,
+            "chain": self.chains,
+            "gradient_cosine": self.agreement,
+        }
+
+    def show(self) -> None:
+        """Print it."""
+        show(
+            f"one anchor-step of {self.editor.model}, both passes; matmul ceiling {self.ceiling:.0f} TFLOP/s",
+            ("what", "ms", "TFLOP/s", "of the ceiling", "peak MiB"),
+            [
+                (name, row["ms"], row["tflop_s"], f"{row['tflop_s'] / self.ceiling:.1%}", row["peak_mib"])
+                for name, row in self.anchor_step.items()
+            ],
+        )
+        show(
+            "chain of T steps at 1024x1024 by the adjoint",
+            ("T", "ms", "ms a step", "peak MiB"),
+            [(steps, row["ms"], row["ms"] / steps, row["peak_mib"]) for steps, row in self.chains.items()],
+        )
+        agreement = self.agreement
+        show("cosine of the LoRA's gradient with stock eager flash", tuple(agreement), [tuple(agreement.values())])
+
+
+def measure(
+    editor: EditorConfig,
+    kinds: Sequence[Activations] = get_args(Activations),
+    small: tuple[int, int] | None = SMALL,
+) -> Measured:
+    """Measure an editor of full size: as diffusers and PEFT run it, and compiled under each activation policy.
+
+    Args:
+        editor: which.
+        kinds: the policies.
+        small: side and batch that are measured with everything stored, too.
+    """
     torch.backends.cuda.matmul.allow_tf32 = True
-    ceiling = matmul_ceiling()
-    transformer = stock_transformer()
-    denoiser = denoiser_of(transformer)
+    body = body_of(editor)
+    measured = Measured(editor, matmul_ceiling(body.architecture, 4 * tokens_of(editor, SIDE).total))
+    transformer: Any = body.transformer
+    stock = dict(transformer.attn_processors)
+    denoiser = Denoiser(body, editor, 0, AdapterPolicy)
     torch.manual_seed(0)
     denoiser.policy.load({name: tensor + 0.01 * torch.randn_like(tensor) for name, tensor in _weights(denoiser)})
-    measured: dict[str, dict[str, float]] = {}
-    gradients: dict[str, Tensor] = {}
-
-    with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
-        ours = transformer.attn_processors
-        transformer.set_attn_processor(FluxAttnProcessor())
-        _measure(measured, "stock eager, flash attention", chain(denoiser, SIDE, 1, 1, Tensor.backward), SIDE, 1)
-        gradients["stock"] = _gradient(denoiser)
-        transformer.set_attn_processor(ours)
-    free()
+    _stock(measured, denoiser, stock)
 
     distributed.join(0, 1, distributed.rendezvous(), DEVICE, 600.0)
     trained = [parameter for parameter in denoiser.policy.weights().values() if isinstance(parameter, nn.Parameter)]
     engine = distributed.make_engine(transformer, trained, LearnerConfig(), 1)
     denoiser.through(engine)
 
-    chains = {}
-    for kind in get_args(Activations):
+    for kind in kinds:
         transformer.disable_gradient_checkpointing()
-        activations.arrange(denoiser.body, kind, compiled=True)
+        activations.arrange(body, kind, compiled=True)
         _measure(measured, f"compiled, {kind}", chain(denoiser, SIDE, 1, 1, engine.backward), SIDE, 1)
-        denoiser.forward = transformer
-        gradients[kind] = _gradient(denoiser)
+        denoiser.through(transformer)
+        measured.gradients[kind] = _gradient(denoiser)
         denoiser.through(engine)
         for steps in (2, STEPS) if kind == "store" else ():
             call = chain(denoiser, SIDE, 1, steps, engine.backward)
-            chains[steps] = {"ms": milliseconds(call, 2, 0), "peak_mib": peak_memory(call) / MIB}
-            print(f"chain of {steps}: {chains[steps]}", flush=True)
-    transformer.disable_gradient_checkpointing()
-    activations.arrange(denoiser.body, "store", compiled=True)
-    side, batch = SMALL
-    _measure(measured, "compiled, store", chain(denoiser, side, batch, 1, engine.backward), side, batch)
+            measured.chains[steps] = {"ms": milliseconds(call, 2, 0), "peak_mib": peak_memory(call) / MIB}
+            print(f"chain of {steps}: {measured.chains[steps]}", flush=True)
+    if small is not None:
+        transformer.disable_gradient_checkpointing()
+        activations.arrange(body, "store", compiled=True)
+        _measure(measured, "compiled, store", chain(denoiser, *small, 1, engine.backward), *small)
+    return measured
 
-    show(
-        f"one anchor-step, forward and backward; matmul ceiling {ceiling:.0f} TFLOP/s",
-        ("what", "ms", "TFLOP/s", "of the ceiling", "peak MiB"),
-        [
-            (name, row["ms"], row["tflop_s"], f"{row['tflop_s'] / ceiling:.1%}", row["peak_mib"])
-            for name, row in measured.items()
-        ],
-    )
-    show(
-        "chain of T steps at 1024x1024 by the adjoint",
-        ("T", "ms", "ms a step", "peak MiB"),
-        [(steps, row["ms"], row["ms"] / steps, row["peak_mib"]) for steps, row in chains.items()],
-    )
-    agreement = {
-        name: float(torch.nn.functional.cosine_similarity(gradient.double(), gradients["stock"].double(), dim=0))
-        for name, gradient in gradients.items()
-        if name != "stock"
+
+def main() -> None:
+    """Measure FLUX.1 Kontext and write."""
+    measured = measure(KONTEXT)
+    measured.show()
+    one, chains = measured.anchor_step[OURS], measured.chains
+    figures = {
+        "anchor_step_ms": Figure(one["ms"], "ms", "at most 900", "1024x1024, all activations stored"),
+        "chain_t8_over_steps": Figure(chains[STEPS]["ms"] / (STEPS * one["ms"]), "ratio", "at most 1.08"),
     }
-    show("cosine of the LoRA's gradient with stock eager flash", tuple(agreement), [tuple(agreement.values())])
-    one = measured[f"compiled, store {SIDE}x1"]
-    write(
-        "gpu_update",
-        {
-            "anchor_step_ms": Figure(one["ms"], "ms", "at most 900", "1024x1024, all activations stored"),
-            "peak_memory_t8_over_t2": Figure(
-                chains[STEPS]["peak_mib"] / chains[2]["peak_mib"], "ratio", "at most 1.05"
-            ),
-            "chain_t8_over_steps": Figure(chains[STEPS]["ms"] / (STEPS * one["ms"]), "ratio", "at most 1.08"),
-            "speedup": Figure(measured[f"stock eager, flash attention {SIDE}x1"]["ms"] / one["ms"], "x stock eager"),
-            "gradient_cosine": Figure(min(agreement.values()), "cosine", "above 0.999", "with stock eager flash"),
-        },
-        {"matmul_ceiling_tflop_s": ceiling, "anchor_step": measured, "chain": chains, "gradient_cosine": agreement},
-        module="benchmarks.gpu.update",
-    )
+    write("gpu_update", figures | measured.figures, measured.detail, module="benchmarks.gpu.update")
+
+
+def _stock(measured: Measured, denoiser: Denoiser, processors: Mapping[str, Any]) -> None:
+    """Measure diffusers and PEFT as they come; recomputing activations where storing them does not fit."""
+    transformer = denoiser.transformer
+    ours = dict(transformer.attn_processors)  # type: ignore[arg-type]
+    transformer.set_attn_processor(dict(processors))  # type: ignore[operator]
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
+        try:
+            chain(denoiser, SIDE, 1, 1, Tensor.backward)()
+        except torch.OutOfMemoryError:
+            measured.stock_checkpointed = True
+        free()
+        if measured.stock_checkpointed:
+            transformer.enable_gradient_checkpointing()  # type: ignore[operator]
+        name = STOCK.rsplit(" ", 1)[0]
+        _measure(measured, name, chain(denoiser, SIDE, 1, 1, Tensor.backward), SIDE, 1)
+        measured.gradients["stock"] = _gradient(denoiser)
+    transformer.disable_gradient_checkpointing()  # type: ignore[operator]
+    transformer.set_attn_processor(ours)  # type: ignore[operator]
+    free()
 
 
 def _weights(denoiser: Denoiser) -> list[tuple[str, Tensor]]:
@@ -127,11 +205,11 @@ def chain(
     denoiser: Denoiser, side: int, batch: int, steps: int, backprop: Callable[[Tensor], Any]
 ) -> Callable[[], Tensor]:
     """Return a call for the gradient of the last ``steps`` steps of a rollout, as the learner takes it on policy."""
-    conditions = random_conditions(side)
+    conditions = random_conditions(denoiser.body, denoiser.config, side)
     field = denoiser.velocity(conditions)
     sigmas = denoiser.sigmas(STEPS, conditions)[-steps - 1 :]
     with torch.no_grad():
-        states = solver.integrate(field, random_states(side, batch), sigmas)
+        states = solver.integrate(field, random_states(denoiser.body, conditions, batch), sigmas)
     pulls = torch.zeros_like(states)
     pulls[1:] = torch.randn(pulls[1:].shape, device=DEVICE, generator=torch.Generator(DEVICE).manual_seed(1)) * 1e-3
     return lambda: adjoint.backward(field, states, sigmas, pulls, backprop=backprop)
@@ -149,13 +227,11 @@ def _gradient(denoiser: Denoiser) -> Tensor:
     return flat.cpu()
 
 
-def _measure(
-    measured: dict[str, dict[str, float]], name: str, call: Callable[[], Tensor], side: int, batch: int
-) -> None:
+def _measure(measured: Measured, name: str, call: Callable[[], Tensor], side: int, batch: int) -> None:
     time = milliseconds(call, 3, 1)
     print(f"{name} {side}x{batch}: {time:.1f} ms", flush=True)
-    tflop = anchor_step_tflop(*forward_tflop(side, batch))
-    measured[f"{name} {side}x{batch}"] = {
+    tflop = anchor_step_tflop(*forward_tflop(measured.editor, side, batch))
+    measured.anchor_step[f"{name} {side}x{batch}"] = {
         "ms": time,
         "tflop_s": tflop / time * 1e3,
         "peak_mib": peak_memory(call) / MIB,

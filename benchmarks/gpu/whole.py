@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from benchmarks.gpu.measuring import EDITOR, show
+from benchmarks.gpu.measuring import KONTEXT, show
 from benchmarks.results import Figure, write
 from learner.group import LearnerGroup
 from learner.work import RunShape
@@ -80,8 +80,8 @@ async def measure() -> list[Phases]:
     world = PocketWorld("train", GROUPS * UPDATES)
     tasks = [world[index] for index in range(GROUPS * UPDATES)]
     shape = RunShape(SEED, ROLLOUT.solver, ROLLOUT.steps, UPDATES, 0, {SCORER: 1.0})
-    rollouts = RolloutPool(EDITOR, ROLLOUT, SEED, HOME)
-    learner = LearnerGroup(EDITOR, LEARNER, OBJECTIVE, shape, HOME)
+    rollouts = RolloutPool(KONTEXT, ROLLOUT, SEED, HOME)
+    learner = LearnerGroup(KONTEXT, LEARNER, OBJECTIVE, shape, HOME)
     try:
         await asyncio.gather(rollouts.open(), learner.open())
         await rollouts.adopt(*await learner.publish())
@@ -105,7 +105,7 @@ def main() -> None:
     typical: dict[str, Any] = {name: statistics.median(phases[name] for phases in updates[1:]) for name in updates[1]}
     wall = typical["wall"]
     show(
-        f"an update of {GROUPS} groups of {ROLLOUT.group_size} at {EDITOR.resolution} pixels, T = {ROLLOUT.steps}",
+        f"an update of {GROUPS} groups of {ROLLOUT.group_size} at {KONTEXT.resolution} pixels, T = {ROLLOUT.steps}",
         ("phase", "seconds", "of the update"),
         [(name, value, f"{value / wall:.1%}") for name, value in typical.items()],
     )

@@ -128,6 +128,7 @@ def ranks_in_float8(config: RunConfig, prepared: PreparedTask, task: EditTask) -
         version, data = lora.pack(1, _acting(actor.policy.weights()))
         actor.adopt(version, data, worker="doctor")
         scores.append(_distances(_group(config, actor, prepared, task, version, size=12)))
+        del actor
     kept = float(spearman_corrcoef(*scores))
     said = f"rank correlation of 12 candidates against bfloat16: {kept:.3f}"
     state: State = "fine" if kept >= RANKS_KEPT else "fault" if config.rollout.fp8 else "note"

@@ -1,6 +1,6 @@
 """``rc-grpo doctor``: before GPUs are spent, is what trains the editor that people run, and does it what is asked."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -21,7 +21,7 @@ from rc_grpo.editor.registry import find
 from rc_grpo.images import decode_rgb
 from rc_grpo.messages import EditTask
 from rc_grpo.seeds import derive
-from rollout_workers.rollout import prepare
+from rollout_workers.rollout import PreparedTask, prepare
 
 
 def examine(config: RunConfig, *, steps: int, start_servers: bool = False) -> Iterator[Finding]:
@@ -77,16 +77,23 @@ def _beside_the_stock_pipeline(config: RunConfig, task: EditTask, steps: int) ->
 
 
 def _rolling_out(config: RunConfig, task: EditTask) -> Iterator[Finding]:
+    # Models of the first are gone when the second loads its own: a card of 80 GB has no room for all.
+    prepared = yield from _beside_the_learner(config, task)
+    if prepared is not None:
+        yield tried("float8", lambda: checks.ranks_in_float8(config, prepared, task))
+
+
+def _beside_the_learner(config: RunConfig, task: EditTask) -> Generator[Finding, None, PreparedTask | None]:
     try:
         actor = load_rollout_editor(config.editor, config.rollout, config.seed)
         prepared = prepare(actor, task, config.rollout)
         learner = load_denoiser(config.editor, config.seed)
     except mendable() as error:
         yield Finding("rollout", "fault", str(error))
-        return
+        return None
     yield tried("ratio on policy", lambda: checks.ratio(config, actor, learner, prepared, task))
     yield tried("recorder", lambda: checks.recorder(config, actor, prepared))
-    yield tried("float8", lambda: checks.ranks_in_float8(config, prepared, task))
+    return prepared
 
 
 def _editor(config: RunConfig) -> str:

@@ -1,23 +1,39 @@
 """Regional compilation: one graph for each kind of block, shared by all blocks of that kind."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import nn
+
+from rc_grpo.editor.family import Body
 
 GRAPHS = 64
 """Graphs that one kind of block may have: one for each image size and batch, with and without recording."""
 
 
-def compile_blocks(blocks: Sequence[nn.Module]) -> None:
+def compile_blocks(body: Body) -> None:
     """Compile the blocks for the shapes they meet, each shape once; nothing happens before the first call.
 
-    Shapes are constants: dynamic ones are slower, and broke inductor when a batch changed under gradients. Inductor may
-    not choose by timing between kernels that round differently; graphs compiled apart still differ in their last bits.
+    Shapes are constants but for axes that differ from task to task (`Body.varying`): dynamic ones are slower, and broke
+    inductor when a batch changed under gradients. Inductor may not choose by timing between kernels that round
+    differently; graphs compiled apart still differ in their last bits.
     """
     torch._inductor.config.deterministic = True
     # Beyond its limit PyTorch runs eager code without a word.
     torch._dynamo.config.recompile_limit = GRAPHS
     torch._dynamo.config.accumulated_recompile_limit = 8 * GRAPHS
-    for block in blocks:
+    for block in body.blocks:
         block.compile(fullgraph=True, dynamic=False)
+        # What `Module.compile` sets is called outside the graph: inside, nothing could be marked any more.
+        block._compiled_call_impl = with_varying_axes(block._compiled_call_impl, body)
+
+
+def with_varying_axes(call: Callable[..., Any], body: Body) -> Callable[..., Any]:
+    """Return a compiled call of a body's block that takes any length along the axes that vary."""
+
+    def marked(*inputs: Any, **named: Any) -> Any:
+        for tensor, axis in body.varying(inputs, named):
+            torch._dynamo.maybe_mark_dynamic(tensor, axis)
+        return call(*inputs, **named)
+
+    return marked

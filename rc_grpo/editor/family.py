@@ -192,6 +192,18 @@ class Body(Protocol):
         """Return an attention processor for a block that leaves what a probe finds in ``concentration``, ``[B]``."""
         ...
 
+    def varying(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Sequence[tuple[Tensor, int]]:
+        """Return tensors of a block's inputs and the axes along which they differ from task to task; most have none.
+
+        A text bound at its true length is one: compiled blocks have one graph for all lengths. Say so in
+        `Layout.text_varies`, too.
+
+        Args:
+            inputs: of a block's call, as the transformer makes it; under gradient checkpointing the block comes first.
+            named: those by name.
+        """
+        ...
+
     def canary(self) -> Conditions:
         """Return small fixed conditions, on which a LoRA's effect is measured; the same in every process."""
         ...

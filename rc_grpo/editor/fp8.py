@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rc_grpo.editor.kernels import quantise_rows, row_scale
+from rc_grpo.editor.kernels import Activation, quantise_rows, row_scale
 from rc_grpo.editor.rounding import FLOAT8
 
 HEADROOM = 0.25
@@ -36,9 +36,9 @@ class QuantisedRows(NamedTuple):
     dtype: torch.dtype
 
 
-def quantise(x: Tensor, *, gelu: bool = False) -> QuantisedRows:
-    """Quantise activations token by token, after a GELU (tanh form) if asked for."""
-    values, scale = quantise_rows(x.reshape(-1, x.shape[-1]), gelu)
+def quantise(x: Tensor, activation: Activation = "none") -> QuantisedRows:
+    """Quantise activations ``[..., width]`` token by token, after a function of them if asked for."""
+    values, scale = quantise_rows(x.reshape(-1, x.shape[-1]), activation)
     return QuantisedRows(values, scale, x.shape[:-1], x.dtype)
 
 
@@ -47,24 +47,24 @@ class Fp8Linear(nn.Module):
 
     Args:
         linear: in bfloat16 on a CUDA device; in and out are multiples of 16.
-        gelu: its input comes before its GELU (tanh form), which quantisation applies on the way.
+        activation: its input comes before that function of it, which quantisation applies on the way.
     """
 
     weight: Tensor
     scale: Tensor
 
-    def __init__(self, linear: nn.Linear, *, gelu: bool = False) -> None:
+    def __init__(self, linear: nn.Linear, activation: Activation = "none") -> None:
         super().__init__()
         weight = linear.weight.detach()
         scale = row_scale(weight, torch.finfo(FLOAT8).max * HEADROOM)
         self.register_buffer("weight", (weight.float() / scale).to(FLOAT8))
         self.register_buffer("scale", scale)
         self.bias = linear.bias
-        self._gelu = gelu
+        self._activation: Activation = activation
 
     def forward(self, x: Tensor | QuantisedRows) -> Tensor:
         """Quantise ``x`` token by token, unless it comes quantised, and multiply, accumulating in float32."""
-        rows = x if isinstance(x, QuantisedRows) else quantise(x, gelu=self._gelu)
+        rows = x if isinstance(x, QuantisedRows) else quantise(x, self._activation)
         return self._multiply(rows, self.weight, self.bias)
 
     def _multiply(self, rows: QuantisedRows, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -90,16 +90,17 @@ class Fp8SplitLinear(Fp8Linear):
     Args:
         linear: as for `Fp8Linear`, without a bias.
         first: width of the first part; a multiple of 16.
+        activation: the second part comes before that function of it.
     """
 
-    def __init__(self, linear: nn.Linear, first: int) -> None:
-        super().__init__(linear)
+    def __init__(self, linear: nn.Linear, first: int, activation: Activation = "none") -> None:
+        super().__init__(linear, activation)
         self._first = first
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:  # type: ignore[override]
         """Quantise each part token by token, and multiply."""
         ahead = self._multiply(quantise(first), self.weight[:, : self._first], None)
-        return ahead + self._multiply(quantise(second), self.weight[:, self._first :], None)
+        return ahead + self._multiply(quantise(second, self._activation), self.weight[:, self._first :], None)
 
 
 def check(device: torch.device, dtype: torch.dtype) -> None:

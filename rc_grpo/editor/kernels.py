@@ -5,12 +5,16 @@ expression elsewhere, which is also what it is tested against.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from rc_grpo.editor.rounding import FLOAT8
+
+Activation = Literal["none", "gelu", "swiglu"]
+"""Ahead of a quantisation: nothing, a GELU (tanh form), or the SiLU of a row's first half times its second."""
 
 
 @torch.library.custom_op("rc_grpo::gelu_linear", mutates_args=())
@@ -34,7 +38,7 @@ def norm_and_rotate(
     """Return queries or keys ``[B, S, H, D]`` of all streams one after the other, after RMS norm and rotary embedding.
 
     Args:
-        streams: ``[B, S_i, H, D]``, contiguous; S is the sum of S_i.
+        streams: ``[B, S_i, H, D]``, each token's heads side by side; S is the sum of S_i.
         weights: ``[D]``, of every stream's norm.
         eps: of every stream's norm.
         cosine: ``[S, D]`` float32, each value twice in a row.
@@ -65,28 +69,39 @@ def _(
 
 
 @torch.library.custom_op("rc_grpo::quantise_rows", mutates_args=())
-def quantise_rows(x: Tensor, gelu: bool) -> tuple[Tensor, Tensor]:
-    """Scale every row by its largest entry and round it to float8, after a GELU (tanh form) if asked for.
+def quantise_rows(x: Tensor, activation: str) -> tuple[Tensor, Tensor]:
+    """Scale every row by its largest entry and round it to float8, after an activation.
 
     Args:
-        x: ``[rows, width]``, contiguous.
-        gelu: apply it first.
+        x: ``[rows, width]``, a row's entries side by side; for ``swiglu`` ``[rows, 2 width]``.
+        activation: an `Activation`.
 
     Returns:
         ``[rows, width]`` e4m3, and what 1 in it stands for, ``[rows, 1]`` float32.
     """
     if not x.is_cuda:
-        activated = functional.gelu(x, approximate="tanh") if gelu else x
+        activated = activate(x.float(), activation)
         scale = row_scale(activated, torch.finfo(FLOAT8).max)
-        return (activated.float() / scale).to(FLOAT8), scale
+        return (activated / scale).to(FLOAT8), scale
     from rc_grpo.editor import triton_kernels
 
-    return triton_kernels.quantise_rows(x, gelu)
+    return triton_kernels.quantise_rows(x, activation)
 
 
 @quantise_rows.register_fake
-def _(x: Tensor, gelu: bool) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x, dtype=FLOAT8), x.new_empty(x.shape[0], 1, dtype=torch.float32)
+def _(x: Tensor, activation: str) -> tuple[Tensor, Tensor]:
+    rows, width = x.shape[0], x.shape[1] // 2 if activation == "swiglu" else x.shape[1]
+    return x.new_empty(rows, width, dtype=FLOAT8), x.new_empty(rows, 1, dtype=torch.float32)
+
+
+def activate(x: Tensor, activation: str) -> Tensor:
+    """Return what an `Activation` makes of ``[..., width]``; ``swiglu`` halves the width: its gate comes first."""
+    if activation == "gelu":
+        return functional.gelu(x, approximate="tanh")
+    if activation == "swiglu":
+        gate, up = x.chunk(2, dim=-1)
+        return functional.silu(gate) * up
+    return x
 
 
 def row_scale(rows: Tensor, largest: float) -> Tensor:

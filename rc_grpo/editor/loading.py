@@ -69,7 +69,7 @@ def load_rollout_editor(editor: EditorConfig, rollout: RolloutConfig, seed: int)
     codec = find(editor).codec(pipeline, editor, offload=rollout.offload_encoders)
     loaded = Editor(body, codec, editor, seed, MergedPolicy)
     if editor.compile:
-        compiling.compile_blocks(body.blocks)
+        compiling.compile_blocks(body)
     return loaded
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from rc_grpo.algorithm.attention_density import concentration_on_text, mass_in_mask, token_weights
 
@@ -28,12 +29,14 @@ class Layout:
         target: the keys of the image that is made, N of them.
         directions: that there are; a model whose text never sees the target has ``to_text`` alone.
         queries_from: the key of the first query, above 0 behind a cached prefix.
+        text_varies: L differs from task to task: compiled blocks have one graph for all.
     """
 
     text: Tensor
     target: slice
     directions: frozenset[Direction] = frozenset({"from_text", "to_text"})
     queries_from: int = 0
+    text_varies: bool = False
 
 
 class Probe(ABC):
@@ -63,14 +66,10 @@ class Probe(ABC):
                 f"a mask of {mask.shape[-1]} tokens and {len(weights)} text slots do not fit an attention over "
                 f"{tokens} target tokens and {len(layout.text)} text slots"
             )
-        target = layout.target.start, layout.target.stop
-        if direction == "to_text":
-            queries = target[0] - layout.queries_from, target[1] - layout.queries_from
-            return ToText(mask, layout.text.to(mask.device)[weights > 0], queries)
-        text = layout.text.cpu() - layout.queries_from
-        first = int(text[0])
-        in_a_row = torch.equal(text, torch.arange(first, first + len(text)))
-        return FromText(mask, weights, (first, first + len(text)) if in_a_row else text.to(mask.device), target)
+        if layout.text_varies:
+            # A weak mark: where a text of another length wants another graph all the same, it gets one.
+            torch._dynamo.maybe_mark_dynamic(weights, 0)
+        return (ToText if direction == "to_text" else FromText)(mask, weights, _Places.of(layout, mask.device))
 
     def __call__(self, query: Tensor, key: Tensor) -> Tensor:
         """Return the concentration ``[B]`` float32 from the joint queries and keys ``[B, S, H, D]``, rotated."""
@@ -84,25 +83,71 @@ class Probe(ABC):
 
 
 @dataclass(frozen=True)
+class _Places:
+    """Where text and target lie, in numbers that a text's length does not change: compiled, they are constants.
+
+    Attributes:
+        first: the first slot's key.
+        text: the keys of all slots, if they are not in a row.
+        gap: from the last slot's key, or from 0 where the text is not in a row in front, to the target's first one.
+        tokens: of the target.
+        queries_from: the key of the first query.
+    """
+
+    first: int
+    text: Tensor | None
+    gap: int
+    tokens: int
+    queries_from: int
+
+    @staticmethod
+    def of(layout: Layout, device: torch.device) -> "_Places":
+        text = layout.text.cpu()
+        first = int(text[0])
+        in_a_row = torch.equal(text, torch.arange(first, first + len(text)))
+        leads = in_a_row and first + len(text) <= layout.target.start
+        gap = layout.target.start - (first + len(text) if leads else 0)
+        tokens = layout.target.stop - layout.target.start
+        return _Places(first, None if leads else layout.text.to(device), gap, tokens, layout.queries_from)
+
+    def of_text(self, x: Tensor, slots: int, *, queries: bool = False) -> Tensor:
+        """Return the text's part of joint keys or queries ``[B, S, ...]``."""
+        shift = self.queries_from if queries else 0
+        if self.text is not None:
+            return x[:, self.text - shift]
+        return x[:, self.first - shift : self.first - shift + slots]
+
+    def of_target(self, x: Tensor, slots: int, *, queries: bool = False) -> Tensor:
+        """Return the target's part of joint keys or queries."""
+        start = self.gap + (0 if self.text is not None else self.first + slots) - (self.queries_from if queries else 0)
+        return x[:, start : start + self.tokens]
+
+    def spread(self, values: Tensor, keys: int) -> Tensor:
+        """Return values ``[L]`` of the text's slots at their keys, 0 at all others, ``[S]``."""
+        if self.text is not None:
+            return values.new_zeros(keys).index_copy(0, self.text, values)
+        return functional.pad(values, (self.first, keys - self.first - values.shape[0]))
+
+
+@dataclass(frozen=True)
 class FromText(Probe):
     """From text queries to target keys (Eq. 16).
 
     Attributes:
         mask: ``[1, N]`` bool.
         weights: ``[L]`` float32.
-        text: the text's first query and the one behind its last, or where its L queries lie if not in a row.
-        target: the target's first key and the one behind its last.
+        places: of text and target.
     """
 
     mask: Tensor
     weights: Tensor
-    text: tuple[int, int] | Tensor
-    target: tuple[int, int]
+    places: _Places
 
     def measure(self, query: Tensor, key: Tensor) -> Tensor:
         """See `Probe`."""
-        text = query[:, self.text[0] : self.text[1]] if isinstance(self.text, tuple) else query[:, self.text]
-        image = key[:, self.target[0] : self.target[1]]
+        slots = self.weights.shape[0]
+        text = self.places.of_text(query, slots, queries=True)
+        image = self.places.of_target(key, slots)
         mass = mass_in_mask(text.transpose(1, 2), image.transpose(1, 2), self.mask.expand(len(query), -1))
         return (mass.mean(dim=1).float() * self.weights).sum(dim=-1)
 
@@ -113,18 +158,19 @@ class ToText(Probe):
 
     Attributes:
         mask: ``[1, N]`` bool.
-        text: the keys of the text tokens that count.
-        target: the target's first query and the one behind its last.
+        weights: ``[L]`` float32, above 0 where a slot counts.
+        places: of text and target.
     """
 
     mask: Tensor
-    text: Tensor
-    target: tuple[int, int]
+    weights: Tensor
+    places: _Places
 
     def measure(self, query: Tensor, key: Tensor) -> Tensor:
         """See `Probe`."""
-        is_text = torch.zeros(key.shape[1], device=key.device).index_fill(0, self.text, 1.0)
-        queries = query[:, self.target[0] : self.target[1]].transpose(1, 2)
+        slots = self.weights.shape[0]
+        is_text = self.places.spread((self.weights > 0).float(), key.shape[1])
+        queries = self.places.of_target(query, slots, queries=True).transpose(1, 2)
         mass = mass_in_mask(queries, key.transpose(1, 2), is_text.expand(len(query), -1))
         return concentration_on_text(mass.float(), self.mask.expand(len(query), -1))
 

@@ -23,6 +23,7 @@ def _norm_and_rotate(
     tokens,
     offset,
     all_tokens,
+    apart,
     eps,
     HEADS: tl.constexpr,
     AT_ONCE: tl.constexpr,
@@ -31,6 +32,7 @@ def _norm_and_rotate(
     row = tl.program_id(0).to(tl.int64)
     token = offset + row % tokens
     joint = row // tokens * all_tokens + token
+    x += row * apart
     columns = tl.arange(0, WIDTH)[None, :]
     angle = token * WIDTH + columns
     cosines, sines = tl.load(cosine + angle), tl.load(sine + angle)
@@ -38,7 +40,7 @@ def _norm_and_rotate(
     for first in tl.static_range(0, HEADS, AT_ONCE):
         heads = first + tl.arange(0, AT_ONCE)[:, None]
         inside = heads < HEADS
-        value = tl.load(x + (row * HEADS + heads) * WIDTH + columns, mask=inside, other=0.0).to(tl.float32)
+        value = tl.load(x + heads * WIDTH + columns, mask=inside, other=0.0).to(tl.float32)
         inverse = 1.0 / tl.sqrt(tl.sum(value * value, axis=1) / WIDTH + eps)
         # Rounded in between, as the norm's own output is.
         normed = (value * inverse[:, None] * weights).to(out.dtype.element_ty).to(tl.float32)
@@ -49,11 +51,14 @@ def _norm_and_rotate(
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
-def _activated(x, width, part, GELU: tl.constexpr, PART: tl.constexpr):
+def _activated(x, width, part, ACTIVATION: tl.constexpr, PART: tl.constexpr):
     columns = part * PART + tl.arange(0, PART)
     value = tl.load(x + columns, mask=columns < width, other=0.0).to(tl.float32)
-    if GELU:
+    if ACTIVATION == "gelu":
         value = value * tl.sigmoid(1.5957691216057308 * value * (1.0 + 0.044715 * value * value))
+    if ACTIVATION == "swiglu":
+        up = tl.load(x + width + columns, mask=columns < width, other=0.0).to(tl.float32)
+        value = value * tl.sigmoid(value) * up
     return value
 
 
@@ -64,13 +69,13 @@ def _store_part(out, value, width, part, PART: tl.constexpr):
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
-def _quantise_rows(x, out, scales, width, GELU: tl.constexpr, PART: tl.constexpr):
+def _quantise_rows(x, out, scales, width, apart, ACTIVATION: tl.constexpr, PART: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
-    x, out = x + row * width, out + row * width
+    x, out = x + row * apart, out + row * width
     # In thirds: widths here are three times a power of two, and a block of Triton's is a power of two.
-    a = _activated(x, width, 0, GELU, PART)
-    b = _activated(x, width, 1, GELU, PART)
-    c = _activated(x, width, 2, GELU, PART)
+    a = _activated(x, width, 0, ACTIVATION, PART)
+    b = _activated(x, width, 1, ACTIVATION, PART)
+    c = _activated(x, width, 2, ACTIVATION, PART)
     largest = tl.max(tl.maximum(tl.maximum(tl.abs(a), tl.abs(b)), tl.abs(c)), axis=0)
     scale = tl.maximum(largest / LARGEST, TINY)
     inverse = 1.0 / scale
@@ -91,18 +96,29 @@ def norm_and_rotate(
     cosine, sine = cosine.contiguous(), sine.contiguous()
     for x, weight, own in zip(streams, weights, eps, strict=True):
         tokens = x.shape[1]
+        rows, apart = _rows(x.flatten(-2))
         _norm_and_rotate[(batch * tokens,)](
-            x.contiguous(), weight, cosine, sine, out, tokens, offset, total, own, heads, at_once, width, num_warps=4
+            rows, weight, cosine, sine, out, tokens, offset, total, apart, own, heads, at_once, width, num_warps=4
         )
         offset += tokens
     return out
 
 
-def quantise_rows(x: Tensor, gelu: bool) -> tuple[Tensor, Tensor]:
+def quantise_rows(x: Tensor, activation: str) -> tuple[Tensor, Tensor]:
     """See `rc_grpo.editor.kernels.quantise_rows`."""
-    rows, width = x.shape
-    out = torch.empty(rows, width, device=x.device, dtype=FLOAT8)
-    scales = torch.empty(rows, 1, device=x.device, dtype=torch.float32)
+    count, width = x.shape
+    if activation == "swiglu":
+        width //= 2
+    out = torch.empty(count, width, device=x.device, dtype=FLOAT8)
+    scales = torch.empty(count, 1, device=x.device, dtype=torch.float32)
     part = triton.next_power_of_2(triton.cdiv(width, 3))
-    _quantise_rows[(rows,)](x.contiguous(), out, scales, width, gelu, part, num_warps=min(16, max(1, part // 256)))
+    rows, apart = _rows(x)
+    _quantise_rows[(count,)](rows, out, scales, width, apart, activation, part, num_warps=min(16, max(1, part // 256)))
     return out, scales
+
+
+def _rows(x: Tensor) -> tuple[Tensor, int]:
+    """Return ``[..., width]`` with rows evenly far apart, as part of a wider projection has them, and how far."""
+    apart = x.stride(-2)
+    even = x.stride(-1) == 1 and (x.dim() == 2 or x.shape[0] == 1 or x.stride(0) == x.shape[1] * apart)
+    return (x, apart) if even else (x.contiguous(), x.shape[-1])

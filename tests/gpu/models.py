@@ -1,49 +1,77 @@
-"""FLUX blocks of the real width, few of them."""
+"""Blocks of full width, few of them."""
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.measuring import random_conditions, random_states, square_mask
+from benchmarks.gpu.families import EDITORS
+from benchmarks.gpu.measuring import (
+    INSTRUCTION,
+    KONTEXT,
+    TEXT_TOKENS,
+    body_of,
+    random_conditions,
+    square_mask,
+    stock_denoiser,
+)
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor import lora
 from rc_grpo.editor.denoiser import Denoiser, PolicyMaker
-from rc_grpo.editor.families.flux_kontext import full_size
-from rc_grpo.editor.families.flux_kontext.transformer import KontextBody
-from rc_grpo.editor.files import FULL_SIZE
+from rc_grpo.editor.family import Body
 from rc_grpo.editor.merged import MergedPolicy
 from rc_grpo.editor.policy import AdapterPolicy
-from rc_grpo.messages import VersionProof
+from rc_grpo.messages import Conditions, VersionProof
+from rc_grpo.seeds import normal
 
-EDITOR = EditorConfig(model=FULL_SIZE, device="cuda")
 CUDA = torch.device("cuda")
-CONDITIONS, MASK = random_conditions(256), square_mask(256)
-TEXT = torch.from_numpy(CONDITIONS.text_valid)
+SIDE = 256
+MASK, TEXT = square_mask(SIDE), torch.arange(TEXT_TOKENS) < INSTRUCTION
+OTHERS = [EDITORS["klein_4b"], EDITORS["qwen_image_edit"].model_copy(update={"source_resolution": SIDE})]
+"""Editors of the other families."""
+EVERY = [KONTEXT, *OTHERS]
 
 
-def few_blocks(policy: PolicyMaker = AdapterPolicy, dtype: torch.dtype = torch.bfloat16) -> Denoiser:
-    """One double and two single blocks of FLUX.1 with random weights."""
-    return Denoiser(_body(dtype), EDITOR, 0, policy)
+def few_blocks(
+    policy: PolicyMaker = AdapterPolicy, dtype: torch.dtype = torch.bfloat16, editor: EditorConfig = KONTEXT
+) -> Denoiser:
+    """One double and two single blocks with random weights, or as many double ones where there are no others."""
+    return Denoiser(_body(editor, dtype), editor, 0, policy)
 
 
-def rollout_blocks_of(in_fp8: bool) -> Denoiser:
+def rollout_blocks_of(in_fp8: bool, editor: EditorConfig = KONTEXT) -> Denoiser:
     """The same, as a rollout worker on a GPU has them."""
-    body = _body(torch.bfloat16)
+    body = _body(editor, torch.bfloat16)
     body.arrange(fp8=in_fp8)
-    return Denoiser(body, EDITOR, 0, MergedPolicy)
+    return Denoiser(body, editor, 0, MergedPolicy)
 
 
-def _body(dtype: torch.dtype) -> KontextBody:
-    transformer = full_size.build_transformer(CUDA, dtype, num_layers=1, num_single_layers=2)
-    return KontextBody(transformer, EDITOR, full_size.TOKEN)
+def stock_blocks_of(editor: EditorConfig) -> Denoiser:
+    """The same as diffusers runs them."""
+    return stock_denoiser(editor, **_few(editor))
 
 
-def states(batch: int = 2) -> Tensor:
-    return random_states(256, batch)
+def _body(editor: EditorConfig, dtype: torch.dtype) -> Body:
+    return body_of(editor, dtype, **_few(editor))
+
+
+def _few(editor: EditorConfig) -> dict[str, int]:
+    kinds = body_of(editor, device=torch.device("meta")).transformer.config
+    return {"num_layers": 1, "num_single_layers": 2} if "num_single_layers" in kinds else {"num_layers": 2}
+
+
+def conditions_of(denoiser: Denoiser) -> Conditions:
+    """Random ones."""
+    return random_conditions(denoiser.body, denoiser.config, SIDE)
+
+
+def states(denoiser: Denoiser, batch: int = 2) -> Tensor:
+    """Random latents on the device."""
+    return normal(9, batch, *denoiser.latent_shape(conditions_of(denoiser))).to(CUDA)
 
 
 def trained(denoiser: Denoiser, seed: int = 1, size: float = 0.02) -> dict[str, Tensor]:
+    """LoRA weights that act."""
     generator = torch.Generator().manual_seed(seed)
     return {
         name: tensor + size * torch.randn(tensor.shape, generator=generator)
@@ -52,4 +80,5 @@ def trained(denoiser: Denoiser, seed: int = 1, size: float = 0.02) -> dict[str, 
 
 
 def adopt(denoiser: Denoiser, weights: Mapping[str, Tensor], number: int = 1) -> VersionProof:
+    """Take weights over as a version."""
     return denoiser.adopt(*lora.pack(number, weights), worker="w")

@@ -1,17 +1,34 @@
 """The rollout's forward pass on a GPU: exact recordings, swaps that leave nothing behind, a host that never waits."""
 
+from dataclasses import replace
+from typing import get_args
+
 import pytest
 import torch
-from diffusers.models.transformers.transformer_flux import FluxAttnProcessor
 from torch import Tensor
 from torch._dynamo.utils import counters
 
 from rc_grpo.algorithm import solver
 from rc_grpo.algorithm.attention_density import mass_in_mask
+from rc_grpo.config import EditorConfig
 from rc_grpo.editor import compiling, kernels
 from rc_grpo.editor.fp8 import Fp8Linear
+from rc_grpo.editor.kernels import Activation
 from rc_grpo.editor.merged import MergedPolicy
-from tests.gpu.models import CONDITIONS, CUDA, MASK, TEXT, adopt, few_blocks, rollout_blocks_of, states, trained
+from tests.gpu.models import (
+    CUDA,
+    EVERY,
+    MASK,
+    OTHERS,
+    TEXT,
+    adopt,
+    conditions_of,
+    few_blocks,
+    rollout_blocks_of,
+    states,
+    stock_blocks_of,
+    trained,
+)
 from tests.unit.editor.quantised import assert_quantised
 
 LAYERS = (0, 2)
@@ -25,11 +42,12 @@ def _fresh_graphs() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_recorder_changes_no_bit_of_the_velocity_and_compiled_only_its_rounding(compiled: bool) -> None:
-    denoiser, x = rollout_blocks_of(in_fp8=False), states()
-    field = denoiser.velocity(CONDITIONS)
+    denoiser = rollout_blocks_of(in_fp8=False)
+    x = states(denoiser)
+    field = denoiser.velocity(conditions_of(denoiser))
     eager = field(x, 0.5)
     if compiled:
-        compiling.compile_blocks(denoiser.body.blocks)
+        compiling.compile_blocks(denoiser.body)
     plain = field(x, 0.5)
     with denoiser.recording(LAYERS, MASK, TEXT) as recorder:
         recorded = field(x, 0.5)
@@ -45,12 +63,13 @@ def test_a_recorder_changes_no_bit_of_the_velocity_and_compiled_only_its_roundin
 
 @torch.no_grad()
 def test_recorded_or_not_compiled_blocks_are_as_near_to_float32() -> None:
-    denoiser, x = rollout_blocks_of(in_fp8=False), states()
+    denoiser = rollout_blocks_of(in_fp8=False)
+    x = states(denoiser)
     exact = few_blocks(MergedPolicy, torch.float32)
     exact.transformer.load_state_dict(few_blocks(MergedPolicy).transformer.state_dict())
-    truth = exact.velocity(CONDITIONS)(x, 0.5)
-    compiling.compile_blocks(denoiser.body.blocks)
-    field = denoiser.velocity(CONDITIONS)
+    truth = exact.velocity(conditions_of(exact))(x, 0.5)
+    compiling.compile_blocks(denoiser.body)
+    field = denoiser.velocity(conditions_of(denoiser))
     plain = field(x, 0.5)
     with denoiser.recording(LAYERS, MASK, TEXT):
         recorded = field(x, 0.5)
@@ -72,8 +91,8 @@ def test_the_fused_concentration_is_the_explicit_one() -> None:
 @pytest.mark.parametrize("in_fp8", [False, True])
 def test_going_from_a_to_b_to_a_restores_every_bit_and_compiles_nothing(in_fp8: bool) -> None:
     denoiser = rollout_blocks_of(in_fp8)
-    compiling.compile_blocks(denoiser.body.blocks)
-    field, x = denoiser.velocity(CONDITIONS), states()
+    compiling.compile_blocks(denoiser.body)
+    field, x = denoiser.velocity(conditions_of(denoiser)), states(denoiser)
     a, b = trained(denoiser, 1), trained(denoiser, 2)
     base = field(x, 0.5)
     results: list[Tensor] = []
@@ -94,11 +113,11 @@ def test_going_from_a_to_b_to_a_restores_every_bit_and_compiles_nothing(in_fp8: 
 def test_merged_weights_are_the_adapters_policy() -> None:
     merged, adapters = few_blocks(MergedPolicy), few_blocks()
     weights = trained(adapters, size=0.05)
-    x, velocities = states(), []
+    x, velocities = states(merged), []
     for denoiser in (merged, adapters):
-        base = denoiser.velocity(CONDITIONS)(x, 0.5)
+        base = denoiser.velocity(conditions_of(denoiser))(x, 0.5)
         adopt(denoiser, weights)
-        velocities.append(denoiser.velocity(CONDITIONS)(x, 0.5))
+        velocities.append(denoiser.velocity(conditions_of(denoiser))(x, 0.5))
     effect = (velocities[1] - base).norm()
     assert (velocities[0] - velocities[1]).norm() < 0.1 * effect
 
@@ -106,8 +125,9 @@ def test_merged_weights_are_the_adapters_policy() -> None:
 @torch.no_grad()
 def test_the_host_waits_for_nothing_inside_the_step_loop() -> None:
     denoiser = rollout_blocks_of(in_fp8=False)
-    compiling.compile_blocks(denoiser.body.blocks)
-    field, noise, sigmas = denoiser.velocity(CONDITIONS), states(), denoiser.sigmas(4, CONDITIONS)
+    compiling.compile_blocks(denoiser.body)
+    conditions = conditions_of(denoiser)
+    field, noise, sigmas = denoiser.velocity(conditions), states(denoiser), denoiser.sigmas(4, conditions)
     with denoiser.recording(LAYERS, MASK, TEXT) as recorder:
         solver.integrate(field, noise, sigmas)
         torch.cuda.set_sync_debug_mode("error")
@@ -120,13 +140,39 @@ def test_the_host_waits_for_nothing_inside_the_step_loop() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("editor", EVERY, ids=lambda editor: editor.model)
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("in_fp8", [False, True])
-def test_rearranged_blocks_compute_what_diffusers_own_do(in_fp8: bool) -> None:
-    x = states()
-    stock, arranged = few_blocks(MergedPolicy), rollout_blocks_of(in_fp8)
-    stock.transformer.set_attn_processor(FluxAttnProcessor())
-    expected, got = (denoiser.velocity(CONDITIONS)(x, 0.5) for denoiser in (stock, arranged))
+def test_rearranged_blocks_compute_what_diffusers_own_do(in_fp8: bool, compiled: bool, editor: EditorConfig) -> None:
+    stock, arranged = stock_blocks_of(editor), rollout_blocks_of(in_fp8, editor)
+    if compiled:
+        compiling.compile_blocks(arranged.body)
+    x = states(stock)
+    expected, got = (denoiser.velocity(conditions_of(denoiser))(x, 0.5) for denoiser in (stock, arranged))
     assert (got - expected).norm() < (0.1 if in_fp8 else 0.01) * expected.norm()
+
+
+@torch.no_grad()
+def test_texts_of_all_lengths_share_a_graph_with_and_without_a_recorder() -> None:
+    denoiser = rollout_blocks_of(False, OTHERS[1])
+    compiling.compile_blocks(denoiser.body)
+    whole, x = conditions_of(denoiser), states(denoiser)
+    before = counters["stats"]["unique_graphs"]
+    for length in (240, 211, 187, 100):
+        conditions = replace(
+            whole,
+            arrays=dict(whole.arrays) | {"prompt": whole.arrays["prompt"][:length]},
+            text_valid=whole.text_valid[:length],
+        )
+        field, text = denoiser.velocity(conditions), torch.from_numpy(conditions.text_valid)
+        velocity = field(x, 0.5)
+        with denoiser.recording((0, 1), MASK, text):
+            recorded = field(x, 0.5)
+        with torch.compiler.set_stance("force_eager"):
+            eager = field(x, 0.5)
+        assert (velocity - eager).norm() < 0.01 * eager.norm()
+        assert (recorded - eager).norm() < 0.01 * eager.norm()
+    assert counters["stats"]["unique_graphs"] - before == 2
 
 
 @torch.no_grad()
@@ -143,7 +189,11 @@ def test_a_fused_kernel_is_the_plain_expression(name: str) -> None:
             return kernels.gelu_linear(on.flatten(2), weight, weight[:, 0].contiguous())
         weights = [torch.linspace(low, 1.5, 128).to(device, torch.bfloat16) for low in (0.5, -0.5)]
         rotary = angles.cos().to(device), angles.sin().to(device)
-        return kernels.norm_and_rotate([on[:, :20], on[:, 20:]], weights, [1e-6, 1e-5], *rotary)
+        # A stream on its own, as part of a wider projection, and two.
+        wide = torch.cat([on.flatten(2), on.flatten(2)], dim=2)[..., :3072].unflatten(2, (24, 128))
+        alone = kernels.norm_and_rotate([wide], weights[:1], [1e-6], *rotary)
+        both = kernels.norm_and_rotate([on[:, :20], on[:, 20:].contiguous()], weights, [1e-6, 1e-5], *rotary)
+        return torch.cat([alone, both])
 
     fused, plain = run("cuda").cpu().float(), run("cpu").float()
     assert (fused - plain).norm() < 5e-3 * plain.norm()
@@ -151,12 +201,13 @@ def test_a_fused_kernel_is_the_plain_expression(name: str) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("width", [3072, 12288, 160])
-@pytest.mark.parametrize("gelu", [False, True])
-def test_quantised_rows_are_the_rows_to_the_formats_precision(gelu: bool, width: int) -> None:
+@pytest.mark.parametrize("activation", get_args(Activation))
+def test_quantised_rows_are_the_rows_to_the_formats_precision(activation: Activation, width: int) -> None:
     torch.manual_seed(0)
     x = torch.randn(100, width, device=CUDA, dtype=torch.bfloat16) * torch.logspace(-3, 3, 100, device=CUDA)[:, None]
     x[7] = 0
-    assert_quantised(x.bfloat16(), gelu)
+    assert_quantised(x.bfloat16(), activation)
+    assert_quantised(torch.cat([x, x.flip(0)], dim=1).bfloat16()[:, width // 2 : -width // 2], activation)
 
 
 @torch.no_grad()

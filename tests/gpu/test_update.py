@@ -10,10 +10,11 @@ from torch.nn.functional import cosine_similarity, scaled_dot_product_attention
 
 from learner import activations
 from rc_grpo.algorithm import adjoint, solver
+from rc_grpo.config import EditorConfig
 from rc_grpo.config.learner import Activations
 from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.editor.recording import dense_gradient
-from tests.gpu.models import CONDITIONS, CUDA, few_blocks, states, trained
+from tests.gpu.models import CUDA, EVERY, conditions_of, few_blocks, states, trained
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +32,8 @@ def lora_gradient(denoiser: Denoiser) -> Tensor:
 
 def by_adjoint(denoiser: Denoiser, steps: int = 3) -> tuple[Tensor, Tensor]:
     """The gradients of a random linear function of a chain's states: with respect to the LoRA, and to the noise."""
-    field, sigmas = denoiser.velocity(CONDITIONS), denoiser.sigmas(steps, CONDITIONS)
+    conditions = conditions_of(denoiser)
+    field, sigmas = denoiser.velocity(conditions), denoiser.sigmas(steps, conditions)
     with torch.no_grad():
         path = solver.integrate(field, start(denoiser), sigmas)
     return_to_start = adjoint.backward(field, path, sigmas, pulls(path))
@@ -39,7 +41,8 @@ def by_adjoint(denoiser: Denoiser, steps: int = 3) -> tuple[Tensor, Tensor]:
 
 
 def by_autograd(denoiser: Denoiser, steps: int = 3) -> tuple[Tensor, Tensor]:
-    field, sigmas = denoiser.velocity(CONDITIONS), denoiser.sigmas(steps, CONDITIONS)
+    conditions = conditions_of(denoiser)
+    field, sigmas = denoiser.velocity(conditions), denoiser.sigmas(steps, conditions)
     noise = start(denoiser).requires_grad_()
     path = solver.integrate(field, noise, sigmas)
     (path * pulls(path)).sum().backward()
@@ -48,7 +51,7 @@ def by_autograd(denoiser: Denoiser, steps: int = 3) -> tuple[Tensor, Tensor]:
 
 
 def start(denoiser: Denoiser) -> Tensor:
-    return states().to(torch.float64 if denoiser.transformer.dtype == torch.float64 else torch.float32)
+    return states(denoiser).to(torch.float64 if denoiser.transformer.dtype == torch.float64 else torch.float32)
 
 
 def pulls(path: Tensor) -> Tensor:
@@ -70,10 +73,11 @@ def test_the_adjoint_is_autograd_through_the_chain_in_bfloat16() -> None:
         assert cosine_similarity(whole.flatten(), stepwise.flatten(), dim=0) > 0.999
 
 
+@pytest.mark.parametrize("editor", EVERY, ids=lambda editor: editor.model)
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("kind", get_args(Activations))
-def test_every_activation_policy_gives_one_gradient(kind: Activations, compiled: bool) -> None:
-    denoiser = few_blocks()
+def test_every_activation_policy_gives_one_gradient(kind: Activations, compiled: bool, editor: EditorConfig) -> None:
+    denoiser = few_blocks(editor=editor)
     denoiser.policy.load(trained(denoiser))
     with sdpa_kernel([SDPBackend.MATH]):
         expected = by_adjoint(denoiser, 1)

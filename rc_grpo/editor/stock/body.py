@@ -45,6 +45,10 @@ class StockBody:
         """Return the rows and columns of tokens of an image of so many pixels."""
         return height // self.architecture.token, width // self.architecture.token
 
+    def varying(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Sequence[tuple[Tensor, int]]:
+        """Return none: every text has the same slots."""
+        return ()
+
     def canary(self) -> Conditions:
         """Return fixed random conditions of a few tokens, with a source of the target's size."""
         side = TOKENS_PER_SIDE_OF_CANARY * self.architecture.token
@@ -71,14 +75,15 @@ class StockBound:
         body: of the model.
         conditions: of the task.
         text: which of its texts.
+        text_varies: it is of its true length.
     """
 
-    def __init__(self, body: StockBody, conditions: Conditions, text: Text) -> None:
+    def __init__(self, body: StockBody, conditions: Conditions, text: Text, *, text_varies: bool = False) -> None:
         dtype, device = body.transformer.dtype, body.transformer.device
         arrays = conditions.arrays
         self.text, self.reference = (to_tensor(arrays[name], dtype, device) for name in (text, "reference"))
         slots, tokens = len(self.text), body.latent_shape(conditions)[0]
-        self.layout = Layout(torch.arange(slots), slice(slots, slots + tokens))
+        self.layout = Layout(torch.arange(slots), slice(slots, slots + tokens), text_varies=text_varies)
 
     def prefill(self, forward: Forward) -> None:
         """Everything sees the target, so nothing can be computed ahead."""

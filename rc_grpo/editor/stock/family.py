@@ -15,6 +15,7 @@ from torch import nn
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.family import Architecture, Body, Codec, Guidance, TextCounter
 from rc_grpo.editor.files import model_source, naming_the_model
+from rc_grpo.editor.stock.random_weights import FullSize
 from rc_grpo.images import Pixels
 
 
@@ -44,15 +45,19 @@ class StockFamily:
 
     def load_transformer(self, editor: EditorConfig, device: torch.device, dtype: torch.dtype) -> nn.Module:
         """Load the transformer alone."""
-        if full_size := self._module("full_size").named(editor):
+        if full_size := self.full_size(editor):
             return full_size.build_transformer(device, dtype)  # type: ignore[no-any-return]
         return self._loaded(self.transformer, editor, dtype, subfolder="transformer").to(device)  # type: ignore[no-any-return]
 
     def load_pipeline(self, editor: EditorConfig, device: torch.device, dtype: torch.dtype, **components: Any) -> Any:
         """Load diffusers' own pipeline; a component given as None is left out."""
-        if full_size := self._module("full_size").named(editor):
+        if full_size := self.full_size(editor):
             return full_size.build_pipeline(device, dtype, **components)
         return self._loaded(self.pipeline, editor, dtype, **components).to(device)
+
+    def full_size(self, editor: EditorConfig) -> FullSize | None:
+        """Return the published architecture that ``editor.model`` names; None if it is a model with its own weights."""
+        return self._module("full_size").named(editor)  # type: ignore[no-any-return]
 
     def body(self, transformer: nn.Module, editor: EditorConfig) -> Body:
         """Wrap a transformer."""

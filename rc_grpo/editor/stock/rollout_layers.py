@@ -63,7 +63,7 @@ def fuse_gelu(network: Any, *, in_fp8: bool) -> None:
     first = network.net[0].proj
     network.net[0] = GeluProjection(Fp8Linear(first) if in_fp8 else first)
     if in_fp8:
-        network.net[2] = Fp8Linear(network.net[2], gelu=True)
+        network.net[2] = Fp8Linear(network.net[2], "gelu")
 
 
 def quantise_linears(module: nn.Module) -> None:

@@ -1,6 +1,6 @@
 """How the toy is spoken to: what `rc_grpo.editor.family.Body` and `Bound` ask for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,10 @@ class SketchBody:
     def processor(self, block: Any, probe: Probe | None) -> Attend:
         """Return an attention processor."""
         return Attend(probe)
+
+    def varying(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Sequence[tuple[Tensor, int]]:
+        """Return none: a text has the same slots in every task."""
+        return ()
 
     def canary(self) -> Conditions:
         """Return fixed random conditions of four target tokens."""

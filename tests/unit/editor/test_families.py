@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.utils import counters
 from torch import nn
 
 from rc_grpo.algorithm import adjoint
@@ -274,6 +276,33 @@ def test_blocks_are_traced_whole_for_rollouts_and_for_training_with_and_without_
         if any(weight.requires_grad for weight in denoiser.policy.weights().values()):
             field(x, 0.5).square().mean().backward()
             assert gradients(denoiser.policy.weights()).any()
+
+
+@torch._dynamo.config.patch(recompile_limit=compiling.GRAPHS)
+@pytest.mark.parametrize("row", [row for row in ROWS if row.text_varies], ids=lambda row: row.name)
+def test_instructions_of_all_lengths_share_compiled_blocks_with_a_recorder_and_in_training(
+    row: Row, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="aot_eager"))
+    editor = load_editor(row.editor(models, 1.0), seed=0)
+    tasks = [editor.encode_image(source(), words) for words in (INSTRUCTION, "Remove the small red car")]
+    x, mask = normal(5, 2, *editor.latent_shape(tasks[0])), torch.arange(16) % 3 == 0
+    expected = [editor.velocity(conditions)(x, 0.5).detach() for conditions in tasks]
+    torch._dynamo.reset()
+    compiling.compile_blocks(editor.body)
+    graphs = []
+    for conditions, truth in zip(tasks, expected, strict=True):
+        field, counted = editor.velocity(conditions), torch.from_numpy(conditions.text_valid)
+        got = field(x, 0.5)
+        got.square().mean().backward()
+        torch.testing.assert_close(got, truth, rtol=1e-4, atol=1e-4)
+        for direction in ("from_text", "to_text"):
+            with torch.no_grad(), editor.recording((0,), mask, counted, direction):
+                torch.testing.assert_close(field(x, 0.5), truth, rtol=1e-4, atol=1e-4)
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert len(tasks[0].text_valid) != len(tasks[1].text_valid)
+    assert graphs[0] > 0
+    assert graphs[1] == graphs[0]
 
 
 @every_row

@@ -1,5 +1,7 @@
 """What a GPU's rollouts run, on a CPU: the rearranged blocks, and the plain form of the fused kernels."""
 
+from typing import get_args
+
 import pytest
 import torch
 from diffusers.models.embeddings import apply_rotary_emb
@@ -35,11 +37,11 @@ def test_norm_and_rotation_are_those_of_the_model(streams: int) -> None:
     torch.testing.assert_close(kernels.norm_and_rotate(list(parts), weights, [1e-6] * streams, *rotary), expected)
 
 
-@pytest.mark.parametrize("gelu", [False, True])
-def test_quantised_rows_are_the_rows_to_the_formats_precision(gelu: bool) -> None:
+@pytest.mark.parametrize("activation", get_args(kernels.Activation))
+def test_quantised_rows_are_the_rows_to_the_formats_precision(activation: kernels.Activation) -> None:
     x = torch.randn(50, 64) * torch.logspace(-3, 3, 50)[:, None]
     x[7] = 0
-    assert_quantised(x, gelu)
+    assert_quantised(x, activation)
 
 
 def test_float8_where_there_is_none_is_an_error_with_the_way_out() -> None:

@@ -59,7 +59,7 @@ def arrange(transformer: FluxTransformer2DModel, *, in_fp8: bool) -> None:
         attention, mlp = _split(block.proj_out, block.attn.inner_dim)
         del block.proj_out, block.act_mlp
         block.project_attention = Fp8Linear(attention) if in_fp8 else attention
-        block.project_mlp = Fp8Linear(mlp, gelu=True) if in_fp8 else mlp
+        block.project_mlp = Fp8Linear(mlp, "gelu") if in_fp8 else mlp
         block.proj_mlp = Fp8Linear(block.proj_mlp) if in_fp8 else GeluProjection(block.proj_mlp)
         block.__class__ = RolloutSingleBlock
         if in_fp8:

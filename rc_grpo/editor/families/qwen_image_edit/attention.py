@@ -1,16 +1,14 @@
 """The joint attention of Qwen-Image's blocks: like other double-stream blocks' but for how positions turn it.
 
-Positions come as complex numbers, apart for image and text, or, where `rollout_blocks` has rearranged the blocks, as
-cosines and sines of both together: what the fused kernel of norm and rotation reads.
+Positions come as complex numbers, apart for image and text. They turn queries and keys as cosines and sines of both
+together: what the fused kernel of norm and rotation reads, and what a compiler fuses.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention
-from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
-from torch import Tensor, nn
+from torch import Tensor
 
 from rc_grpo.editor.fp8 import QuantisedRows
 from rc_grpo.editor.stock.attention import ProbedAttention, apart, heads, norm_and_rotate
@@ -34,19 +32,15 @@ class QwenJointAttention(ProbedAttention):
         head_dim = attn.inner_dim // attn.heads
         image = heads(head_dim, hidden_states, (attn.to_q, attn.to_k, attn.to_v))
         text = heads(head_dim, encoder_hidden_states, (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj))
-        turned = norm_and_rotate if image_rotary_emb[0].dtype == torch.float32 else _norm_and_turn
-        query = turned((text[0], image[0]), (attn.norm_added_q, attn.norm_q), image_rotary_emb)
-        key = turned((text[1], image[1]), (attn.norm_added_k, attn.norm_k), image_rotary_emb)
+        rotary = _as_turns(*image_rotary_emb)
+        query = norm_and_rotate((text[0], image[0]), (attn.norm_added_q, attn.norm_q), rotary)
+        key = norm_and_rotate((text[1], image[1]), (attn.norm_added_k, attn.norm_k), rotary)
         mixed = self.attend(query, key, torch.cat([text[2], image[2]], dim=1))
         return apart(attn, mixed, encoder_hidden_states.shape[1])
 
 
-def _norm_and_turn(streams: Sequence[Tensor], norms: Sequence[nn.RMSNorm], rotary: tuple[Tensor, Tensor]) -> Tensor:
-    of_image, of_text = rotary
-    return torch.cat(
-        [
-            apply_rotary_emb_qwen(norm(stream), turn, use_real=False)
-            for stream, norm, turn in zip(streams, norms, (of_text, of_image), strict=True)
-        ],
-        dim=1,
-    )
+def _as_turns(of_images: Tensor, of_text: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines ``[S, D]`` float32, text first, of positions ``[S_i, D / 2]`` complex64."""
+    turns = torch.cat([torch.view_as_real(positions) for positions in (of_text, of_images)])
+    cosine, sine = turns.repeat_interleave(2, dim=1).unbind(-1)
+    return cosine, sine

@@ -1,5 +1,6 @@
 """Qwen-Image-Edit's transformer as a body: how a task is bound to it, its velocity, its schedule, its canary."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffusers import FlowMatchEulerDiscreteScheduler, QwenImageTransformer2DModel
@@ -63,6 +64,14 @@ class QwenBody(StockBody):
         """Return an attention processor."""
         return QwenJointAttention(probe)
 
+    def varying(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Sequence[tuple[Tensor, int]]:
+        """Return the text's states and positions: it is bound at its true length."""
+        if named:
+            states, (_, positions) = named["encoder_hidden_states"], named["image_rotary_emb"]
+        else:
+            _, _, states, _, _, (_, positions), *_ = inputs
+        return (states, 1), (positions, 0)
+
     def arrange(self, *, fp8: bool) -> None:
         """Rearrange the blocks for rollouts; see `rollout_blocks`.
 
@@ -81,7 +90,7 @@ class QwenBound(StockBound):
     """One text of one task on the device, at its true length: joint order ``[text | target | source]``."""
 
     def __init__(self, body: QwenBody, conditions: Conditions, text: Text) -> None:
-        super().__init__(body, conditions, text)
+        super().__init__(body, conditions, text, text_varies=True)
         images = ((conditions.height, conditions.width), *conditions.sources)
         self._shapes = [(1, *body.grid(*size)) for size in images]
 
