@@ -24,6 +24,9 @@ _SQUARES, _EDGES = 10.0, 0.25
 """Weights of squared error (which PSNR counts) and of the error of pixels' differences, beside absolute error."""
 
 _EMA = 0.999
+_MEASURED_ON = 2048
+"""Crops of which the latents' shift and scale are measured."""
+
 _MEASURED = ("shift_factor", "scaling_factor")
 """What an autoencoder may have in its configuration that training finds out."""
 
@@ -83,7 +86,7 @@ def train_vae(
             LOGGER.info("vae step %d, %.0f %% of its time, loss %.4f, kl %.2f", *said)
     vae.load_state_dict(average.module.state_dict())
     vae.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
-    editor.measure(vae, latent_means(vae, crops.draw(2048)))
+    editor.measure(vae, latent_means(vae, crops.draw(_MEASURED_ON)))
     LOGGER.info("vae: %d steps", step)
     LOGGER.info("held-out reconstruction %.2f dB", psnr(vae, heldout))
 
