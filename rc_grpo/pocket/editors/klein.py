@@ -264,7 +264,7 @@ class Klein:
         images: NDArray[np.float32] = pipeline(
             image=source,
             prompt=[instruction] * len(noise),
-            latents=noise.transpose(1, 2).unflatten(2, (GRID, GRID)).to(pipeline.device),
+            latents=noise.transpose(1, 2).reshape(len(noise), -1, GRID, GRID).to(pipeline.device),
             height=IMAGE_SIZE,
             width=IMAGE_SIZE,
             num_inference_steps=steps,
