@@ -8,6 +8,8 @@ TORCH := torch==2.13.0+cpu
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 RUN ?= pocket-$(shell date +%Y%m%d-%H%M%S)
 ARGS ?=
+# The shell's EDITOR is somebody's text editor: only the one named to make counts.
+POCKET_EDITOR := $(if $(filter command,$(origin EDITOR)),$(EDITOR))
 JUNIT := build/junit
 
 export RAY_USAGE_STATS_ENABLED := 0
@@ -35,8 +37,9 @@ $(INSTALLED): pyproject.toml requirements/cpu.txt requirements/torchvision_cpu.p
 	$(BIN)/python requirements/torchvision_cpu.py
 	touch $@
 
-train: $(INSTALLED) ## a real post-training of the pocket editor on this machine's CPU; JUDGE=vllm: judged by a vLLM server
-	$(BIN)/rc-grpo train pocket$(if $(JUDGE),_$(JUDGE)) --set name=$(RUN) $(ARGS)
+train: $(INSTALLED) ## a real post-training of the pocket editor on this machine's CPU; JUDGE=vllm: judged by a vLLM server; EDITOR=klein: of the second one
+	$(if $(and $(POCKET_EDITOR),$(JUDGE)),$(error EDITOR=$(POCKET_EDITOR) and JUDGE=$(JUDGE) do not go together: leave one out))
+	$(BIN)/rc-grpo train pocket$(if $(POCKET_EDITOR),_$(POCKET_EDITOR))$(if $(JUDGE),_$(JUDGE)) --set name=$(RUN) $(ARGS)
 
 # Two lanes at once: a cluster's processes wait for each other a third of the time, and one process of pure computing fits
 # between them. The cluster's is the longer: it goes first. Whatever fails in one, the other goes on to its end.
@@ -85,13 +88,17 @@ chaos: $(INSTALLED) ## long failure tests and runs under kill -9 on a real local
 	$(BIN)/pytest tests -m chaos --timeout 600 --junitxml=benchmarks/results/chaos_tests.xml $(ARGS)
 	$(BIN)/python -m benchmarks.chaos
 
-pocket: $(INSTALLED) ## train the pocket editor anew (GPU if there is one)
+TRAIN_POCKET := $(BIN)/python -m rc_grpo.pocket.train $(if $(POCKET_EDITOR),--editor $(POCKET_EDITOR))
+TRAINED := build/pocket$(if $(POCKET_EDITOR),_$(POCKET_EDITOR))
+WEIGHTS := rc_grpo/pocket/$(if $(POCKET_EDITOR),$(POCKET_EDITOR)_)model
+SCORES := docs/pocket$(if $(POCKET_EDITOR),/$(POCKET_EDITOR))
+pocket: $(INSTALLED) ## train the pocket editor anew (GPU if there is one); EDITOR=klein: the second one
 	$(BIN)/pip install -q -c requirements/cpu.txt -e '.[pocket]'
-	$(BIN)/python -m rc_grpo.pocket.train --part vae --out build/pocket --batch 64 --rate 1e-3 $(ARGS)
-	$(BIN)/python -m rc_grpo.pocket.train --part flow --out build/pocket --vae build/pocket $(ARGS)
-	$(BIN)/python -m rc_grpo.pocket.train --part model --out build/pocket --vae build/pocket --start build/pocket
-	rm -rf rc_grpo/pocket/model && cp -r build/pocket/model rc_grpo/pocket/model
-	cp build/pocket/scores.json build/pocket/heldout_edits.png docs/pocket/
+	$(TRAIN_POCKET) --part vae --out $(TRAINED) --batch 64 --rate 1e-3 $(ARGS)
+	$(TRAIN_POCKET) --part flow --out $(TRAINED) --vae $(TRAINED) $(ARGS)
+	$(TRAIN_POCKET) --part model --out $(TRAINED) --vae $(TRAINED) --start $(TRAINED)
+	rm -rf $(WEIGHTS) && cp -r $(TRAINED)/model $(WEIGHTS)
+	mkdir -p $(SCORES) && cp $(TRAINED)/scores.json $(TRAINED)/heldout_edits.png $(SCORES)/
 
 benchmark: $(INSTALLED) ## measure the pocket training; writes benchmarks/results/pocket_train.json
 	$(BIN)/python -m benchmarks.pocket_train $(ARGS)

@@ -41,8 +41,9 @@ class EditorConfig(Strict):
 
     model: str = Field(
         "",
-        description="a diffusers folder, a hub id, `pocket` for the editor that comes with the package, or `full-size` "
-        "for a family's published architecture with random weights, to measure on; there is no default to run with",
+        description="a diffusers folder, a hub id, `pocket` or `pocket-klein` for one that comes with the package, or "
+        "`full-size` for a family's published architecture with random weights, to measure on; there is no default "
+        "to run with",
     )
     family: str = Field(
         "auto", description="which family the model is of; auto goes by its name, then by the pipeline it is for"

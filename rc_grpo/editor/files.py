@@ -15,12 +15,13 @@ from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from rc_grpo.config import EditorConfig
-from rc_grpo.pocket import MODEL_PATH
+from rc_grpo.pocket import MODEL_PATHS
 
 logger = logging.getLogger(__name__)
 POCKET, FULL_SIZE = "pocket", "full-size"
 INDEX = "model_index.json"
 REACH_DEADLINE_S = 5.0
+_PACKAGED = ", ".join(map(repr, MODEL_PATHS))
 
 _POCKET_REMARKS = {
     "diffusers.configuration_utils": "shift_factor",
@@ -42,9 +43,9 @@ def model_source(editor: EditorConfig) -> str:
     """
     if not editor.model:
         raise ModelNotFoundError(
-            f"editor.model is not set: name a diffusers folder, a hub id, {POCKET!r} or {FULL_SIZE!r}"
+            f"editor.model is not set: name a diffusers folder, a hub id, {_PACKAGED} or {FULL_SIZE!r}"
         )
-    return str(MODEL_PATH) if editor.model == POCKET else editor.model
+    return str(MODEL_PATHS.get(editor.model, editor.model))
 
 
 def resolve_device(editor: EditorConfig) -> torch.device:
@@ -100,7 +101,7 @@ def naming_the_model(editor: EditorConfig) -> Iterator[None]:
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         raise ModelNotFoundError(
             f"editor.model {editor.model!r} cannot be loaded: it must be a diffusers folder, a hub id you may read "
-            f"(HF_TOKEN set, licence accepted), {POCKET!r}, or {FULL_SIZE!r}. {error}"
+            f"(HF_TOKEN set, licence accepted), {_PACKAGED}, or {FULL_SIZE!r}. {error}"
         ) from error
 
 

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from rc_grpo.algorithm.solver import integrate, kontext_sigmas
 from rc_grpo.editor.families.flux_kontext.codec import decode
-from rc_grpo.pocket import MAX_SEQUENCE_LENGTH, MODEL_PATH
-from rc_grpo.pocket.architecture import LATENT_CHANNELS
-from rc_grpo.pocket.flow import Editor, pack, pocket_ids
+from rc_grpo.pocket import MODEL_PATH
+from rc_grpo.pocket.editors.kontext import EDITOR
+from rc_grpo.pocket.editors.protocol import GRID, LATENT_CHANNELS
 from rc_grpo.pocket.objects import IMAGE_SIZE
 from rc_grpo.pocket.pairs import to_float
-from rc_grpo.pocket.vae import encode
+from rc_grpo.pocket.vae import latent_means
 
-TOKENS, CHANNELS, TOKEN = 64, 4 * LATENT_CHANNELS, 16
+TOKENS, CHANNELS, TOKEN = GRID * GRID, 4 * LATENT_CHANNELS, IMAGE_SIZE // GRID
 """Of an image of the pocket world in the editor's latents: tokens, channels of one, its side in pixels."""
 
 _IMAGES_AT_ONCE = 512
@@ -31,8 +31,7 @@ class PocketBatches:
 
     def __init__(self, pipeline: FluxKontextPipeline, device: torch.device) -> None:
         self._pipeline = pipeline.to(device)
-        self._editor = Editor(pipeline).eval()
-        self._ids = pocket_ids(device)
+        self._field = EDITOR.field(pipeline).eval()
 
     @classmethod
     def load(cls, device: torch.device) -> "PocketBatches":
@@ -42,7 +41,8 @@ class PocketBatches:
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Return the packed latents ``[B, 64, 128]`` of images ``[B, 3, 128, 128]`` uint8."""
-        return pack(encode(self._pipeline.vae, to_float(images)))
+        vae = self._pipeline.vae
+        return EDITOR.tokens(vae, latent_means(vae, to_float(images)))
 
     @torch.no_grad()
     def edit(self, source: Tensor, noise: Tensor, instructions: Sequence[str], steps: int) -> Tensor:
@@ -57,16 +57,13 @@ class PocketBatches:
         Returns:
             The edits' packed latents, in the shape of the noise.
         """
-        count, device, pipeline = noise.shape[1], source.device, self._pipeline
-        clip = pipeline.tokenizer(list(instructions), padding="longest", return_tensors="pt").input_ids
-        t5 = pipeline.tokenizer_2(
-            list(instructions), padding="max_length", max_length=MAX_SEQUENCE_LENGTH, return_tensors="pt"
-        ).input_ids
-        reference, clip, t5 = (part.to(device).repeat_interleave(count, 0) for part in (source, clip, t5))
+        count, device = noise.shape[1], source.device
+        read = (source, *EDITOR.read(self._pipeline, instructions))
+        reference, *texts = (part.to(device).repeat_interleave(count, 0) for part in read)
 
         def velocity(x: Tensor, sigma: float) -> Tensor:
             times = torch.full((len(x),), sigma, device=device)
-            field: Tensor = self._editor(x, reference, times, clip, t5, self._ids)
+            field: Tensor = self._field(x, reference, times, *texts)
             return field
 
         states = integrate(velocity, noise.flatten(0, 1), kontext_sigmas(steps, TOKENS))

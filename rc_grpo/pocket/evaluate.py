@@ -1,4 +1,4 @@
-"""Scores and a picture of the pocket editor on held-out photographs, through the diffusers pipeline users run.
+"""Scores and a picture of a pocket editor on held-out photographs, through the diffusers pipeline users run.
 
 ``python -m rc_grpo.pocket.evaluate --out docs/pocket`` scores the committed editor again.
 """
@@ -17,8 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from rc_grpo.images import decode_levels, decode_rgb
 from rc_grpo.messages import EditTask
-from rc_grpo.pocket import MAX_SEQUENCE_LENGTH, MODEL_PATH
-from rc_grpo.pocket.architecture import GUIDANCE
+from rc_grpo.pocket import editors
 from rc_grpo.pocket.world import IMAGE_SIZE, PocketWorld
 from rc_grpo.seeds import derive, normal
 
@@ -41,20 +40,7 @@ def edit(pipeline: Any, task: EditTask, noises: Sequence[int], steps: int = STEP
     """Edit one task once for each noise number; images ``[len(noises), 128, 128, 3]`` float32 in [0, 1]."""
     source, channels = Image.open(io.BytesIO(task.source)).convert("RGB"), pipeline.transformer.config.in_channels
     latents = torch.stack([normal(derive("pocket-eval", task.task_id, n), _TOKENS, channels) for n in noises])
-    images: NDArray[np.float32] = pipeline(
-        image=[source] * len(noises),
-        prompt=[task.instruction] * len(noises),
-        latents=latents.to(pipeline.device),
-        height=IMAGE_SIZE,
-        width=IMAGE_SIZE,
-        num_inference_steps=steps,
-        guidance_scale=GUIDANCE,
-        max_sequence_length=MAX_SEQUENCE_LENGTH,
-        max_area=IMAGE_SIZE**2,
-        _auto_resize=False,
-        output_type="np",
-    ).images
-    return images
+    return editors.of(pipeline).edit(pipeline, source, task.instruction, latents, steps)
 
 
 def scores(pipeline: Any, tasks: int, seeds: int) -> dict[str, Any]:
@@ -163,15 +149,17 @@ def _outlined(source: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Score the committed editor on the CPU and write ``scores.json`` and ``heldout_edits.png``."""
-    from diffusers import FluxKontextPipeline
+    """Score a committed editor on the CPU and write ``scores.json`` and ``heldout_edits.png``."""
+    import diffusers
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--editor", choices=editors.NAMES, default=editors.NAMES[0])
     parser.add_argument("--tasks", type=int, default=48)
     parser.add_argument("--seeds", type=int, default=8)
     options = parser.parse_args(arguments)
-    pipeline = FluxKontextPipeline.from_pretrained(MODEL_PATH)
+    editor = editors.named(options.editor)
+    pipeline = getattr(diffusers, editor.pipeline).from_pretrained(editor.folder)
     pipeline.set_progress_bar_config(disable=True)
     options.out.mkdir(parents=True, exist_ok=True)
     report = scores(pipeline, options.tasks, options.seeds)

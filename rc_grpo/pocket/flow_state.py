@@ -5,6 +5,7 @@ the optimiser's then begin anew.
 """
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,13 @@ class FlowState:
     def save(self, folder: Path) -> None:
         """Write it: the weights in float32, the average's distance from them and the moments in bfloat16."""
         facts = {"step": str(self.step), "seconds": str(self.seconds), "scenes": str(self.scenes)}
-        weights = {name: weight.detach() for name, weight in self.editor.named_parameters()}
+        weights = {name: weight.detach() for name, weight in self._trained()}
         means = dict(self.average.module.named_parameters())
         distances = halved({f"average.{name}": means[name].detach() - weight for name, weight in weights.items()})
         save_state(folder, "flow", {f"weight.{name}": weight for name, weight in weights.items()} | distances, facts)
         moments = {
             f"{mine}.{name}": self.optimizer.state[weight][theirs]
-            for name, weight in self.editor.named_parameters()
+            for name, weight in self._trained()
             for mine, theirs in _MOMENTS.items()
             if weight in self.optimizer.state
         }
@@ -67,7 +68,7 @@ class FlowState:
         """
         tensors, facts = load_state(folder, "flow")
         means = dict(self.average.module.named_parameters())
-        for name, weight in self.editor.named_parameters():
+        for name, weight in self._trained():
             weight.copy_(tensors[f"weight.{name}"])
             means[name].copy_(tensors[f"weight.{name}"] + tensors[f"average.{name}"].float())
         self.average.n_averaged.fill_(1)
@@ -78,12 +79,15 @@ class FlowState:
         moments, of_moments = load_state(folder, "moments")
         if of_moments != facts:
             raise ValueError(f"{folder}/moments-* are of another step than flow-*: leave them out")
-        for name, weight in self.editor.named_parameters():
+        for name, weight in self._trained():
             self.optimizer.state[weight] = self._moments(weight, moments, name)
 
     def result(self) -> Any:
         """Return the averaged editor."""
         return self.average.module.eval().requires_grad_(False)
+
+    def _trained(self) -> Iterator[tuple[str, Tensor]]:
+        return (named for named in self.editor.named_parameters() if named[1].requires_grad)
 
     def _moments(self, weight: Tensor, moments: dict[str, Tensor], name: str) -> dict[str, Any]:
         found = {theirs: moments[f"{mine}.{name}"].to(weight) for mine, theirs in _MOMENTS.items()}

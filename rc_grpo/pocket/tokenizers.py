@@ -1,4 +1,4 @@
-"""The editor's two tokenizers, built from the world's own vocabulary: real classes, nothing downloaded.
+"""The first editor's two tokenizers, built from the world's own vocabulary: real classes, nothing downloaded.
 
 Every word of the world is one token. Other words fall apart into letters, so that any English text can be encoded.
 """

@@ -1,4 +1,4 @@
-"""Training of the pocket autoencoder, and its latents in the form the transformer reads."""
+"""Training of a pocket autoencoder, and its latents."""
 
 import logging
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from rc_grpo.pocket.clock import Clock
 from rc_grpo.pocket.crops import Crops
+from rc_grpo.pocket.editors.protocol import PocketEditor
 from rc_grpo.pocket.pairs import Scenes, to_float
 from rc_grpo.pocket.sitting import load_state, save_state
 
@@ -23,20 +24,34 @@ _SQUARES, _EDGES = 10.0, 0.25
 """Weights of squared error (which PSNR counts) and of the error of pixels' differences, beside absolute error."""
 
 _EMA = 0.999
+_MEASURED_ON = 2048
+"""Crops of which the latents' shift and scale are measured."""
+
 _MEASURED = ("shift_factor", "scaling_factor")
+"""What an autoencoder may have in its configuration that training finds out."""
+
 _SAID_EVERY = 500
 
 
 def train_vae(
-    vae: Any, crops: Crops, heldout: Scenes, seconds: float, batch: int, rate: float, *, compiled: bool
+    editor: PocketEditor,
+    vae: Any,
+    crops: Crops,
+    heldout: Scenes,
+    seconds: float,
+    batch: int,
+    rate: float,
+    *,
+    compiled: bool,
 ) -> None:
-    """Train for that long, then leave averaged weights and the latents' real shift and scale in the config.
+    """Train for that long, then leave averaged weights in it, and the latents' real shift and scale.
 
     On a GPU a step is convolutions of few channels, bound by the launching of kernels: compiled, it is one CUDA graph
     of fused ones, in bfloat16 and channels last.
 
     Args:
-        vae: `rc_grpo.pocket.architecture.build_vae`'s, trained before or not.
+        editor: whose it is.
+        vae: the autoencoder, trained before or not.
         crops: what it sees.
         heldout: of photographs that it never sees, to say how well it does.
         seconds: of training; a compiled one's begin when it is compiled.
@@ -71,15 +86,14 @@ def train_vae(
             LOGGER.info("vae step %d, %.0f %% of its time, loss %.4f, kl %.2f", *said)
     vae.load_state_dict(average.module.state_dict())
     vae.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
-    _measure_latents(vae, crops)
-    config = vae.config
-    LOGGER.info("vae: %d steps, shift %.4f, scale %.4f", step, config.shift_factor, config.scaling_factor)
+    editor.measure(vae, latent_means(vae, crops.draw(_MEASURED_ON)))
+    LOGGER.info("vae: %d steps", step)
     LOGGER.info("held-out reconstruction %.2f dB", psnr(vae, heldout))
 
 
 def save_vae(vae: Any, folder: Path) -> None:
     """Write its weights, in float16, and its latents' shift and scale: a state of `rc_grpo.pocket.sitting`."""
-    facts = {name: repr(float(vae.config[name])) for name in _MEASURED}
+    facts = {name: repr(float(vae.config[name])) for name in _MEASURED if name in vae.config}
     save_state(folder, "vae", {name: weight.half() for name, weight in vae.state_dict().items()}, facts)
 
 
@@ -91,7 +105,7 @@ def load_vae(vae: Any, folder: Path) -> None:
     """
     tensors, facts = load_state(folder, "vae")
     vae.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    vae.register_to_config(**{name: float(facts[name]) for name in _MEASURED})
+    vae.register_to_config(**{name: float(value) for name, value in facts.items()})
 
 
 def averaged(module: torch.nn.Module) -> torch.optim.swa_utils.AveragedModel:
@@ -108,12 +122,10 @@ def reconstruction_loss(decoded: Tensor, images: Tensor) -> Tensor:
     return loss
 
 
-def encode(vae: Any, images: Tensor, batch: int = 512) -> Tensor:
-    """Return latent means ``[B, C, 16, 16]`` float32 of images ``[B, 3, 128, 128]`` in [-1, 1], scaled."""
+def latent_means(vae: Any, images: Tensor, batch: int = 512) -> Tensor:
+    """Return the means of the latents ``[B, C, 16, 16]`` float32 of images ``[B, 3, 128, 128]`` in [-1, 1]."""
     with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=images.device.type == "cuda"):
-        means = torch.cat([vae.encode(part).latent_dist.mean.float() for part in torch.split(images, batch)])
-    scaled: Tensor = (means - vae.config.shift_factor) * vae.config.scaling_factor
-    return scaled
+        return torch.cat([vae.encode(part).latent_dist.mean.float() for part in torch.split(images, batch)])
 
 
 def psnr(vae: Any, scenes: Scenes) -> float:
@@ -136,9 +148,3 @@ def _loss_of(vae: Any, device: torch.device) -> Callable[[Tensor], tuple[Tensor,
         return reconstruction_loss(decoded.float(), images) + _KL_WEIGHT * kl, kl
 
     return loss_of
-
-
-def _measure_latents(vae: Any, crops: Crops) -> None:
-    vae.register_to_config(shift_factor=0.0, scaling_factor=1.0)
-    latents = encode(vae, crops.draw(2048))
-    vae.register_to_config(shift_factor=float(latents.mean()), scaling_factor=float(1 / latents.std()))

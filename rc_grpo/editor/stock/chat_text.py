@@ -1,5 +1,6 @@
 """Instructions inside a chat template: how long they are to a language model, and which tokens are their own."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,16 +27,22 @@ TEMPLATE = (
 )
 
 
-def byte_level_tokenizer() -> Any:
-    """Return a tokenizer of the class that Qwen's have, with a token a byte: random weights want no words."""
-    alphabet = (*sorted(ByteLevel.alphabet()), *SPECIAL)
+def byte_level_tokenizer(merges: Sequence[tuple[str, str]] = (), special: Sequence[str] = SPECIAL) -> Any:
+    """Return a tokenizer of the class that Qwen's have.
+
+    Args:
+        merges: of pieces into tokens, the first one first; without any it has a token a byte: random weights want no
+            words.
+        special: what is one token and no word; the first ends a text and pads it.
+    """
+    tokens = (*sorted(ByteLevel.alphabet()), *map("".join, merges), *special)
     tokenizer = Qwen2Tokenizer(
-        vocab={token: number for number, token in enumerate(alphabet)},
-        merges=[],
-        additional_special_tokens=list(SPECIAL[1:]),
-        unk_token=SPECIAL[0],
-        eos_token=SPECIAL[0],
-        pad_token=SPECIAL[0],
+        vocab={token: number for number, token in enumerate(dict.fromkeys(tokens))},
+        merges=list(merges),
+        additional_special_tokens=list(special[1:]),
+        unk_token=special[0],
+        eos_token=special[0],
+        pad_token=special[0],
     )
     tokenizer.chat_template = TEMPLATE
     return tokenizer

@@ -23,7 +23,7 @@ from rc_grpo.config import LoraSettings
 from rc_grpo.editor import lora
 from rc_grpo.editor.export import check_lora, for_any_loader, read_lora, save_lora
 from rc_grpo.editor.loading import load_architecture
-from rc_grpo.pocket.architecture import build_transformer
+from rc_grpo.pocket.editors.kontext import build_transformer
 from tests.conftest import TINY, tiny_denoiser
 
 POCKET = load_config("pocket", ("editor.lora.rank=4", "editor.lora.alpha=8")).editor

@@ -6,6 +6,7 @@ import torch
 from diffusers import FluxKontextPipeline
 
 from rc_grpo.pocket import MAX_SEQUENCE_LENGTH, MODEL_PATH
+from rc_grpo.pocket.editors.kontext import EDITOR
 from rc_grpo.pocket.evaluate import edit, scores
 from rc_grpo.pocket.flow import shifted
 from rc_grpo.pocket.tokenizers import clip_tokenizer, t5_tokenizer
@@ -60,5 +61,8 @@ def test_the_noise_alone_decides_an_edit(pipeline: Any) -> None:
 def test_shifted_times_are_the_pipelines_own_sigmas(pipeline: Any) -> None:
     edit(pipeline, PocketWorld("heldout", 1)[0], [0], steps=4)
     torch.testing.assert_close(
-        shifted(torch.linspace(1, 0.25, 4)), pipeline.scheduler.sigmas[:4].float().cpu(), atol=1e-5, rtol=0
+        shifted(torch.linspace(1, 0.25, 4), EDITOR.shift),
+        pipeline.scheduler.sigmas[:4].float().cpu(),
+        atol=1e-5,
+        rtol=0,
     )

@@ -98,6 +98,23 @@ def test_a_training_goes_on_where_the_last_sitting_ended(tmp_path: Path) -> None
         assert (one - other).norm() < 0.02 * (one - start).norm()
 
 
+def test_weights_that_are_not_trained_are_not_handed_on(tmp_path: Path) -> None:
+    def half_frozen() -> FlowState:
+        state = fresh()
+        state.editor[1].requires_grad_(False)
+        return state
+
+    first = trained(5, half_frozen())
+    first.save(tmp_path)
+    names = [name for kind in ("flow", "moments") for name in load_state(tmp_path, kind)[0]]
+    assert {name.split(".", 1)[1] for name in names} == {"0.weight", "0.bias"}
+    second = half_frozen()
+    second.load(tmp_path)
+    trained(1, second)
+    assert not torch.equal(second.editor[0].weight, first.editor[0].weight)
+    assert torch.equal(second.editor[1].weight, first.editor[1].weight)
+
+
 def test_without_moments_the_optimiser_begins_anew(tmp_path: Path) -> None:
     trained(5, fresh()).save(tmp_path)
     for path in tmp_path.glob("moments-*"):

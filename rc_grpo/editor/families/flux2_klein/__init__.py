@@ -1,4 +1,4 @@
-"""FLUX.2 klein: the base models for training, the distilled ones to roll out and evaluate."""
+"""FLUX.2 klein: the base models for training, the distilled ones to roll out and evaluate, and a pocket editor."""
 
 from types import MappingProxyType
 
@@ -10,7 +10,7 @@ class Flux2Klein(StockFamily):
     """The `rc_grpo.editor.family.Family` of ``Flux2KleinPipeline``."""
 
     name = "flux2-klein"
-    models = frozenset({"full-size-klein-4b", "full-size-klein-9b"})
+    models = frozenset({"pocket-klein", "full-size-klein-4b", "full-size-klein-9b"})
     hub_ids = MappingProxyType(
         {
             "black-forest-labs/FLUX.2-klein-base-4B": "full-size-klein-4b",

@@ -77,16 +77,40 @@ class KleinBound(StockBound):
     def __call__(self, forward: Forward, x: Tensor, sigma: float, prefix: Prefix | None) -> Tensor:
         """Return the velocity at states ``[B, N, C]``."""
         batch = len(x)
-        output: Tensor = forward(
-            hidden_states=self.states(x),
-            timestep=timestep(sigma, batch, self.text),
-            guidance=None,
-            encoder_hidden_states=self.text.expand(batch, -1, -1),
-            txt_ids=self._text_ids,
-            img_ids=self._ids,
-            return_dict=False,
-        )[0]
+        output = predict(
+            forward,
+            self.states(x),
+            timestep(sigma, batch, self.text),
+            self.text.expand(batch, -1, -1),
+            self._text_ids,
+            self._ids,
+        )
         return output[:, : x.shape[1]].to(x.dtype)
+
+
+def predict(
+    forward: Forward, states: Tensor, sigma: Tensor, prompt: Tensor, text_ids: Tensor, image_ids: Tensor
+) -> Tensor:
+    """Call the transformer and return the velocity of target and source ``[B, N + M, C]``, all in the model's dtype.
+
+    Args:
+        forward: the transformer, or the engine around it.
+        states: packed latents of the target and the source behind it ``[B, N + M, C]``.
+        sigma: noise levels ``[B]``.
+        prompt: the text encoder's states ``[B, L, D]``.
+        text_ids: ``[L, 4]``.
+        image_ids: of target and source, see `position_ids`.
+    """
+    output: Tensor = forward(
+        hidden_states=states,
+        timestep=sigma,
+        guidance=None,
+        encoder_hidden_states=prompt,
+        txt_ids=text_ids,
+        img_ids=image_ids,
+        return_dict=False,
+    )[0]
+    return output
 
 
 def position_ids(target: tuple[int, int], source: tuple[int, int]) -> Tensor:

@@ -1,9 +1,12 @@
-"""The pocket editor before training: FLUX.1 Kontext's classes and layout at seven million parameters."""
+"""The pocket editor of FLUX.1 Kontext's classes and layout, at seven million parameters."""
 
 import copy
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import (
     AutoencoderKLHunyuanImage,
@@ -11,15 +14,20 @@ from diffusers import (
     FluxKontextPipeline,
     FluxTransformer2DModel,
 )
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
+from rc_grpo.editor.families.flux_kontext.transformer import position_ids, predict
+from rc_grpo.pocket import MAX_SEQUENCE_LENGTH, MODEL_PATH
+from rc_grpo.pocket.editors.protocol import GRID, LATENT_CHANNELS
 from rc_grpo.pocket.objects import IMAGE_SIZE
 from rc_grpo.pocket.tokenizers import clip_tokenizer, t5_tokenizer
 
 TEXT_WIDTH = 128
 HEADS, HEAD_WIDTH = 6, 32
 """192 wide: a token's own 128 channels leave room for what is to be done with them."""
-LATENT_CHANNELS = 32
 
 GUIDANCE = 2.5
 """The one guidance value the transformer sees, in training and after."""
@@ -138,11 +146,94 @@ def trainable(pipeline: Any) -> tuple[torch.nn.Module, ...]:
     return pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2
 
 
-def save(pipeline: Any, folder: Path) -> None:
-    """Write the pipeline in diffusers' layout, transformer and autoencoder in float16; the pipeline is left as it is.
+class KontextField(torch.nn.Module):
+    """The trainable parts as one module, from token ids to velocity."""
 
-    The text encoders stay float32: transformers loads a file in its own precision, diffusers in float32, and
-    a pipeline of two precisions cannot run.
-    """
-    halves = {name: copy.deepcopy(getattr(pipeline, name)).half() for name in ("transformer", "vae")}
-    FluxKontextPipeline(**{**pipeline.components, **halves}).save_pretrained(folder)
+    ids: Tensor
+
+    def __init__(self, pipeline: Any) -> None:
+        super().__init__()
+        self.transformer, self.clip, self.t5 = trainable(pipeline)
+        ids = position_ids(GRID, GRID, pipeline.transformer.device, torch.float32)
+        self.register_buffer("ids", ids, persistent=False)
+
+    def forward(self, noisy: Tensor, reference: Tensor, sigma: Tensor, clip: Tensor, t5: Tensor) -> Tensor:
+        """Return the velocity ``[B, 64, 128]`` at noisy targets ``[B, 64, 128]`` and sigmas ``[B]``."""
+        pooled, prompt = self.clip(clip).pooler_output, self.t5(t5).last_hidden_state
+        guidance = torch.full_like(sigma, GUIDANCE)
+        return predict(self.transformer, noisy, reference, sigma, prompt, pooled, guidance, self.ids)
+
+
+class Kontext:
+    """The `rc_grpo.pocket.editors.protocol.PocketEditor` of ``FluxKontextPipeline``."""
+
+    name = "kontext"
+    pipeline = "FluxKontextPipeline"
+    folder = MODEL_PATH
+    shift = math.exp(0.5 + (1.15 - 0.5) / (4096 - 256) * (GRID * GRID - 256))
+
+    def build_vae(self) -> Any:
+        """See `build_vae`."""
+        return build_vae()
+
+    def build_pipeline(self, seed: int) -> Any:
+        """See `build_pipeline`."""
+        return build_pipeline(seed)
+
+    def measure(self, vae: Any, means: Tensor) -> None:
+        """Leave the latents' shift and scale in the autoencoder's configuration."""
+        vae.register_to_config(shift_factor=float(means.mean()), scaling_factor=float(1 / means.std()))
+
+    def tokens(self, vae: Any, means: Tensor) -> Tensor:
+        """Return them shifted, scaled and packed as FLUX.1 does."""
+        scaled = (means - vae.config.shift_factor) * vae.config.scaling_factor
+        packed: Tensor = FluxKontextPipeline._pack_latents(scaled, *scaled.shape)
+        return packed
+
+    def read(self, pipeline: Any, instructions: Sequence[str]) -> tuple[Tensor, ...]:
+        """Return CLIP's ids ``[B, L]``, cut to the longest instruction, and T5's ``[B, MAX_SEQUENCE_LENGTH]``."""
+        texts = list(instructions)
+        clip = pipeline.tokenizer(texts, padding="longest", return_tensors="pt").input_ids
+        t5 = pipeline.tokenizer_2(
+            texts, padding="max_length", max_length=MAX_SEQUENCE_LENGTH, return_tensors="pt"
+        ).input_ids
+        return clip, t5
+
+    def field(self, pipeline: Any) -> KontextField:
+        """Return the trainable parts as one module."""
+        return KontextField(pipeline)
+
+    def install(self, pipeline: Any, field: Any) -> None:
+        """Put a field's modules into a pipeline."""
+        pipeline.register_modules(transformer=field.transformer, text_encoder=field.clip, text_encoder_2=field.t5)
+
+    def save(self, pipeline: Any, folder: Path) -> None:
+        """Write transformer and autoencoder in float16; the pipeline is left as it is.
+
+        The text encoders stay float32: transformers loads a file in its own precision, diffusers in float32, and
+        a pipeline of two precisions cannot run.
+        """
+        halves = {name: copy.deepcopy(getattr(pipeline, name)).half() for name in ("transformer", "vae")}
+        FluxKontextPipeline(**{**pipeline.components, **halves}).save_pretrained(folder)
+
+    def edit(
+        self, pipeline: Any, source: Image.Image, instruction: str, noise: Tensor, steps: int
+    ) -> NDArray[np.float32]:
+        """Edit a picture once for each noise."""
+        images: NDArray[np.float32] = pipeline(
+            image=[source] * len(noise),
+            prompt=[instruction] * len(noise),
+            latents=noise.to(pipeline.device),
+            height=IMAGE_SIZE,
+            width=IMAGE_SIZE,
+            num_inference_steps=steps,
+            guidance_scale=GUIDANCE,
+            max_sequence_length=MAX_SEQUENCE_LENGTH,
+            max_area=IMAGE_SIZE**2,
+            _auto_resize=False,
+            output_type="np",
+        ).images
+        return images
+
+
+EDITOR = Kontext()
