@@ -46,14 +46,14 @@ def update_graphs(editor: EditorConfig, kind: Activations, side: int, batch: int
     chain(denoiser, side, batch, 1, Tensor.backward)()
 
 
-def jobs(editor: EditorConfig, kinds: tuple[Activations, ...]) -> Iterator[Job]:
-    """Return what is compiled for one editor."""
+def jobs(editor: EditorConfig, large: tuple[Activations, ...], small: Activations) -> Iterator[Job]:
+    """Return what is compiled for one editor, whose updates are under these policies."""
     for in_fp8 in (False, True):
         for side, batch in (LARGE, SMALL):
             yield rollout_graphs, (editor, in_fp8, side, batch)
-    for kind in kinds:
+    for kind in large:
         yield update_graphs, (editor, kind, 1024, 1)
-    yield update_graphs, (editor, "store", 512, 4)
+    yield update_graphs, (editor, small, 512, 4)
 
 
 def _few(editor: EditorConfig) -> dict[str, int]:
@@ -67,9 +67,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--families", action="store_true", help="instead of FLUX.1 Kontext")
     if parser.parse_args().families:
-        every = [job for editor in EDITORS.values() for job in jobs(editor, ("store",))]
+        every = [job for editor in EDITORS.values() for job in jobs(editor, ("store",), "selective")]
     else:
-        every = list(jobs(KONTEXT, ("store", "selective", "recompute")))
+        every = list(jobs(KONTEXT, ("store", "selective", "recompute"), "store"))
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "2")
     context = multiprocessing.get_context("spawn")
     started = time.perf_counter()

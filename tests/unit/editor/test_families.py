@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch._dynamo.utils import counters
 from torch import nn
+from torch._dynamo.utils import counters
 
 from rc_grpo.algorithm import adjoint
 from rc_grpo.algorithm.solver import integrate
@@ -278,6 +278,7 @@ def test_blocks_are_traced_whole_for_rollouts_and_for_training_with_and_without_
             assert gradients(denoiser.policy.weights()).any()
 
 
+@pytest.mark.slow
 @torch._dynamo.config.patch(recompile_limit=compiling.GRAPHS)
 @pytest.mark.parametrize("row", [row for row in ROWS if row.text_varies], ids=lambda row: row.name)
 def test_instructions_of_all_lengths_share_compiled_blocks_with_a_recorder_and_in_training(
