@@ -221,7 +221,9 @@ def _gradient(denoiser: Denoiser) -> Tensor:
     for parameter in parameters:
         parameter.grad = None
     chain(denoiser, SIDE, 1, 1, Tensor.backward)()
-    flat = torch.cat([parameter.grad.float().flatten() for parameter in parameters if parameter.grad is not None])
+    # What leads to no output, as the text of a last block, has no gradient, or one of zeros.
+    gradients = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in parameters]
+    flat = torch.cat([gradient.float().flatten() for gradient in gradients])
     for parameter in parameters:
         parameter.grad = None
     return flat.cpu()

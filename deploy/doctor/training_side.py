@@ -17,11 +17,12 @@ ALIKE = {torch.float32: 1e-4, torch.bfloat16: 0.05}
 def training_side_edit(editor: Editor, conditions: Conditions, noise: Tensor, guidance: float, steps: int) -> Pixels:
     """Edit from the stock pipeline's noise, keeping states in the model's precision as it does."""
     velocity, sigmas = editor.velocity(conditions, guidance), editor.sigmas(steps, conditions).float()
-    computed, x = files.dtype(editor.config), noise.to(editor.device)
+    # Both passes of a guidance are combined in the model's precision, too.
+    x = noise.to(editor.device, files.dtype(editor.config))
     for n in range(steps):
-        step = (sigmas[n + 1] - sigmas[n]) * velocity(x, float(sigmas[n])).to(computed)
-        x = (x + step).to(computed).float()
-    image: Pixels = editor.decode(x, conditions)[0]
+        step = (sigmas[n + 1] - sigmas[n]) * velocity(x, float(sigmas[n]))
+        x = (x.float() + step).to(x.dtype)
+    image: Pixels = editor.decode(x.float(), conditions)[0]
     return image
 
 
@@ -33,7 +34,7 @@ def disagreement(editor: Editor, conditions: Conditions, stock: StockEdit, guida
     if float((sigmas - stock.sigmas).abs().max()) > 1e-4:
         shown = [", ".join(f"{float(level):.4f}" for level in levels) for levels in (sigmas, stock.sigmas)]
         return f"its schedule is {shown[0]}, the stock pipeline's {shown[1]}"
-    x, theirs = stock.states[0].to(editor.device), stock.velocity.to(editor.device)
+    x, theirs = stock.states[0].to(editor.device), stock.velocity
     ours = editor.velocity(conditions, guidance)(x, float(stock.sigmas[0]))
     apart = float((ours - theirs).norm() / theirs.norm())
     if apart <= alike:

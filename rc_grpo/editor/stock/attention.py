@@ -19,15 +19,32 @@ from rc_grpo.editor.recording import Probe, dense_gradient
 
 
 class ProbedAttention:
-    """What attention processors share: where they attend, and what a probe finds in their queries and keys."""
+    """What attention processors share: where they attend, and what a probe finds in their queries and keys.
+
+    Args:
+        probe: measures queries and keys, if there is one.
+        fused: norm and rotation of queries and keys are one kernel, without a backward pass: for rearranged blocks. It
+            rounds a few entries otherwise than diffusers' own, which a block that is not rearranged follows to the bit.
+    """
 
     _attention_backend = None
     _parallel_config = None
 
-    def __init__(self, probe: Probe | None = None) -> None:
+    def __init__(self, probe: Probe | None = None, *, fused: bool = False) -> None:
         self.probe = probe
+        self._fused = fused
         self.concentration: Tensor | None = None
         """What the probe found at the last call."""
+
+    def norm_and_rotate(
+        self, streams: Sequence[Tensor], norms: Sequence[nn.RMSNorm], rotary: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        """Return queries or keys ``[B, S, H, D]`` of all streams one after the other, normed and rotated."""
+        if self._fused and rotary is not None:
+            eps = [norm.eps or torch.finfo(streams[0].dtype).eps for norm in norms]
+            return kernels.norm_and_rotate(list(streams), [norm.weight for norm in norms], eps, *rotary)  # type: ignore[no-any-return]
+        normed = torch.cat([norm(stream) for norm, stream in zip(norms, streams, strict=True)], dim=1)
+        return apply_rotary_emb(normed, rotary, sequence_dim=1)  # type: ignore[no-any-return]
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """Probe and attend, by the backend that diffusers has set: ``[B, S, H, D]`` to ``[B, S, H * D]``."""
@@ -54,7 +71,7 @@ class JointAttention(ProbedAttention):
         image = heads(attn.head_dim, hidden_states, (attn.to_q, attn.to_k, attn.to_v))
         if encoder_hidden_states is None:
             query, key = (
-                norm_and_rotate((x,), (norm,), image_rotary_emb)
+                self.norm_and_rotate((x,), (norm,), image_rotary_emb)
                 for x, norm in zip(image, (attn.norm_q, attn.norm_k), strict=False)
             )
             value = image[2]
@@ -62,7 +79,8 @@ class JointAttention(ProbedAttention):
             text = heads(attn.head_dim, encoder_hidden_states, (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj))
             norms = ((attn.norm_added_q, attn.norm_q), (attn.norm_added_k, attn.norm_k))
             query, key = (
-                norm_and_rotate(both, norm, image_rotary_emb) for *both, norm in zip(text, image, norms, strict=False)
+                self.norm_and_rotate(both, norm, image_rotary_emb)
+                for *both, norm in zip(text, image, norms, strict=False)
             )
             value = torch.cat([text[2], image[2]], dim=1)
         mixed = self.attend(query, key, value, attention_mask)
@@ -81,15 +99,3 @@ def heads(head_dim: int, x: Tensor | QuantisedRows, projections: tuple[nn.Module
     if isinstance(x, Tensor) and isinstance(projections[0], Fp8Linear):
         x = quantise(x)
     return [project(x).unflatten(-1, (-1, head_dim)) for project in projections]
-
-
-def norm_and_rotate(
-    streams: Sequence[Tensor], norms: Sequence[nn.RMSNorm], rotary: tuple[Tensor, Tensor] | None
-) -> Tensor:
-    """Return queries or keys ``[B, S, H, D]`` of all streams one after the other, normed and rotated."""
-    x = streams[0]
-    if rotary is not None and x.is_cuda and x.dtype == torch.bfloat16 and not torch.is_grad_enabled():
-        eps = [norm.eps or torch.finfo(x.dtype).eps for norm in norms]
-        return kernels.norm_and_rotate(list(streams), [norm.weight for norm in norms], eps, *rotary)  # type: ignore[no-any-return]
-    normed = torch.cat([norm(stream) for norm, stream in zip(norms, streams, strict=True)], dim=1)
-    return apply_rotary_emb(normed, rotary, sequence_dim=1)  # type: ignore[no-any-return]

@@ -1,5 +1,6 @@
 """What bodies around diffusers' transformers share: the target's grid of tokens, the canary, a timestep's precision."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ TOKENS_PER_SIDE_OF_CANARY = 4
 TEXT_OF_CANARY = 8
 
 
-class StockBody:
+class StockBody(ABC):
     """The part of a `rc_grpo.editor.family.Body` that does not differ.
 
     Args:
@@ -35,6 +36,20 @@ class StockBody:
         self.blocks = blocks
         self.architecture = architecture
         self.guidance = guidance
+        self.fused = False
+
+    def arrange(self, *, fp8: bool) -> None:
+        """Rearrange the blocks for rollouts on a GPU, by `arrange_blocks`, and have attention fuse what it can.
+
+        Raises:
+            ValueError: float8 is asked for where there is none, or a target's projection would lose its name.
+        """
+        self.arrange_blocks(in_fp8=fp8)
+        self.fused = True
+
+    @abstractmethod
+    def arrange_blocks(self, *, in_fp8: bool) -> None:
+        """Rearrange the blocks; see the family's ``rollout_blocks``."""
 
     def latent_shape(self, conditions: Conditions) -> tuple[int, int]:
         """Return ``(N, C)`` of the target's packed latents."""

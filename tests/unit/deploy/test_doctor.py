@@ -58,6 +58,15 @@ def test_a_healthy_editor_makes_the_stock_pipelines_picture_to_the_bit(models: P
     assert said["reward.judges.ground_truth"].figures["target"] > 0.9
 
 
+@pytest.mark.parametrize("row", [KLEIN, QWEN], ids=lambda row: row.name)
+def test_in_bfloat16_the_pictures_differ_by_the_rounding_of_their_pixels_alone(models: Path, row: Row) -> None:
+    """A step between two levels is small: what bfloat16 leaves of it is no velocity."""
+    config = configured(models, row, "editor.dtype=bfloat16", "evaluation.guidance=1")
+    said = [item for item in examine(config, steps=8) if item.subject.startswith("picture at")]
+    assert [item.state for item in said] == ["fine", "fine"]
+    assert all(item.figures["max_abs"] <= 1 for item in said)
+
+
 @pytest.fixture
 def sick(models: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[RunConfig, pytest.MonkeyPatch]:
     return configured(models), monkeypatch

@@ -9,7 +9,7 @@ from diffusers.models.transformers.transformer_flux2 import Flux2ParallelSelfAtt
 from torch import Tensor
 
 from rc_grpo.editor.fp8 import Fp8SplitLinear
-from rc_grpo.editor.stock.attention import ProbedAttention, norm_and_rotate
+from rc_grpo.editor.stock.attention import ProbedAttention
 from rc_grpo.editor.stock.rollout_layers import SplitLinear
 
 
@@ -29,8 +29,8 @@ class FusedAttention(ProbedAttention):
             [width, width, width, attn.mlp_hidden_dim * attn.mlp_mult_factor], dim=-1
         )
         query, key, value = (part.unflatten(-1, (-1, attn.head_dim)) for part in (query, key, value))
-        query = norm_and_rotate((query,), (attn.norm_q,), image_rotary_emb)
-        key = norm_and_rotate((key,), (attn.norm_k,), image_rotary_emb)
+        query = self.norm_and_rotate((query,), (attn.norm_q,), image_rotary_emb)
+        key = self.norm_and_rotate((key,), (attn.norm_k,), image_rotary_emb)
         mixed = self.attend(query, key, value, attention_mask)
         activated = attn.mlp_act_fn(hidden)
         if isinstance(attn.to_out, SplitLinear | Fp8SplitLinear):

@@ -56,10 +56,12 @@ class KleinCodec(StockCodec):
         """Decode packed latents ``[B, N, C]`` into images ``[B, H, W, 3]`` uint8."""
         pipeline, vae = self.pipeline, self.pipeline.vae
         rows = conditions.height // self.token
+        # In the VAE's precision, as the pipeline does: in another, pictures are other ones.
+        latents = latents.to(vae.device, vae.dtype)
         unpacked = latents.transpose(1, 2).reshape(len(latents), latents.shape[2], rows, -1)
         mean = vae.bn.running_mean.view(1, -1, 1, 1).to(unpacked)
         deviation = torch.sqrt(vae.bn.running_var.view(1, -1, 1, 1) + vae.config.batch_norm_eps).to(unpacked)
-        whole = pipeline._unpatchify_latents(unpacked * deviation + mean).to(vae.device, vae.dtype)
+        whole = pipeline._unpatchify_latents(unpacked * deviation + mean)
         size = conditions.height, conditions.width
         return as_images(decoded_in_parts(lambda part: vae.decode(part, return_dict=False)[0], whole, size))
 

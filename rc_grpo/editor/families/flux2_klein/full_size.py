@@ -91,6 +91,7 @@ def build_transformer(size: Size, device: torch.device, dtype: torch.dtype, **ch
 def build_pipeline(size: Size, device: torch.device, dtype: torch.dtype, **components: Any) -> Flux2KleinPipeline:
     """Build text encoder and VAE; the tokenizer has a token a byte. A component given is taken as it is."""
     built: dict[str, Callable[[], Any]] = {
+        "transformer": lambda: build_transformer(size, device, dtype),
         "vae": lambda: random_weights(AutoencoderKLFlux2, device, dtype),
         "text_encoder": lambda: random_weights(lambda: Qwen3ForCausalLM(Qwen3Config(**size.encoder)), device, dtype),
         "tokenizer": byte_level_tokenizer,

@@ -47,15 +47,16 @@ class KleinBody(StockBody):
 
     def processor(self, block: Any, probe: Probe | None) -> JointAttention | FusedAttention:
         """Return an attention processor for a double- or a single-stream block."""
-        return FusedAttention(probe) if hasattr(block.attn, "to_qkv_mlp_proj") else JointAttention(probe)
+        kind = FusedAttention if hasattr(block.attn, "to_qkv_mlp_proj") else JointAttention
+        return kind(probe, fused=self.fused)
 
-    def arrange(self, *, fp8: bool) -> None:
+    def arrange_blocks(self, *, in_fp8: bool) -> None:
         """Rearrange the blocks for rollouts; see `rollout_blocks`.
 
         Raises:
             ValueError: float8 is asked for where there is none.
         """
-        rollout_blocks.arrange(self.transformer, in_fp8=fp8)
+        rollout_blocks.arrange(self.transformer, in_fp8=in_fp8)
 
 
 def body(transformer: Flux2Transformer2DModel, editor: EditorConfig) -> KleinBody:

@@ -73,9 +73,11 @@ def codec(pipeline: FluxKontextPipeline, editor: EditorConfig, *, offload: bool)
 def decode(pipeline: FluxKontextPipeline, latents: Tensor, height: int, width: int) -> Tensor:
     """Decode packed latents ``[B, N, C]`` into images ``[B, 3, height, width]`` uint8, on the VAE's device."""
     vae = pipeline.vae
+    # In the VAE's precision, as the pipeline does: in another, pictures are other ones.
+    latents = latents.to(vae.device, vae.dtype)
     unpacked = pipeline._unpack_latents(latents, height, width, pipeline.vae_scale_factor)
-    unpacked = (unpacked / vae.config.scaling_factor + vae.config.shift_factor).to(vae.device, vae.dtype)
-    return decoded_in_parts(lambda part: vae.decode(part, return_dict=False)[0], unpacked, (height, width))
+    whole = unpacked / vae.config.scaling_factor + vae.config.shift_factor
+    return decoded_in_parts(lambda part: vae.decode(part, return_dict=False)[0], whole, (height, width))
 
 
 def edit(

@@ -4,6 +4,8 @@ A forward pass costs what it costs with the real ones, and building the model on
 ``editor.model: full-size`` names. Its edits are noise.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -68,13 +70,14 @@ def build_transformer(device: torch.device, dtype: torch.dtype, **changes: Any) 
 
 def build_pipeline(device: torch.device, dtype: torch.dtype, **components: Any) -> FluxKontextPipeline:
     """Build text encoders and VAE; tokenizers are the pocket editor's. A component given is taken as it is."""
-    tokenizers = {
-        "tokenizer": CLIPTokenizer.from_pretrained(MODEL_PATH, subfolder="tokenizer"),
-        "tokenizer_2": T5TokenizerFast.from_pretrained(MODEL_PATH, subfolder="tokenizer_2"),
+    built: dict[str, Callable[[], Any]] = {
+        "transformer": partial(build_transformer, device, dtype),
+        "vae": lambda: random_weights(lambda: AutoencoderKL(**_VAE), device, dtype),
+        "text_encoder": lambda: random_weights(lambda: CLIPTextModel(CLIPTextConfig(**_CLIP)), device, dtype),
+        "text_encoder_2": lambda: random_weights(lambda: T5EncoderModel(T5Config(**_T5)), device, dtype),
+        "tokenizer": partial(CLIPTokenizer.from_pretrained, MODEL_PATH, subfolder="tokenizer"),
+        "tokenizer_2": partial(T5TokenizerFast.from_pretrained, MODEL_PATH, subfolder="tokenizer_2"),
+        "scheduler": FlowMatchEulerDiscreteScheduler,
     }
-    built = {
-        "vae": random_weights(lambda: AutoencoderKL(**_VAE), device, dtype),
-        "text_encoder": random_weights(lambda: CLIPTextModel(CLIPTextConfig(**_CLIP)), device, dtype),
-        "text_encoder_2": random_weights(lambda: T5EncoderModel(T5Config(**_T5)), device, dtype),
-    }
-    return FluxKontextPipeline(scheduler=FlowMatchEulerDiscreteScheduler(), **tokenizers | built | components)
+    own = {name: make() for name, make in built.items() if name not in components}
+    return FluxKontextPipeline(**own | components)

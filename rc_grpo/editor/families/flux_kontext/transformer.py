@@ -56,14 +56,14 @@ class KontextBody(StockBody):
 
     def processor(self, block: Any, probe: Probe | None) -> JointAttention:
         """Return an attention processor, the same for both kinds of blocks."""
-        return JointAttention(probe)
+        return JointAttention(probe, fused=self.fused)
 
     def canary_texts(self) -> Mapping[str, tuple[int, ...]]:
         """Return the shapes of the canary's texts: T5's and CLIP's."""
         config = self.transformer.config
         return {"prompt": (TEXT_OF_CANARY, config.joint_attention_dim), "pooled": (config.pooled_projection_dim,)}
 
-    def arrange(self, *, fp8: bool) -> None:
+    def arrange_blocks(self, *, in_fp8: bool) -> None:
         """Rearrange the blocks for rollouts; see `rollout_blocks`.
 
         Raises:
@@ -75,7 +75,7 @@ class KontextBody(StockBody):
                 f"editor.lora.targets names {', '.join(lost)}, which rollouts on a GPU rearrange; they merge LoRAs of "
                 "the attention's projections alone"
             )
-        rollout_blocks.arrange(self.transformer, in_fp8=fp8)
+        rollout_blocks.arrange(self.transformer, in_fp8=in_fp8)
 
 
 def body(transformer: FluxTransformer2DModel, editor: EditorConfig) -> KontextBody:

@@ -11,7 +11,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 from rc_grpo.editor.fp8 import QuantisedRows
-from rc_grpo.editor.stock.attention import ProbedAttention, apart, heads, norm_and_rotate
+from rc_grpo.editor.stock.attention import ProbedAttention, apart, heads
 
 
 class QwenJointAttention(ProbedAttention):
@@ -33,8 +33,8 @@ class QwenJointAttention(ProbedAttention):
         image = heads(head_dim, hidden_states, (attn.to_q, attn.to_k, attn.to_v))
         text = heads(head_dim, encoder_hidden_states, (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj))
         rotary = _as_turns(*image_rotary_emb)
-        query = norm_and_rotate((text[0], image[0]), (attn.norm_added_q, attn.norm_q), rotary)
-        key = norm_and_rotate((text[1], image[1]), (attn.norm_added_k, attn.norm_k), rotary)
+        query = self.norm_and_rotate((text[0], image[0]), (attn.norm_added_q, attn.norm_q), rotary)
+        key = self.norm_and_rotate((text[1], image[1]), (attn.norm_added_k, attn.norm_k), rotary)
         mixed = self.attend(query, key, torch.cat([text[2], image[2]], dim=1))
         return apart(attn, mixed, encoder_hidden_states.shape[1])
 

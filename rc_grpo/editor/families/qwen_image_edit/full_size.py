@@ -80,6 +80,7 @@ def build_pipeline(device: torch.device, dtype: torch.dtype, **components: Any) 
     """Build text encoder and VAE; the tokenizer has a token a byte. A component given is taken as it is."""
     tokenizer = byte_level_tokenizer()
     built: dict[str, Callable[[], Any]] = {
+        "transformer": partial(build_transformer, device, dtype),
         "vae": partial(random_weights, AutoencoderKLQwenImage, device, dtype),
         "text_encoder": partial(
             random_weights, lambda: Qwen2_5_VLForConditionalGeneration(encoder(tokenizer)), device, dtype

@@ -62,7 +62,7 @@ class QwenBody(StockBody):
 
     def processor(self, block: Any, probe: Probe | None) -> QwenJointAttention:
         """Return an attention processor."""
-        return QwenJointAttention(probe)
+        return QwenJointAttention(probe, fused=self.fused)
 
     def varying(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Sequence[tuple[Tensor, int]]:
         """Return the text's states and positions: it is bound at its true length."""
@@ -72,13 +72,13 @@ class QwenBody(StockBody):
             _, _, states, _, _, (_, positions), *_ = inputs
         return (states, 1), (positions, 0)
 
-    def arrange(self, *, fp8: bool) -> None:
+    def arrange_blocks(self, *, in_fp8: bool) -> None:
         """Rearrange the blocks for rollouts; see `rollout_blocks`.
 
         Raises:
             ValueError: float8 is asked for where there is none.
         """
-        rollout_blocks.arrange(self.transformer, in_fp8=fp8)
+        rollout_blocks.arrange(self.transformer, in_fp8=in_fp8)
 
 
 def body(transformer: QwenImageTransformer2DModel, editor: EditorConfig) -> QwenBody:
