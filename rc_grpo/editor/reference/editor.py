@@ -146,7 +146,7 @@ class ReferenceEditor:
             ValueError: the source or the mask is unreadable.
         """
         pixels = decode_rgb(task.source)
-        height, width = editing_size(*pixels.shape[:2], self._resolution, self._multiple)
+        height, width = editing_size(pixels.shape[0], pixels.shape[1], self._resolution, self._multiple)
         shown = Image.fromarray(resize_image(pixels, height, width))
         terms = self._terms
         arguments = dict(terms.plain) | {"prompt": task.instruction, terms.image: [shown] if terms.listed else shown}
@@ -223,7 +223,7 @@ def _image_to_image(text_to_image: type) -> type | None:
 
 
 def _call(pipeline: type) -> Callable[..., Any]:
-    call: Callable[..., Any] = pipeline.__call__  # type: ignore[operator]
+    call: Callable[..., Any] = pipeline.__call__
     return call
 
 
@@ -248,8 +248,8 @@ def _pixels(image: Any) -> Pixels:
                 "do not bear every one"
             )
         array = (array * 255).round().clip(0, 255).astype(np.uint8)
-    if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or array.dtype != np.uint8:
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))):
         raise EditFailedError(f"the pipeline gave {array.dtype} {list(array.shape)}, which is no picture")
-    return (
-        array if array.shape[-1] == 3 else decode_rgb(encode_png(array.squeeze(-1) if array.shape[-1] == 1 else array))
-    )
+    return array if array.shape[2:] == (3,) else decode_rgb(encode_png(array))

@@ -163,5 +163,5 @@ def _is_listed(annotation: Any) -> bool:
         return all(kind.startswith("list") for kind in kinds if kind != "none")
     # A list's own arguments are its items', and those of a union its members.
     members = (annotation,) if annotation is list or get_origin(annotation) is list else get_args(annotation)
-    kinds = [member for member in members if member is not NoneType]
-    return bool(kinds) and all(kind is list or get_origin(kind) is list for kind in kinds)
+    inside = [member for member in members if member is not NoneType]
+    return bool(inside) and all(member is list or get_origin(member) is list for member in inside)
