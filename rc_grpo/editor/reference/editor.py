@@ -85,9 +85,11 @@ class Reference:
         """
         source = PipelineSource.find(name)
         own = _class_of(source.class_name, name)
-        chosen = own if {"image", "images"} & _arguments(own) else _image_to_image(own) or own
+        chosen = own if {"image", "images"} & _arguments(own.__call__) else _image_to_image(own) or own
         called = f"{name} ({chosen.__name__})"
-        return cls(source, chosen.__name__, options, Terms.of(called, _call(chosen), options))
+        return cls(
+            source, chosen.__name__, options, Terms.of(called, chosen.__call__, options, _arguments(chosen.__init__))
+        )
 
     @property
     def in_words(self) -> str:
@@ -202,7 +204,7 @@ def _load(reference: Reference, editor: EditorConfig) -> Any:
         raise not_there(source.name, error) from error
 
 
-def _class_of(class_name: str, name: str) -> type:
+def _class_of(class_name: str, name: str) -> Any:
     import diffusers
 
     found = getattr(diffusers, class_name, None)
@@ -214,21 +216,16 @@ def _class_of(class_name: str, name: str) -> type:
     return found
 
 
-def _image_to_image(text_to_image: type) -> type | None:
-    """Return the image-to-image class that loads what a text-to-image class does, as diffusers pairs them."""
+def _image_to_image(text_to_image: Any) -> Any:
+    """Return the image-to-image class that loads what a text-to-image class does, as diffusers pairs them, or None."""
     from diffusers.pipelines import auto_pipeline
 
     pairs = auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING, auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING
     return next((pairs[1].get(name) for name, known in pairs[0].items() if known is text_to_image), None)
 
 
-def _call(pipeline: type) -> Callable[..., Any]:
-    call: Callable[..., Any] = pipeline.__call__
-    return call
-
-
-def _arguments(pipeline: type) -> set[str]:
-    return set(inspect.signature(_call(pipeline)).parameters)
+def _arguments(function: Callable[..., Any]) -> set[str]:
+    return set(inspect.signature(function).parameters)
 
 
 def _factor(pipeline: Any) -> int:

@@ -1,7 +1,7 @@
 """What another editor's pipeline takes of an edit, read from the signature of its call: no list of editors anywhere."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any, get_args, get_origin
@@ -16,6 +16,10 @@ SDEDIT_STRENGTH = 0.75
 
 NEGATIVE = " "
 """Guidance by a second pass, where it is an argument of its own, is off without a negative prompt: one of no words."""
+
+_BY_ITSELF = "make its edits with a program of your own, and measure them by --edits FOLDER"
+_STEERING = ("control_image", "controlnet", "adapter")
+"""Arguments and components of pipelines whose image is no source, but a drawing of what to make: edges, poses."""
 
 _PLAIN = {"steps": "num_inference_steps", "image_guidance": "image_guidance_scale", "strength": "strength"}
 
@@ -54,13 +58,14 @@ class Terms:
     lacks: tuple[str, ...]
 
     @classmethod
-    def of(cls, called: str, call: Callable[..., Any], options: Options) -> "Terms":
+    def of(cls, called: str, call: Callable[..., Any], options: Options, components: Collection[str] = ()) -> "Terms":
         """Read a signature.
 
         Args:
             called: the pipeline, for messages.
             call: its ``__call__``, unbound.
             options: what is asked for.
+            components: that the pipeline is made of.
 
         Raises:
             PipelineError: it edits no image by words, needs what a benchmark has not, or does not take an option.
@@ -74,6 +79,12 @@ class Terms:
             raise PipelineError(
                 f"{called} takes no {lacking}, and an editor is given both; name the folder of a pipeline that edits "
                 "an image by words, or measure edits that it has made by --edits FOLDER"
+            )
+        if {"num_frames", "frames"} & takes.keys():
+            raise PipelineError(f"{called} makes video; {_BY_ITSELF}")
+        if steering := [name for name in _STEERING if name in takes or name in components]:
+            raise PipelineError(
+                f"{called} is steered by an image ({', '.join(steering)}) that no task of a benchmark has; {_BY_ITSELF}"
             )
         mask = next((name for name in ("mask_image", "mask") if name in takes), None)
         plain = _plain(called, takes, options, masked=mask is not None)
@@ -89,10 +100,7 @@ class Terms:
         )
         known = {image, mask, "prompt", "height", "width", "generator", *plain}
         if unfilled := [name for name, one in takes.items() if _is_needed(one) and name not in known]:
-            raise PipelineError(
-                f"{called} needs {', '.join(unfilled)}, which no task of a benchmark has; make its edits with a "
-                "program of your own, and measure them by --edits FOLDER"
-            )
+            raise PipelineError(f"{called} needs {', '.join(unfilled)}, which no task of a benchmark has; {_BY_ITSELF}")
         return found
 
     @property

@@ -192,6 +192,9 @@ def broken(folder: Path, **changed: Any) -> str:
         ({"unet": ["os", "system"]}, r"code of its own \(its unet\)"),
         ({"_class_name": "DiTPipeline"}, r"DiTPipeline\) takes no image and no prompt"),
         ({"_class_name": "StableDiffusionImageVariationPipeline"}, "takes no prompt"),
+        ({"_class_name": "WanImageToVideoPipeline"}, "makes video; make its edits with a program of your own"),
+        ({"_class_name": "StableDiffusionControlNetPipeline"}, r"steered by an image \(controlnet\).*--edits FOLDER"),
+        ({"_class_name": "FluxControlInpaintPipeline"}, r"steered by an image \(control_image\)"),
         ({"_class_name": "PixArtAlphaPipeline"}, "takes no image, and an editor is given both; name the folder"),
     ],
 )
@@ -274,9 +277,9 @@ def test_a_source_is_given_alone_or_in_a_list_as_the_signature_has_it(
 
 
 def test_a_pipeline_that_needs_more_than_a_task_has_is_refused() -> None:
-    def call(self: Any, prompt: str, image: Any, control_image: Any, pose: Any, height: int = 1) -> None: ...
+    def call(self: Any, prompt: str, image: Any, depth: Any, pose: Any, height: int = 1) -> None: ...
 
-    with pytest.raises(PipelineError, match=r"x needs control_image, pose, which no task of a benchmark has.*--edits"):
+    with pytest.raises(PipelineError, match=r"x needs depth, pose, which no task of a benchmark has.*--edits"):
         Terms.of("x", call, Options())
 
 
