@@ -129,7 +129,9 @@ def start_reference(folder: Path, out: Path, model: str, **options) -> "subproce
 def test_another_editor_s_killed_evaluation_goes_on_to_the_pictures_of_one_that_was_not_killed(tmp_path):
     write_benchmark(tmp_path, PocketWorld("heldout", REFERENCES))
     write_small(tmp_path, PIX2PIX)
-    killed = start_reference(tmp_path, tmp_path / "out.json", "InstructPix2Pix", stdout=subprocess.DEVNULL)
+    killed = start_reference(
+        tmp_path, tmp_path / "out.json", "InstructPix2Pix", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         while not finished(tmp_path):
             assert killed.poll() is None, "it ended before it was to be killed"

@@ -17,6 +17,7 @@ from PIL import Image
 
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.reference import editor as module
+from rc_grpo.editor.reference import source as source_module
 from rc_grpo.editor.reference.editor import EditFailedError, Reference, ReferenceEditor
 from rc_grpo.editor.reference.source import PipelineError, PipelineSource
 from rc_grpo.editor.reference.terms import SDEDIT_STRENGTH, Options, Terms
@@ -237,15 +238,22 @@ def test_what_is_missing_is_said_when_it_is_loaded(folders: Path, tmp_path: Path
         ReferenceEditor(reference, EDITOR)
 
 
-def test_a_pipeline_is_known_by_its_files_and_not_by_its_place(folders: Path, tmp_path: Path) -> None:
+def test_a_pipeline_is_known_by_its_files_and_not_by_its_place(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So that there is a middle that is not read.
+    monkeypatch.setattr(source_module, "_ENDS", 64)
     before = PipelineSource.find(str(folders / PIX2PIX.name))
     copy = Path(shutil.copytree(folders / PIX2PIX.name, tmp_path / "copy"))
     assert PipelineSource.find(str(copy)).identity == before.identity
     for name in ("unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"):
         path = copy / name
         whole = path.read_bytes()
-        path.write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])
-        assert PipelineSource.find(str(copy)).identity != before.identity, name
+        for place, byte in ((-1, b"\t"), (0, b" ")):
+            changed = bytearray(whole)
+            changed[place : place + 1 or None] = byte
+            path.write_bytes(changed)
+            assert PipelineSource.find(str(copy)).identity != before.identity, (name, place)
         path.write_bytes(whole)
 
 
@@ -374,10 +382,12 @@ def test_a_source_is_shown_at_the_configuration_s_resolution_in_its_own_aspect(
     assert np.array_equal(np.asarray(stub.called["image"]).shape, (48, 96, 3))
 
 
-def test_the_packaged_editor_can_stand_beside_itself() -> None:
+def test_the_packaged_editor_can_stand_beside_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     reference = Reference.open("pocket", Options(steps=STEPS))
-    assert {"max_area", "_auto_resize"} == reference.terms.area
     edit = ReferenceEditor(reference, EDITOR).edit(task(), 0)
-    assert edit.pixels.shape == (64, 64, 3)
     assert not edit.resized
     assert not np.array_equal(edit.pixels, decode_rgb(task().source))
+    stub = Stub(np.zeros((64, 64, 3), np.float32))
+    monkeypatch.setattr(module, "_load", lambda reference, editor: stub)
+    ReferenceEditor(reference, EDITOR).edit(task(), 0)
+    assert (stub.called["max_area"], stub.called["_auto_resize"]) == (64 * 64, False)

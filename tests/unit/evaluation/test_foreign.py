@@ -64,6 +64,16 @@ def test_a_name_alone_counts_where_no_other_sample_has_it(tmp_path: Path) -> Non
     assert foreign.surplus == {"same.png": "it may be of remove/same.jpg or replace/same.jpg"}
 
 
+def test_a_whole_id_counts_before_what_else_it_may_stand_for(tmp_path: Path) -> None:
+    nested, plain = (
+        Sample(f"{family}/{name}", family, name, None, 0)
+        for family, name in (("add", "remove/x.png"), ("remove", "x.png"))
+    )
+    write(tmp_path / "remove" / "x.png")
+    foreign = Foreign.open(tmp_path, (nested, plain))
+    assert foreign.files == {plain.task_id: (tmp_path / "remove" / "x.png",)}
+
+
 def test_what_is_no_sample_s_is_surplus_with_its_reason(tmp_path: Path) -> None:
     for name in ("add/h/0/1.png", "add/h/0/9.png", "2.png", "add/h/0/2.bmp"):
         write(tmp_path / name)
