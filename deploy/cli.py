@@ -142,13 +142,31 @@ def evaluate(
     pocket: Annotated[
         int | None, typer.Option(min=1, help="with --compbench: first write so many held-out pocket tasks there")
     ] = None,
+    pipeline: Annotated[
+        str | None,
+        typer.Option(help="with --compbench: another editor, by folder or hub id of its diffusers pipeline"),
+    ] = None,
+    edits: Annotated[
+        Path | None, typer.Option(help="with --compbench: measure a folder of edits that another program made")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="of --pipeline; its makers' if not given")] = None,
+    guidance: Annotated[float | None, typer.Option(help="of --pipeline, likewise")] = None,
+    image_guidance: Annotated[float | None, typer.Option(help="of --pipeline, towards the source, likewise")] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="of --pipeline: share of noise that image-to-image (SDEdit) begins at; 0.75")
+    ] = None,
     set_: SetOption = None,
 ) -> None:
     """Score held-out edits of the base model, and of a LoRA beside it; or make and measure CompBench's edits."""
     with plain_errors():
         from deploy.evaluating.evaluate import BenchmarkRequest, run_evaluation
 
-        asked = None if compbench is None else BenchmarkRequest(compbench, model, clip, edit, pocket)
+        options = {"steps": steps, "guidance": guidance, "image_guidance": image_guidance, "strength": strength}
+        asked = None
+        if compbench is not None:
+            asked = BenchmarkRequest(compbench, model, clip, edit, pocket, pipeline, options, edits)
+        elif pipeline is not None or edits is not None or any(value is not None for value in options.values()):
+            raise ValueError("another editor, or another's edits, are measured on a benchmark: add --compbench FOLDER")
         run_evaluation(load_config(config, set_), lora, out, sheet, asked, console)
 
 

@@ -52,6 +52,10 @@ GRADES = ("gated", "measured", "ran once", "not run")
 
 ELSEWHERE = {
     "rc-grpo (train|evaluate) flux_kontext_dev": ("not run", "wants FLUX.1-Kontext-dev's weights"),
+    "rc-grpo evaluate pocket .*--(pipeline|edits) ": (
+        "not run",
+        "wants published weights; gated: tests/unit/editor/test_reference.py, tests/unit/evaluation/test_foreign.py",
+    ),
     "rc-grpo train pocket_vllm": ("measured", "tests/integration/test_judge_failures.py"),
     "rc-grpo doctor ": ("gated", "tests/unit/deploy/test_doctor.py, on small models"),
     "rc-grpo check ": ("gated", "tests/unit/deploy/test_check.py"),

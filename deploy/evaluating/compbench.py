@@ -17,7 +17,16 @@ from rich.table import Table as RichTable
 
 from deploy.cluster import connect, namespace
 from deploy.evaluating.compbench_actor import MeasurerPool, available
-from deploy.evaluating.compbench_edits import Evaluation, check_maker, each, gist, make_edits, maker_of, without_edit
+from deploy.evaluating.compbench_edits import (
+    Evaluation,
+    check_maker,
+    each,
+    gist,
+    make_edits,
+    maker_of,
+    resized_of,
+    without_edit,
+)
 from deploy.evaluating.preflight import check_editor
 from deploy.records.folder import RunBusyError
 from deploy.records.provenance import provenance
@@ -25,14 +34,18 @@ from deploy.watching.progress import Progress
 from rc_grpo.config import RunConfig
 from rc_grpo.durable import write_whole
 from rc_grpo.editor.export import check_lora
+from rc_grpo.editor.reference.editor import Reference
+from rc_grpo.evaluation.comparison import SUMMARY, Comparison
 from rc_grpo.evaluation.corrected import PSNR_CAP
+from rc_grpo.evaluation.foreign import Brought, Foreign
 from rc_grpo.evaluation.journal import Journal
 from rc_grpo.evaluation.layout import Benchmark, Edits, Sample
 from rc_grpo.evaluation.measuring import Measured, MeasureSettings
+from rc_grpo.evaluation.paper import SOURCE
 from rc_grpo.evaluation.scores import METRICS
 from rc_grpo.evaluation.table import Table, tabulate
 
-MEASURES, SUMMARY, TABLE = "measures.jsonl", "summary.json", "table.md"
+MEASURES, TABLE, COMPARISON = "measures.jsonl", "table.md", "comparison.md"
 LISTED_ON_SCREEN = 10
 _NOT_MADE = "there is no edit, and none was asked for (--no-edit)"
 
@@ -48,6 +61,8 @@ def run_compbench(
     settings: MeasureSettings | None = None,
     edit: bool = True,
     results: Path | None = None,
+    reference: Reference | None = None,
+    foreign: Path | None = None,
 ) -> Table:
     """Edit every sample of a benchmark that has no edit yet, measure what is not measured yet, print and write a table.
 
@@ -61,6 +76,8 @@ def run_compbench(
         settings: which models measure.
         edit: False measures what is there, whoever made it.
         results: folder of all models' edits; else ``editing_results`` beside the tasks.
+        reference: another editor, whose pipeline makes the edits instead.
+        foreign: folder of edits that another program made, which are measured instead.
 
     Raises:
         ValueError: the edits that are there were made by another model, a model for measuring is missing, or the LoRA
@@ -71,32 +88,44 @@ def run_compbench(
     config = config.model_copy(update={"editor": config.evaluated})
     if lora is not None and edit:
         check_lora(config.editor, lora)
-    name = model or _name(config, lora)
-    evaluation = Evaluation(config, benchmark, Edits(results or benchmark.results, name), lora, config.evaluation.steps)
+    name = model or _name(config, lora, reference, foreign)
+    edits = Edits(results or benchmark.results, name)
+    origin = reference if foreign is None else _opened(foreign, edits, benchmark)
+    evaluation = Evaluation(config, benchmark, edits, lora, config.evaluation.steps, origin)
     settings, left_out = available(settings or MeasureSettings())
-    for sentence in left_out:
-        console.print(sentence, highlight=False, soft_wrap=True)
-    with _claimed(evaluation.edits.folder), Progress(console) as progress:
-        pending = list(without_edit(evaluation)) if edit else []
+    said = [*left_out, *([] if reference is None else [reference.in_words])]
+    for sentence in said:
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+    with _claimed(edits.folder), Progress(console) as progress:
+        pending = list(without_edit(evaluation)) if edit and foreign is None else []
         if edit:
-            check_editor(config)
+            if origin is None:
+                check_editor(config)
             check_maker(evaluation)
+        brought = _bring_in(evaluation, progress)
         connect(_rollouts_alone(config))
         try:
-            table = asyncio.run(_evaluate(evaluation, settings, pending, edit, progress))
+            reasons = {} if brought is None else brought.reasons
+            table = asyncio.run(_evaluate(evaluation, settings, pending, reasons, progress))
         finally:
             ray.shutdown()
     summary = provenance() | {
         "benchmark": str(folder.resolve()),
         "model": name,
-        "made_by": maker_of(evaluation.edits),
+        "made_by": maker_of(edits),
+        "pipeline": None if reference is None else reference.as_json(),
+        "resized": resized_of(edits),
+        "brought_in": None if brought is None else brought.as_json(),
         "measured_with": settings.model_dump() | {"left_out": left_out, "psnr_cap_of_corrected_db": PSNR_CAP},
     } | table.as_json()  # fmt: skip
     text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
-    for path in filter(None, (evaluation.edits.folder / SUMMARY, out)):
+    for path in filter(None, (edits.folder / SUMMARY, out)):
         write_whole(path, text)
-    write_whole(evaluation.edits.folder / TABLE, table.markdown())
+    write_whole(edits.folder / TABLE, table.markdown())
+    comparison = Comparison.read(edits.root, name)
+    write_whole(edits.folder / COMPARISON, comparison.markdown())
     _print(table, name, console)
+    _print_notes(summary["resized"], brought, comparison, console)
     return table
 
 
@@ -147,11 +176,34 @@ async def measure_edits(
     return measured, failed
 
 
+def _opened(folder: Path, edits: Edits, benchmark: Benchmark) -> Foreign:
+    """Return a folder of edits; one of this command's own is measured where it is."""
+    if folder.resolve().is_relative_to(edits.folder.resolve()):
+        raise ValueError(
+            f"{folder} is where the edits of {edits.model} are measured; --no-edit --model {edits.model} does that, "
+            "without --edits"
+        )
+    return Foreign.open(folder, benchmark.samples)
+
+
+def _bring_in(evaluation: Evaluation, progress: Progress) -> Brought | None:
+    """Copy the edits that another program made, where that is asked for."""
+    match evaluation.origin:
+        case Foreign() as foreign:
+            samples = evaluation.benchmark.samples
+            with progress.phase(f"edits in {foreign.folder}", len(samples)) as advance:
+                return foreign.bring_in(evaluation.benchmark, evaluation.edits, advance)
+    return None
+
+
 async def _evaluate(
-    evaluation: Evaluation, settings: MeasureSettings, pending: Sequence[Sample], edit: bool, progress: Progress
+    evaluation: Evaluation,
+    settings: MeasureSettings,
+    pending: Sequence[Sample],
+    reasons: dict[str, str],
+    progress: Progress,
 ) -> Table:
     samples = evaluation.benchmark.samples
-    reasons: dict[str, str] = {}
     if pending:
         progress.say(f"{len(pending)} of {len(samples)} samples have no edit yet")
         with progress.phase(f"edits of {evaluation.edits.model}", len(pending)) as advance:
@@ -202,7 +254,11 @@ def _claimed(folder: Path) -> Iterator[None]:
         raise RunBusyError(f"another process evaluates {folder}; wait for it or end it first") from error
 
 
-def _name(config: RunConfig, lora: Path | None) -> str:
+def _name(config: RunConfig, lora: Path | None, reference: Reference | None, foreign: Path | None) -> str:
+    if foreign is not None:
+        return foreign.resolve().name
+    if reference is not None:
+        return Path(reference.source.name).resolve().name
     if lora is None:
         return Path(config.editor.model).name
     lora = lora.resolve()
@@ -233,3 +289,20 @@ def _print(table: Table, model: str, console: Console) -> None:
             console.print(f"{what}: {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
         if len(listed) > LISTED_ON_SCREEN:
             console.print(f"{what}: {len(listed) - LISTED_ON_SCREEN} more, all in {SUMMARY}")
+
+
+def _print_notes(resized: dict[str, str], brought: Brought | None, comparison: Comparison, console: Console) -> None:
+    """Say what was made fit, and show all editors of this benchmark where there is more than one row."""
+    said = [*([] if brought is None else brought.in_words()), *comparison.remarks()]
+    if resized:
+        first = next(iter(resized.items()))
+        said.insert(0, f"{len(resized)} edits came in another size and were resized: {' '.join(first)}, ...")
+    if len(comparison.editors) > 1:
+        drawn = RichTable(title=f"Editors, official means; published is {SOURCE}")
+        for column in ("editor", "origin", *METRICS.values()):
+            drawn.add_column(column, justify="right" if column in METRICS.values() else "left")
+        for row in comparison.rows():
+            drawn.add_row(*row, end_section=row[1] == "published")
+        console.print(drawn)
+    for sentence in said:
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)

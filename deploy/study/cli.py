@@ -19,7 +19,10 @@ def serve(
         str, typer.Option(help="CompBench's folder, the hub's parquet, or a config with either as data.heldout")
     ],
     edits: Annotated[
-        list[str], typer.Option(metavar="NAME=FOLDER", help="a model's edits, editing_results/MODEL; repeat it")
+        list[str],
+        typer.Option(
+            metavar="NAME=FOLDER", help="a model's edits, editing_results/MODEL or images named by task; repeat it"
+        ),
     ],
     out: Annotated[Path, typer.Option(help="the study's folder; goes on with the study that is there")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free")] = 8100,

@@ -50,7 +50,7 @@ def run_study(tasks: str, edits: Sequence[str], out: Path, host: str, port: int,
     try:
         with FileLock(out / LOCK, timeout=0):
             manifest = Manifest.found(out, material)
-            _say_what_is_shown(manifest, out, console)
+            _say_what_is_shown(manifest, out, material.remarks, console)
             with BallotBox.opened(out / VOTES) as (box, votes):
                 console.print(*filter(None, (f"{len(votes.counted)} votes so far.", votes.word)), highlight=False)
                 asyncio.run(_serve(Blinding(manifest, material), box, host, port, console))
@@ -106,13 +106,15 @@ def _reachable(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _say_what_is_shown(manifest: Manifest, out: Path, console: Console) -> None:
+def _say_what_is_shown(manifest: Manifest, out: Path, remarks: Sequence[str], console: Console) -> None:
     console.print(
         f"{out / MANIFEST}: {len(manifest.examples)} examples, edits of {', '.join(manifest.models)}",
         highlight=False,
         markup=False,
         soft_wrap=True,
     )
+    for remark in remarks:
+        console.print(remark, highlight=False, markup=False, soft_wrap=True)
     for name, reason in manifest.left_out[:LISTED_ON_SCREEN]:
         console.print(f"left out: {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
     if len(manifest.left_out) > LISTED_ON_SCREEN:

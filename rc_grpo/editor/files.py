@@ -95,7 +95,8 @@ def naming_the_model(editor: EditorConfig) -> Iterator[None]:
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     try:
-        _reach_the_hub(editor)
+        if editor.model != FULL_SIZE:
+            reach_the_hub(model_source(editor), editor.revision)
         with _unremarked(_POCKET_REMARKS if editor.model == POCKET else {}):
             yield
     except (OSError, HfHubHTTPError, HFValidationError) as error:
@@ -122,21 +123,23 @@ def _lacks(word: str, record: logging.LogRecord) -> bool:
     return word not in record.getMessage()
 
 
-def _reach_the_hub(editor: EditorConfig) -> None:
+def reach_the_hub(source: str, revision: str | None) -> None:
     """Fail at once where the hub would be asked for half a minute a file, and nothing of the model is here.
+
+    Args:
+        source: a folder or hub id.
+        revision: on the hub.
 
     Raises:
         OSError: the hub cannot be reached, and its cache does not have the model.
     """
     hub = urlsplit(constants.ENDPOINT)
-    if constants.HF_HUB_OFFLINE or getproxies() or hub.hostname is None or Path(model_source(editor)).is_dir():
-        return
-    if editor.model == FULL_SIZE:
+    if constants.HF_HUB_OFFLINE or getproxies() or hub.hostname is None or Path(source).is_dir():
         return
     try:
         socket.create_connection((hub.hostname, hub.port or 443), REACH_DEADLINE_S).close()
     except OSError as error:
-        if not isinstance(try_to_load_from_cache(editor.model, INDEX, revision=editor.revision), str):
+        if not isinstance(try_to_load_from_cache(source, INDEX, revision=revision), str):
             raise OSError(
                 f"{constants.ENDPOINT} cannot be reached ({error}), and its cache has no such model"
             ) from error

@@ -109,6 +109,20 @@ class Benchmark:
         there = target is not None and (isinstance(target.origin, bytes) or target.origin.is_file())
         return Originals(source.read(), mask.read(), target.read() if target is not None and there else None)
 
+    def source_size(self, sample: Sample) -> tuple[int, int]:
+        """Return the upright ``(height, width)`` of a sample's source, from its header alone.
+
+        Raises:
+            ValueError: it is missing or unreadable, or its path leaves the folder.
+        """
+        record = self.reader.record(sample.index)
+        if record.fault is not None:
+            raise ValueError(record.fault)
+        source = picture(record.values.get("source"), record.folder, "source")
+        if source is None:
+            raise ValueError("there is no source")
+        return source.size()
+
 
 @dataclass(frozen=True)
 class Edits:

@@ -42,3 +42,21 @@ ROWS: dict[str, tuple[Published, ...]] = {
 }
 """What is compared -> rows."""
 STUDY = PublishedStudy(**_FILE["study"])
+
+
+def published(name: str) -> Published | None:
+    """Return the row of a model by its name, however that is capitalised and punctuated; None where no one row is its.
+
+    What a row's method says in brackets need not be in the name.
+    """
+    found = {
+        row
+        for rows in ROWS.values()
+        for row in rows
+        if _letters(name) in (_letters(row.method), _letters(row.method.partition("(")[0]))
+    }
+    return found.pop() if len(found) == 1 else None
+
+
+def _letters(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum() or character == "+")

@@ -13,8 +13,10 @@ from benchmarks.tiny_clip import save_tiny_clip
 from rc_grpo.evaluation.layout import Benchmark, Edits, write_benchmark
 from rc_grpo.images import decode_rgb
 from rc_grpo.pocket.world import PocketWorld
+from tests.references import PIX2PIX, write_small
 
 TASKS = 6
+REFERENCES = 3
 EVALUATE = """
 import sys
 from pathlib import Path
@@ -96,3 +98,65 @@ def test_a_killed_evaluation_goes_on_without_redoing_or_losing_a_sample(tmp_path
     edit = decode_rgb(edits.path(done[1]).read_bytes())
     assert edit.shape == (128, 128, 3)
     assert not np.array_equal(edit, decode_rgb(benchmark.originals(done[1]).source))
+
+
+REFERENCE = """
+import sys
+from pathlib import Path
+from rich.console import Console
+from deploy.evaluating.compbench import run_compbench
+from deploy.configs import load_config
+from rc_grpo.editor.reference.editor import Reference
+from rc_grpo.editor.reference.terms import Options
+from rc_grpo.evaluation.measuring import MeasureSettings
+
+folder = Path(sys.argv[1])
+config = load_config("pocket", ["name=reference-test", "rollout.workers=1"])
+reference = Reference.open(str(folder / "pix2pix"), Options(steps=40))
+settings = MeasureSettings(clip=None, lpips=False)
+out = Path(sys.argv[2])
+run_compbench(config, folder, None, out, Console(width=120), settings=settings, reference=reference, model=sys.argv[3])
+"""
+
+
+def start_reference(folder: Path, out: Path, model: str, **options) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", REFERENCE, str(folder), str(out), model]
+    return subprocess.Popen(command, text=True, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_another_editor_s_killed_evaluation_goes_on_to_the_pictures_of_one_that_was_not_killed(tmp_path):
+    write_benchmark(tmp_path, PocketWorld("heldout", REFERENCES))
+    write_small(tmp_path, PIX2PIX)
+    killed = start_reference(
+        tmp_path, tmp_path / "out.json", "InstructPix2Pix", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        while not finished(tmp_path):
+            assert killed.poll() is None, "it ended before it was to be killed"
+            time.sleep(0.01)
+    finally:
+        killed.kill()
+        killed.wait()
+    before = finished(tmp_path)
+    assert len(before) < REFERENCES
+
+    for model in ("InstructPix2Pix", "whole"):
+        resumed = start_reference(
+            tmp_path, tmp_path / f"{model}.json", model, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        said, errors = resumed.communicate(timeout=120)
+        assert resumed.returncode == 0, errors
+        assert "takes no mask and no size" in said
+    after = finished(tmp_path)
+    assert {path: after[path] for path in before} == before
+
+    benchmark = Benchmark.open(tmp_path)
+    resumed_edits, whole = (Edits(tmp_path / "editing_results", model) for model in ("InstructPix2Pix", "whole"))
+    for sample in benchmark.samples:
+        assert resumed_edits.path(sample).read_bytes() == whole.path(sample).read_bytes()
+    summary = json.loads((tmp_path / "InstructPix2Pix.json").read_text())
+    assert summary["overall"]["measured"] == REFERENCES
+    assert summary["pipeline"]["takes_no"] == ["mask", "size"]
+    assert "| InstructPix2Pix | published |" in (whole.folder / "comparison.md").read_text()

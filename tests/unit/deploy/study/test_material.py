@@ -10,6 +10,7 @@ from deploy.study.examples import parse_models
 from deploy.study.manifest import MANIFEST, Manifest
 from deploy.study.pictures import OUTSIDE, Pictures
 from deploy.study.serving import open_tasks
+from rc_grpo.evaluation.layout import Benchmark
 from rc_grpo.images import decode_levels, decode_rgb
 from tests.unit.deploy.study.benches import MODELS, betrays, gather, write_bench
 
@@ -46,6 +47,28 @@ def test_what_cannot_be_compared_is_refused_with_the_way_out(bench: tuple[Path, 
     Image.new("RGB", (8, 8)).save(strange / "strange_local" / "add" / "elsewhere.png")
     with pytest.raises(ValueError, match=r"all have an edit of .*no edit by strange.*once for each model"):
         gather(folder, [given[0], f"strange={strange}"])
+
+
+def test_a_folder_of_images_that_another_program_made_takes_part_and_what_is_odd_is_said(tmp_path: Path) -> None:
+    given = write_bench(tmp_path, 4)
+    first, second, third, _ = Benchmark.open(tmp_path).samples
+    folder = tmp_path / "got"
+    (folder / "add").mkdir(parents=True)
+    for sample in (first, second, third):
+        Image.new("RGB", (32, 16), (9, 9, 9)).save(
+            folder / f"{sample.task_id.replace('/', '_').removesuffix('.png')}.jpg"
+        )
+    Image.new("RGB", (8, 8)).save(folder / f"{third.task_id.replace('/', '_').removesuffix('.png')}.webp")
+    Image.new("RGB", (8, 8)).save(folder / "add" / "elsewhere.png")
+    found = gather(tmp_path, [*given, f"GoT={folder}"])
+    assert [example.sample for example in found.examples] == [first, second]
+    reasons = dict(found.left_out)
+    assert "keep one" in reasons[third.task_id]
+    assert sum("no edit by GoT" in reason for reason in reasons.values()) == 1
+    assert found.remarks == ("1 images of GoT are no example's: add/elsewhere.png (no sample has this name)",)
+    manifest = Manifest.of(found, secret="of a test")
+    data = Pictures(Blinding(manifest, found)).png(Blinding(manifest, found).picture(found.examples[0], edit_of("GoT")))
+    assert decode_rgb(data).shape == (128, 128, 3)
 
 
 def test_tasks_are_a_benchmark_s_folder_or_a_config_that_names_one(
