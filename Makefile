@@ -16,7 +16,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup train test test-all lane-of-clusters lane-of-one-process lint unit docs map browser integration series chaos fuzz pocket judge benchmark judge-benchmarks loop-benchmarks ablation ablation-gpu dashboards evaluate-scale gpu wheel clean-install audit lock clean
+.PHONY: help setup train test test-all lane-of-clusters lane-of-one-process lint unit docs map browser integration series chaos fuzz pocket judge benchmark judge-benchmarks loop-benchmarks ablation ablation-gpu dashboards evaluate-scale gpu gpu-families wheel clean-install audit lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -139,6 +139,10 @@ gpu: ## on a GPU: its tests, then FLUX.1 Kontext at full size measured; writes b
 	$(GPU_PYTHON) -m pytest tests/gpu --show-capture=no $(ARGS)
 	$(GPU_PYTHON) -m benchmarks.gpu.precompile
 	for part in rollout acd update swap whole; do $(GPU_PYTHON) -m benchmarks.gpu.$$part || exit 1; done
+
+gpu-families: ## the other families at full size on a GPU, and a whole run of each on two; writes benchmarks/results/gpu_families.json
+	$(GPU_PYTHON) -m benchmarks.gpu.precompile --families
+	$(GPU_PYTHON) -m benchmarks.gpu.families $(ARGS)
 
 judge: $(INSTALLED) ## train the pocket judge anew (GPU if there is one)
 	$(BIN)/python -m reward_service.pocket_judge.train --out build/judge $(ARGS)

@@ -111,7 +111,7 @@ def run(config: RunConfig, log: Any, every: int, budget: float, judge: Judge | N
     if config.learner.start_from is not None:
         for policy in (actor.policy, trained.policy):
             policy.load(read_lora(config.editor.lora, config.learner.start_from))
-    tasks, held_out = load_tasks(config.data.train), list(load_tasks(config.data.heldout, purpose="evaluate"))  # type: ignore[arg-type]
+    tasks, held_out = load_tasks(config.data.train), list(load_tasks(config.data.heldout, purpose="evaluate"))
     evaluation = HeldOut(GroundTruthJudge(), held_out[: config.evaluation.tasks], config)
     parameters = list(trained.policy.weights().values())
     optimiser = torch.optim.AdamW(

@@ -102,9 +102,9 @@ def body_of(
 def stock_denoiser(editor: EditorConfig, **changes: Any) -> Denoiser:
     """Return the model as diffusers runs it, with a handle of ours."""
     body = body_of(editor, **changes)
-    own = dict(body.transformer.attn_processors)  # type: ignore[arg-type]
+    own = dict(body.transformer.attn_processors)
     denoiser = Denoiser(body, editor, 0, MergedPolicy)
-    denoiser.transformer.set_attn_processor(own)  # type: ignore[operator]
+    denoiser.transformer.set_attn_processor(own)
     return denoiser
 
 

@@ -179,8 +179,8 @@ def main() -> None:
 def _stock(measured: Measured, denoiser: Denoiser, processors: Mapping[str, Any]) -> None:
     """Measure diffusers and PEFT as they come; recomputing activations where storing them does not fit."""
     transformer = denoiser.transformer
-    ours = dict(transformer.attn_processors)  # type: ignore[arg-type]
-    transformer.set_attn_processor(dict(processors))  # type: ignore[operator]
+    ours = dict(transformer.attn_processors)
+    transformer.set_attn_processor(dict(processors))
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
         try:
             chain(denoiser, SIDE, 1, 1, Tensor.backward)()
@@ -188,12 +188,12 @@ def _stock(measured: Measured, denoiser: Denoiser, processors: Mapping[str, Any]
             measured.stock_checkpointed = True
         free()
         if measured.stock_checkpointed:
-            transformer.enable_gradient_checkpointing()  # type: ignore[operator]
+            transformer.enable_gradient_checkpointing()
         name = STOCK.rsplit(" ", 1)[0]
         _measure(measured, name, chain(denoiser, SIDE, 1, 1, Tensor.backward), SIDE, 1)
         measured.gradients["stock"] = _gradient(denoiser)
-    transformer.disable_gradient_checkpointing()  # type: ignore[operator]
-    transformer.set_attn_processor(ours)  # type: ignore[operator]
+    transformer.disable_gradient_checkpointing()
+    transformer.set_attn_processor(ours)
     free()
 
 
