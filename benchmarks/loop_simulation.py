@@ -79,14 +79,14 @@ async def simulate(scenario: Scenario, updates: int) -> dict[str, Any]:
     rollouts = simulated.SimulatedRollouts(scenario.workers, scenario.mean_life_s)
     judges = simulated.SimulatedJudges(scenario.judges, scenario.mean_life_s)
     panel = JudgePanel(
-        RewardConfig(judges={"editscore": EditScoreConfig(kind="editscore", model="simulated")}), "simulation"
+        RewardConfig(judges={"stub": EditScoreConfig(kind="editscore", model="simulated")}), "simulation"
     )
-    panel.pools["editscore"] = judges
+    panel.pools["stub"] = judges
     learner = simulated.SimulatedLearner(scenario.ranks)
     # The plan goes on beyond what is measured, so that the last updates measured have others to overlap with.
     planned = WARM_UP + updates + scenario.max_staleness + 1
     ledger = Ledger(TASKS, planned, scenario.groups, scenario.max_staleness, simulated.SEED)
-    attempts, lessons = RolloutConfig().attempts, Lessons({"editscore": 1.0}, ObjectiveConfig(acd_weight=0.0))
+    attempts, lessons = RolloutConfig().attempts, Lessons({"stub": 1.0}, ObjectiveConfig(acd_weight=0.0))
     collector = Collector(ledger, stub_tasks(TASKS), simulated.GROUP, attempts, lessons, asyncio.Event())
     await asyncio.gather(rollouts.open(), judges.open())
     marks = await train(collector, rollouts, panel, learner, planned, asyncio.get_running_loop().time)

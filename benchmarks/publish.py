@@ -26,7 +26,7 @@ from rc_grpo.messages import GroupScores, RolloutSeeds, ScoredGroup
 from rollout_workers.pool import RolloutPool
 
 WORKERS, MEGABYTES, WARM_UP = 8, 105.0, 2
-BYTES_A_RANK = 35_840
+BYTES_A_RANK = 43_008
 """Of the pocket editor's LoRA in float32; what the object store then holds is in the result."""
 
 SHAPE = (

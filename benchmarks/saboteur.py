@@ -50,7 +50,8 @@ class Saboteur:
     def status(self) -> dict[str, Any] | None:
         """Return the run's status, empty before it said anything; None once it has ended."""
         try:
-            status: dict[str, Any] = ray.get(self._control.status.remote(), timeout=10)
+            # On a busy machine an answer takes its time; that the run has ended is told at once.
+            status: dict[str, Any] = ray.get(self._control.status.remote(), timeout=_PATIENCE_S)
             return status
         except (RayActorError, GetTimeoutError):
             return None

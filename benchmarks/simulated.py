@@ -87,7 +87,7 @@ class SimulatedJudges(RewardPool):
 
     def __init__(self, workers: int, mean_life_s: float | None) -> None:
         config = EditScoreConfig(kind="editscore", model="simulated", workers=workers)
-        super().__init__("editscore", config, "simulation")
+        super().__init__("stub", config, "simulation")
         self._mean_life_s = mean_life_s
         self._stop = lambda _: None
 

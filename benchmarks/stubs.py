@@ -12,6 +12,7 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
+from learner.statistics import Figures
 from rc_grpo.messages import (
     CandidateGroup,
     Conditions,
@@ -131,6 +132,6 @@ class StubRank:
         version = PolicyVersion(self._updates, f"{self._updates:064d}", 1, self._updates == 0)
         return version, np.zeros(1, dtype=np.uint8)
 
-    def update(self, work: "list[GroupWork]", _: int) -> dict[str, float]:
+    def update(self, work: "list[GroupWork]", _: int) -> Figures:
         self._updates += 1
-        return {"read": sum(touch(ray.get(item.group)) for item in work)}
+        return Figures(means={"read": sum(touch(ray.get(item.group)) for item in work)})
