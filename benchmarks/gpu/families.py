@@ -137,18 +137,24 @@ def main() -> None:
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
+    if options.here:
+        _leave(options.families[0], options.parts[0])
+        return
+    failed = []
     for family in options.families:
         for part in options.parts:
-            if options.here:
-                figures, detail = PARTS[part](family)
-                left = {"figures": {name: asdict(figure) for name, figure in figures.items()}, "detail": detail}
-                (OUT / f"{family}.{part}.json").write_text(json.dumps(left), encoding="utf-8")
-                continue
             command = [sys.executable, "-m", "benchmarks.gpu.families", "--families", family, "--parts", part, "--here"]
-            ended = subprocess.run(command, check=False).returncode
-            print(f"{family}: {part} ended with exit code {ended}", flush=True)
-    if not options.here:
-        _write()
+            if ended := subprocess.run(command, check=False).returncode:
+                failed.append(f"{part} of {family} ended with exit code {ended}")
+    _write()
+    if failed:
+        sys.exit("; ".join(failed))
+
+
+def _leave(family: str, part: str) -> None:
+    figures, detail = PARTS[part](family)
+    left = {"figures": {name: asdict(figure) for name, figure in figures.items()}, "detail": detail}
+    (OUT / f"{family}.{part}.json").write_text(json.dumps(left), encoding="utf-8")
 
 
 def _write() -> None:

@@ -10,8 +10,9 @@ from ray._private.runtime_env.packaging import create_package
 from tests.unit.release.test_wheel import ROOT, tracked
 
 RUNTIME_ENV = ROOT / "deploy" / "runtime_env.yaml"
-MOST_MIB = 50
-"""Ray refuses a package of 512 MiB; what is sent at every submission should take seconds."""
+MOST_MIB = 60
+"""Ray refuses a package of 512 MiB; what is sent at every submission should take seconds. Two pocket editors and a judge
+are 47 of it."""
 
 
 @pytest.fixture(scope="module")
