@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -114,7 +114,7 @@ def _preference(cells: Mapping[str, Any]) -> Preference:
     if {left, right} != set(letters) or left == right:
         raise ValueError(f"the ranking {shortened(ranking)} is of other candidates than {letters[0]} and {letters[1]}")
     preference = _SIGNS[sign]
-    return preference if left == letters[0] else cast(Preference, -preference)
+    return preference if left == letters[0] else -preference
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, Path, Mapping[str, Any]]]:
