@@ -170,6 +170,31 @@ def evaluate(
         run_evaluation(load_config(config, set_), lora, out, sheet, asked, console)
 
 
+@app.command("judge-bench")
+def judge_bench(
+    config: ConfigArgument,
+    pairs: Annotated[
+        Path, typer.Argument(help="human preferences in EditReward-Bench's layout: parquet, a folder of it, or .jsonl")
+    ],
+    judge: Annotated[
+        list[str] | None, typer.Option(help="name of a judge in the configuration, may be repeated; all if not given")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="at most so many comparisons, the first")] = None,
+    margin: Annotated[float, typer.Option(min=0, help="rewards that differ by no more are a tie")] = 0.0,
+    json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+    out: Annotated[Path | None, typer.Option(help="where the JSON goes as well")] = None,
+    set_: SetOption = None,
+) -> None:
+    """Compare the judges of a configuration with what people preferred: accuracy, ties, seconds an image."""
+    with plain_errors():
+        from deploy.evaluating.judge_bench import show_bench
+
+        reward = load_config(config, set_).reward
+        show_bench(
+            reward, pairs, console, judges=judge or (), limit=limit, margin=margin, out=out, machine_readable=json
+        )
+
+
 @app.command()
 def edit(
     image: Annotated[Path, typer.Argument(help="the image to edit")],

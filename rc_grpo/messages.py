@@ -232,7 +232,8 @@ class GroupScores:
     Attributes:
         task_id: the task.
         judge: name of the judge in the configuration; of several, joined by ``+``.
-        task_reward: ``[G]`` float64 in 0..1; NaN where scoring failed. A failure is never a number.
+        task_reward: ``[G]`` float64, in 0..1 but for judges with a scale of their own; NaN where scoring failed. A
+            failure is never a number.
         acd_reward: ``[G]`` float64, R_acd of the group's own recordings; NaN where not recorded.
         subscores: the parts as ``JUDGE.PART``, each ``[G]`` float64.
         reasons: for each candidate why scoring failed, or what the judge said, or None; made `storable`, with at most

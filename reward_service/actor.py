@@ -2,18 +2,20 @@
 
 import asyncio
 import os
+import platform
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import ray
 
-from rc_grpo.config import AnyJudgeConfig
+from rc_grpo.config import ConfigError, parse_judge
 from rc_grpo.messages import CandidateGroup, EditTask, GroupScores
 from rc_grpo.process import prepare_process
 from reward_service.factory import make_judge
-from reward_service.judge import ServedJudge
+from reward_service.judge import Judge, JudgeSetupError, ServedJudge
 from reward_service.scoring import score_group
 from reward_service.server_metrics import ServerMetrics
 
@@ -26,32 +28,49 @@ class RewardWorker:
     Args:
         name: of the actor.
         judge: the judge's name in the configuration.
-        config: of the judge.
+        config: of the judge, as plain values: its class may be of a package that this node lacks.
         attach: address and key of a server to use instead of starting one.
     """
 
-    def __init__(self, name: str, judge: str, config: AnyJudgeConfig, attach: tuple[str, str] | None) -> None:
-        prepare_process(config.threads)
+    def __init__(self, name: str, judge: str, config: Mapping[str, Any], attach: tuple[str, str] | None) -> None:
         self.name = name
         self._judge_name = judge
-        self._judge = make_judge(name, config, _session_logs(), attach)
+        self._config = config
+        self._attach = attach
+        self._made: Judge | None = None
         self._metrics = ServerMetrics(name)
         self._exporting: asyncio.Task[None] | None = None
         self._scoring: set[asyncio.Task[GroupScores]] = set()
 
     def __repr__(self) -> str:
-        return f"{self.name}({self._judge.name})"
+        return f"{self.name}({self._judge_name if self._made is None else self._made.name})"
 
     async def open(self) -> dict[str, Any]:
-        """Return, when it can score, where this worker is and who judges."""
-        if isinstance(self._judge, ServedJudge):
-            await self._judge.open()
-            self._exporting = asyncio.create_task(self._export(self._judge))
+        """Return, when it can score, where this worker is and who judges.
+
+        Raises:
+            JudgeSetupError: it never will here, for a reason that a configuration or this node has.
+        """
+        try:
+            config = parse_judge(self._config)
+        except ConfigError as error:
+            raise JudgeSetupError(f"{self.name} on {platform.node()}: {error}") from error
+        prepare_process(config.threads)
+        # In a thread, as it may load a model for minutes.
+        self._made = await asyncio.to_thread(make_judge, self.name, config, _session_logs(), self._attach)
+        if isinstance(self._made, ServedJudge):
+            await self._made.open()
+            self._exporting = asyncio.create_task(self._export(self._made))
         return await self.describe()
 
     async def describe(self) -> dict[str, Any]:
         """Return where this worker is and who judges."""
         return {"name": self.name, "pid": os.getpid(), "judge": self._judge.name}
+
+    @property
+    def _judge(self) -> Judge:
+        assert self._made is not None, f"{self.name} is asked before it was opened"
+        return self._made
 
     async def score(self, task: EditTask, group: pa.RecordBatch) -> GroupScores:
         """Score one group."""
@@ -76,8 +95,8 @@ class RewardWorker:
             self._exporting.cancel()
         if self._scoring:
             await asyncio.wait(self._scoring, timeout=grace)
-        if isinstance(self._judge, ServedJudge):
-            await self._judge.close()
+        if isinstance(self._made, ServedJudge):
+            await self._made.close()
 
     async def _export(self, judge: ServedJudge) -> None:
         while True:

@@ -25,7 +25,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _NAME = "judge"
 _PREFIX = "base_model.model."
 
-_OLD_LAYOUT = {r"^visual\.": "model.visual.", r"^model\.(?!language_model\.|visual\.)": "model.language_model."}
+OLD_LAYOUT = {r"^visual\.": "model.visual.", r"^model\.(?!language_model\.|visual\.)": "model.language_model."}
 """Module names of Qwen2.5-VL before transformers 4.52, as adapters trained then still carry them, and today's."""
 
 
@@ -86,7 +86,7 @@ def bind(model: PreTrainedModel, folder: Path) -> Bound:
             f"of which its weights lack ({_first(missing)})"
         )
     try:
-        wrapped.load_adapter(str(folder), _NAME, torch_device="cpu", key_mapping=_OLD_LAYOUT)
+        wrapped.load_adapter(str(folder), _NAME, torch_device="cpu", key_mapping=OLD_LAYOUT)
     except (RuntimeError, ValueError, KeyError) as error:
         raise AdapterError(f"adapter {folder} does not fit the base: {error}") from error
     held = _state(wrapped)
@@ -126,11 +126,16 @@ def _state(wrapped: PeftModel) -> dict[str, Tensor]:
     return dict(get_peft_model_state_dict(wrapped, adapter_name=_NAME, save_embedding_layers=False))
 
 
+def in_current_layout(module: str) -> str:
+    """Return a Qwen2.5-VL module's or tensor's name as today's transformers have it."""
+    for old, new in OLD_LAYOUT.items():
+        module = re.sub(old, new, module)
+    return module
+
+
 def _current(name: str) -> str:
     module = name.removeprefix(_PREFIX)
-    for old, new in _OLD_LAYOUT.items():
-        module = re.sub(old, new, module)
-    return name.replace(name.removeprefix(_PREFIX), module)
+    return name.replace(module, in_current_layout(module))
 
 
 def _first(names: Collection[str], limit: int = 3) -> str:

@@ -6,14 +6,17 @@ from typing import get_args
 
 from transformers import AutoConfig
 
-from rc_grpo.config import AnyJudgeConfig, EditScoreConfig, GroundTruthConfig
+from rc_grpo.config import AnyJudgeConfig, EditScoreConfig, JudgePlugin
+from rc_grpo.storable import one_line
 from reward_service import pocket_judge
 from reward_service.editscore import EditScoreJudge
 from reward_service.endpoint import AttachedServer, Endpoint
-from reward_service.ground_truth import GroundTruthJudge
 from reward_service.judge import Judge, JudgeSetupError
 from reward_service.judge_folder import check_judge_folder
+from reward_service.local.making import check_local, make_local
 from reward_service.prompts import DEFAULT_PROMPTS, Family, Prompts
+from reward_service.prompts.published import published_prompts
+from reward_service.transport import QUOTED_CHARACTERS
 from reward_service.vllm_server import VllmServer
 
 POCKET = "pocket"
@@ -27,12 +30,17 @@ def make_judge(worker: str, config: AnyJudgeConfig, logs: Path, attach: tuple[st
         config: of the judge.
         logs: folder for the log of a server that is started.
         attach: address and key of a server to use instead of starting one.
+
+    Raises:
+        JudgeSetupError: what it needs is not there, or a judge of another package is not made.
     """
     match config:
-        case GroundTruthConfig():
-            return GroundTruthJudge()
         case EditScoreConfig():
             return make_editscore(worker, config, logs, attach)
+        case JudgePlugin():
+            return _made(config)
+        case _:
+            return make_local(config)
 
 
 def make_editscore(
@@ -50,20 +58,25 @@ def check_judge(name: str, config: AnyJudgeConfig) -> None:
         JudgeFolderError: the model's folder is not whole.
         PromptError: its prompt file cannot be used.
     """
-    if not isinstance(config, EditScoreConfig):
-        return
-    prompts(config)
-    family(config)
-    if config.urls and config.api_key_variable not in os.environ:
-        raise JudgeSetupError(f"judge {name} has urls; set ${config.api_key_variable} to their key")
-    if not config.urls and Path(model(config)).is_dir():
-        check_judge_folder(Path(model(config)))
+    match config:
+        case JudgePlugin():
+            _check_plugin(name, config)
+        case EditScoreConfig():
+            _check_editscore(name, config)
+        case _:
+            check_local(config)
 
 
 def prompts(config: EditScoreConfig) -> Prompts:
-    """Return the questions: those the configuration names, those a packaged judge was trained with, or ours."""
+    """Return the questions: those the configuration names, those a packaged judge was trained with, or ours.
+
+    Raises:
+        PromptError: they cannot be used; or the published ones are meant, and their package is not installed.
+    """
+    if config.prompts == "editscore":
+        return published_prompts()
     default = pocket_judge.PROMPTS_PATH if config.model == POCKET else DEFAULT_PROMPTS
-    return Prompts.load(config.prompts or default)
+    return Prompts.load(Path(config.prompts or default))
 
 
 def family(config: EditScoreConfig) -> Family:
@@ -90,6 +103,44 @@ def family(config: EditScoreConfig) -> Family:
 def model(config: EditScoreConfig) -> str:
     """Return the folder or hub id to serve."""
     return str(pocket_judge.MODEL_PATH) if config.model == POCKET else config.model
+
+
+def _check_editscore(name: str, config: EditScoreConfig) -> None:
+    prompts(config)
+    family(config)
+    if config.urls and config.api_key_variable not in os.environ:
+        raise JudgeSetupError(f"judge {name} has urls; set ${config.api_key_variable} to their key")
+    if not config.urls and Path(model(config)).is_dir():
+        check_judge_folder(Path(model(config)))
+
+
+def _made(config: JudgePlugin) -> Judge:
+    try:
+        judge = config.make()
+    except JudgeSetupError:
+        raise
+    except Exception as error:
+        # Another's code may raise anything: without a judge, no score can succeed.
+        raise JudgeSetupError(f"the judge of kind {config.kind!r} is not made: {_gist(error)}") from error
+    if not (isinstance(getattr(judge, "name", None), str) and callable(getattr(judge, "score", None))):
+        raise JudgeSetupError(
+            f"`make` of the judge of kind {config.kind!r} returned a {type(judge).__name__} without name and score"
+        )
+    return judge  # type: ignore[no-any-return]
+
+
+def _check_plugin(name: str, config: JudgePlugin) -> None:
+    try:
+        config.check()
+    except (ValueError, JudgeSetupError) as error:
+        raise JudgeSetupError(f"judge {name}: {error}") from error
+    except Exception as error:
+        # As above.
+        raise JudgeSetupError(f"judge {name}: the check of kind {config.kind!r} failed: {_gist(error)}") from error
+
+
+def _gist(error: Exception) -> str:
+    return one_line(f"{type(error).__name__}: {error}", QUOTED_CHARACTERS)
 
 
 def _endpoint(worker: str, config: EditScoreConfig, logs: Path, attach: tuple[str, str] | None) -> Endpoint:

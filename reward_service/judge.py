@@ -30,7 +30,8 @@ class Verdict:
     """A judge's answer on one candidate.
 
     Attributes:
-        reward: 0..1, or NaN when the candidate could not be scored. Never a made-up number.
+        reward: 0..1, or on the judge's own scale, as only differences within a minibatch count; NaN when the candidate
+            could not be scored. Never a made-up number.
         subscores: parts by name, 0..25.
         reason: why scoring failed, or what the judge said.
         attempts: how often the judge was asked.

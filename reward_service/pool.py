@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
-from rc_grpo.config import AnyJudgeConfig, EditScoreConfig
+from rc_grpo.config import AnyJudgeConfig, EditScoreConfig, JudgePlugin, dump_judge
 from rc_grpo.messages import EditTask, GroupScores
 from rc_grpo.pool import WorkerPool
 from rc_grpo.seats import Member
@@ -85,7 +85,7 @@ class RewardPool(WorkerPool[Any]):
         attach = self._attachment()
         options = self._reward.actor_options(self._namespace, name)
         actor = RewardActor.options(**options, max_concurrency=self._reward.groups_in_flight + _CONTROL_CALLS).remote(
-            name, self._judge, self._reward, attach
+            name, self._judge, dump_judge(self._reward), attach
         )
         if attach is not None:
             self._attached[actor] = attach[0]
@@ -93,11 +93,20 @@ class RewardPool(WorkerPool[Any]):
         return actor
 
     async def _drain_actor(self, actor: Any) -> None:
-        if isinstance(self._reward, EditScoreConfig):
-            grace = self._reward.server.drain_deadline_s
+        if (grace := self._grace) is not None:
             ending = asyncio.wrap_future(actor.close.remote(grace).future())
             # Once for the scorings, once for the server.
             await asyncio.wait([ending], timeout=2 * grace + 5.0)
+
+    @property
+    def _grace(self) -> float | None:
+        """Seconds that an actor may take to finish and to end what it started; None where it starts nothing."""
+        match self._reward:
+            case EditScoreConfig(server=server):
+                return server.drain_deadline_s
+            case JudgePlugin(drain_deadline_s=seconds):
+                return seconds
+        return None
 
     def _stop_actor(self, actor: Any) -> None:
         self._attached.pop(actor, None)

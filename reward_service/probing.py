@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,8 @@ from reward_service.client import ChatClient, ForeignServerError, RequestRefused
 from reward_service.editscore import EditScoreJudge, Sample
 from reward_service.endpoint import AttachedServer
 from reward_service.factory import make_editscore, make_judge
-from reward_service.judge import JudgeSetupError, JudgeUnavailableError, Verdict
+from reward_service.judge import Judge, JudgeSetupError, JudgeUnavailableError, ServedJudge, Verdict
+from reward_service.scoring import verdicts_of
 from reward_service.transport import NoReplyError
 
 State = Literal["serves", "loads", "unusable"]
@@ -79,20 +80,42 @@ async def sample(config: EditScoreConfig, task: EditTask, edited: Pixels, logs: 
         JudgeUnavailableError: it can be used, but not now.
     """
     height, width = edited.shape[:2]
-    async with _asked(config, logs) as judge:
+    async with _editscore(config, logs) as judge:
         return await judge.sample(task.instruction, resize_image(decode_rgb(task.source), height, width), edited)
 
 
-async def verdicts(config: AnyJudgeConfig, task: EditTask, images: NDArray[np.uint8], logs: Path) -> Sequence[Verdict]:
-    """Have a judge of any kind score edits ``[B, H, W, 3]`` of a task; arguments and errors are those of `sample`."""
-    if not isinstance(config, EditScoreConfig):
-        return make_judge("check", config, logs).score(task, images)  # type: ignore[return-value]
-    async with _asked(config, logs) as judge:
-        return await judge.score(task, images)
+async def verdicts(config: AnyJudgeConfig, task: EditTask, images: NDArray[np.uint8], logs: Path) -> list[Verdict]:
+    """Have a judge of any kind score edits ``[B, H, W, 3]`` of a task; arguments and errors are those of `sample`.
+
+    What a score fails of is in its verdict, as in a run.
+    """
+    async with opened(config, logs) as judge:
+        return await verdicts_of(judge, task, images, config.kind)
 
 
 @asynccontextmanager
-async def _asked(config: EditScoreConfig, logs: Path) -> AsyncIterator[EditScoreJudge]:
+async def opened(config: AnyJudgeConfig, logs: Path) -> AsyncIterator[Judge]:
+    """Make a judge of any kind in this process, with what it has to start, for as long as the context lasts.
+
+    Arguments and errors are those of `sample`.
+    """
+    if isinstance(config, EditScoreConfig):
+        async with _editscore(config, logs) as served:
+            yield served
+        return
+    judge = await asyncio.to_thread(make_judge, "check", config, logs)
+    if not isinstance(judge, ServedJudge):
+        yield judge
+        return
+    try:
+        await judge.open()
+        yield judge
+    finally:
+        await judge.close()
+
+
+@asynccontextmanager
+async def _editscore(config: EditScoreConfig, logs: Path) -> AsyncIterator[EditScoreJudge]:
     attach = (config.urls[0], _key(config)) if config.urls else None
     judge = make_editscore("check", config, logs, attach)
     try:

@@ -6,8 +6,11 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rc_grpo.messages import CandidateGroup, EditTask, GroupScores
 from rc_grpo.storable import one_line
@@ -31,15 +34,7 @@ async def score_group(judge: Judge, task: EditTask, group: CandidateGroup, *, na
         JudgeSetupError: no group can be scored with this configuration.
     """
     name, started = name or judge.name, time.perf_counter()
-    try:
-        verdicts = list(await _verdicts(judge, task, group))
-        if len(verdicts) != group.size:
-            raise ValueError(f"judge {name} returned {len(verdicts)} verdicts for {group.size} candidates")
-    except (JudgeUnavailableError, JudgeSetupError):
-        raise
-    except Exception as error:  # noqa: BLE001 - a judge is a plug-in; its every failure is a failed score, and is said
-        logger.warning("scoring %s failed: %s", task.task_id, one_line(repr(error), _LOGGED_CHARACTERS))
-        verdicts = [Verdict.failure(f"{type(error).__name__}: {error}")] * group.size
+    verdicts = await verdicts_of(judge, task, group.images, name)
     reward = np.array([verdict.reward for verdict in verdicts])
     parts = sorted({part for verdict in verdicts for part in verdict.subscores})
     return GroupScores(
@@ -56,14 +51,52 @@ async def score_group(judge: Judge, task: EditTask, group: CandidateGroup, *, na
     )
 
 
+async def verdicts_of(judge: Judge, task: EditTask, images: NDArray[np.uint8], name: str) -> list[Verdict]:
+    """Have a judge score edits ``[G, H, W, 3]``; what it raises, and what it says that is no score, is a failure.
+
+    Args:
+        judge: who scores.
+        task: what was to be edited.
+        images: its candidates.
+        name: of the judge, for reasons.
+
+    Raises:
+        JudgeUnavailableError, JudgeSetupError: as of `score_group`.
+    """
+    try:
+        said = list(await _asked(judge, task, images))
+        if len(said) != len(images):
+            raise ValueError(f"judge {name} returned {len(said)} verdicts for {len(images)} candidates")
+    except (JudgeUnavailableError, JudgeSetupError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a judge is a plug-in; its every failure is a failed score, and is said
+        logger.warning("scoring %s failed: %s", task.task_id, one_line(repr(error), _LOGGED_CHARACTERS))
+        said = [Verdict.failure(f"{type(error).__name__}: {error}")] * len(images)
+    return [_counted(verdict, name) for verdict in said]
+
+
+def _counted(verdict: Any, name: str) -> Verdict:
+    """Return a verdict whose numbers are numbers; of what is none, the failure that it is."""
+    if not isinstance(verdict, Verdict):
+        return Verdict.failure(f"judge {name} returned {one_line(repr(verdict), 100)} and no Verdict")
+    try:
+        reward = float(verdict.reward)
+        parts = {str(part): float(value) for part, value in verdict.subscores.items()}
+    except (TypeError, ValueError, AttributeError) as error:
+        return Verdict.failure(f"judge {name} returned a mark that is no number ({error})")
+    if math.isinf(reward):
+        return replace(Verdict.failure(f"judge {name} returned the reward {reward}"), subscores=parts)
+    return replace(verdict, reward=reward, subscores=parts)
+
+
 def _reason(verdict: Verdict, judge: str) -> str | None:
     if verdict.reason is None and math.isnan(verdict.reward):
         return f"judge {judge} gave neither a reward nor a reason"
     return verdict.reason
 
 
-async def _verdicts(judge: Judge, task: EditTask, group: CandidateGroup) -> Sequence[Verdict]:
+async def _asked(judge: Judge, task: EditTask, images: NDArray[np.uint8]) -> Sequence[Verdict]:
     if inspect.iscoroutinefunction(judge.score):
-        verdicts: Sequence[Verdict] = await judge.score(task, group.images)
+        verdicts: Sequence[Verdict] = await judge.score(task, images)
         return verdicts
-    return await asyncio.to_thread(judge.score, task, group.images)  # type: ignore[arg-type]
+    return await asyncio.to_thread(judge.score, task, images)  # type: ignore[arg-type]

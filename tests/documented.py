@@ -59,6 +59,7 @@ ELSEWHERE = {
     "rc-grpo train pocket_vllm": ("measured", "tests/integration/test_judge_failures.py"),
     "rc-grpo doctor ": ("gated", "tests/unit/deploy/test_doctor.py, on small models"),
     "rc-grpo check ": ("gated", "tests/unit/deploy/test_check.py"),
+    "rc-grpo judge-bench ": ("gated", "tests/unit/deploy/test_judge_bench.py, on small pairs"),
     "rc-grpo train pocket .*output.trackers": (
         "ran once",
         "wants a key and a server; gated: tests/unit/deploy/tracking",

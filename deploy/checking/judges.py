@@ -14,9 +14,8 @@ from rc_grpo.config import AnyJudgeConfig, EditScoreConfig, RunConfig
 from rc_grpo.data import load_tasks
 from rc_grpo.images import decode_rgb
 from rc_grpo.messages import EditTask
-from reward_service.factory import make_judge
 from reward_service.judge import JudgeUnavailableError
-from reward_service.probing import probe, sample
+from reward_service.probing import probe, sample, verdicts
 
 
 def check_servers(config: RunConfig) -> Iterator[Finding]:
@@ -84,7 +83,10 @@ def _answer(config: RunConfig, name: str, task: EditTask) -> Finding:
             if said.fault is not None:
                 return Finding(subject, "note", f"its answer does not parse ({said.fault}): {said.raw}")
             return Finding(subject, "fine", f"of the untouched source of {task.task_id} it says: {said.raw}")
-        (verdict,) = make_judge("check", judge, logs).score(task, source[None])  # type: ignore[misc]
+        try:
+            (verdict,) = asyncio.run(verdicts(judge, task, source[None], logs))
+        except (JudgeUnavailableError, *mendable()) as error:
+            return Finding(subject, "fault", f"asked about the untouched source of {task.task_id}: {error}")
     if np.isnan(verdict.reward):
         return Finding(subject, "fault", f"it cannot score {task.task_id}: {verdict.reason}")
     return Finding(subject, "fine", f"of the untouched source of {task.task_id} it says: {verdict.reward:.3f}")

@@ -150,6 +150,10 @@ def preference(name: str, judge: AnyJudgeConfig, task: EditTask) -> Finding:
         return Finding(subject, "fault", f"it cannot score {task.task_id}: {target.reason or untouched.reason}")
     figures = {"target": target.reward, "source": untouched.reward}
     said = f"{target.reward:.3f} for the target of {task.task_id}, {untouched.reward:.3f} for its untouched source"
+    if not judge.asks_for_the_edit:
+        return Finding(
+            subject, "note", f"{said}; it looks for damage alone, so that no preference is asked of it", figures
+        )
     return Finding(subject, "fine" if target.reward > untouched.reward else "fault", said, figures)
 
 

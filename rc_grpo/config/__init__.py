@@ -9,6 +9,15 @@ from rc_grpo.config.data import DataConfig, TaskSource
 from rc_grpo.config.editor import ATTENTION_TARGETS, EditorConfig, LoraSettings
 from rc_grpo.config.files import dump, load, parse
 from rc_grpo.config.guards import GuardConfig
+from rc_grpo.config.judges.base import JudgeConfig
+from rc_grpo.config.judges.local import (
+    ClipDirectionConfig,
+    GroundTruthConfig,
+    PickScoreConfig,
+    RegionPreservationConfig,
+    RewardHeadConfig,
+)
+from rc_grpo.config.judges.plugin import JudgePlugin
 from rc_grpo.config.learner import LearnerConfig
 from rc_grpo.config.objective import Algorithm, NftConfig, ObjectiveConfig
 from rc_grpo.config.reading import ConfigError
@@ -16,11 +25,11 @@ from rc_grpo.config.reward import (
     AnyJudgeConfig,
     ClientConfig,
     EditScoreConfig,
-    GroundTruthConfig,
-    JudgeConfig,
     RewardConfig,
     SamplingConfig,
     ServerConfig,
+    dump_judge,
+    parse_judge,
 )
 from rc_grpo.config.run import (
     AcdConfig,
@@ -42,6 +51,7 @@ __all__ = [
     "AnyJudgeConfig",
     "AutoscaleConfig",
     "ClientConfig",
+    "ClipDirectionConfig",
     "ClusterConfig",
     "ConfigError",
     "DataConfig",
@@ -51,6 +61,7 @@ __all__ = [
     "GroundTruthConfig",
     "GuardConfig",
     "JudgeConfig",
+    "JudgePlugin",
     "LearnerConfig",
     "LoopConfig",
     "LoraSettings",
@@ -58,9 +69,12 @@ __all__ = [
     "NftConfig",
     "ObjectiveConfig",
     "OutputConfig",
+    "PickScoreConfig",
     "PoolConfig",
+    "RegionPreservationConfig",
     "Resources",
     "RewardConfig",
+    "RewardHeadConfig",
     "RolloutConfig",
     "RunConfig",
     "SamplingConfig",
@@ -70,6 +84,8 @@ __all__ = [
     "TaskSource",
     "actor_options",
     "dump",
+    "dump_judge",
     "load",
     "parse",
+    "parse_judge",
 ]

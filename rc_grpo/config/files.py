@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from rc_grpo.config.reading import ConfigError, read_mapping, read_yaml
+from rc_grpo.config.reading import ConfigError, in_lines, read_mapping, read_yaml
 from rc_grpo.config.run import RunConfig
 
 NAME_AT_MOST = 200
@@ -37,11 +37,7 @@ def parse(tree: dict[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(str(part) for part in problem['loc']) or 'config'}: {problem['msg']}"
-            for problem in error.errors()
-        ]
-        raise ConfigError("the configuration does not fit:\n" + "\n".join(lines)) from error
+        raise ConfigError("the configuration does not fit:\n" + in_lines(error, "config")) from error
 
 
 def dump(config: RunConfig) -> str:

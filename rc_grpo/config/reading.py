@@ -3,11 +3,20 @@
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from rc_grpo.yaml_text import YamlError, parse_yaml
 
 
 class ConfigError(ValueError):
     """The configuration is not usable; the message names the key and the way out."""
+
+
+def in_lines(error: ValidationError, whole: str) -> str:
+    """Return what does not fit, a line for each key; ``whole`` stands for a fault of no key in particular."""
+    return "\n".join(
+        f"  {'.'.join(str(part) for part in problem['loc']) or whole}: {problem['msg']}" for problem in error.errors()
+    )
 
 
 def read_yaml(text: str, where: str) -> Any:

@@ -1,35 +1,35 @@
 """Who scores the candidates: one or several judges, each a pool of actors of its own."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    SerializeAsAny,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
-from rc_grpo.config.base import PoolConfig, Seconds, Strict
-
-Need = Literal["target", "caption"]
-
-
-class JudgeConfig(PoolConfig):
-    """What all kinds of judges have in common."""
-
-    needs: ClassVar[tuple[Need, ...]] = ()
-    """What each task must have beside source, instruction and mask, or every score of it fails."""
-
-    weight: float = Field(
-        1.0, ge=0, description="in the sum of the judges' z-scores; 0: scored, logged, evaluated, never learned from"
-    )
-    groups_in_flight: PositiveInt = Field(1, description="groups that one actor scores at the same time")
-
-
-class GroundTruthConfig(JudgeConfig):
-    """Compares with the true target: for worlds and data sets that know it."""
-
-    needs: ClassVar[tuple[Need, ...]] = ("target",)
-
-    kind: Literal["ground_truth"] = Field("ground_truth", description="which kind of judge this is")
+from rc_grpo.config.base import Seconds, Strict
+from rc_grpo.config.judges.base import JudgeConfig
+from rc_grpo.config.judges.local import (
+    ClipDirectionConfig,
+    GroundTruthConfig,
+    PickScoreConfig,
+    RegionPreservationConfig,
+    RewardHeadConfig,
+)
+from rc_grpo.config.judges.plugin import JudgePlugin, configured
+from rc_grpo.config.reading import ConfigError, in_lines
 
 
 class SamplingConfig(Strict):
@@ -90,7 +90,11 @@ class EditScoreConfig(JudgeConfig):
     family: Literal["auto", "qwen2_5_vl", "qwen3_vl"] = Field(
         "auto", description="how images are introduced in the prompt; auto reads it from the model's config.json"
     )
-    prompts: Path | None = Field(None, description="YAML file with the two questions; none is ours")
+    prompts: Literal["editscore"] | Path | None = Field(
+        None,
+        description="YAML file with the two questions; none is ours; `editscore`: the published ones, out of the "
+        "package of that name where it is installed",
+    )
     image_side: PositiveInt = Field(512, description="images larger than this square's area are shrunk before sending")
     urls: tuple[str, ...] = Field(
         (),
@@ -143,9 +147,56 @@ def _fault(url: str) -> str | None:
     return None
 
 
-AnyJudgeConfig = Annotated[GroundTruthConfig | EditScoreConfig, Field(discriminator="kind")]
-JUDGES: dict[str, type[JudgeConfig]] = {"ground_truth": GroundTruthConfig, "editscore": EditScoreConfig}
-"""Configuration of each kind of judge."""
+BuiltIn = (
+    GroundTruthConfig
+    | EditScoreConfig
+    | RegionPreservationConfig
+    | ClipDirectionConfig
+    | PickScoreConfig
+    | RewardHeadConfig
+)
+JUDGES: dict[str, type[JudgeConfig]] = {
+    get_args(config.model_fields["kind"].annotation)[0]: config for config in get_args(BuiltIn)
+}
+"""Configuration of each kind of judge that is built in."""
+
+
+def _of_its_kind(value: Any, built_in: ValidatorFunctionWrapHandler) -> Any:
+    """Have a judge of another package validated by its own class, and every other by ours."""
+    if isinstance(value, JudgePlugin):
+        return value
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if not isinstance(kind, str) or kind in JUDGES:
+        return built_in(value)
+    return configured(value, tuple(JUDGES))
+
+
+if TYPE_CHECKING:
+    AnyJudgeConfig = BuiltIn | JudgePlugin
+else:
+    # Written by its own class, or the keys of another package's judge would be missing in config.yaml.
+    AnyJudgeConfig = SerializeAsAny[
+        Annotated[Annotated[BuiltIn, Field(discriminator="kind")], WrapValidator(_of_its_kind)]
+    ]
+
+
+def parse_judge(tree: Mapping[str, Any]) -> AnyJudgeConfig:
+    """Validate one judge's branch, as `dump_judge` gives it.
+
+    Raises:
+        ConfigError: it does not fit, or the package that brings its kind is not installed here.
+    """
+    try:
+        judge: AnyJudgeConfig = TypeAdapter(AnyJudgeConfig).validate_python(dict(tree))
+    except ValidationError as error:
+        raise ConfigError("the judge's configuration does not fit:\n" + in_lines(error, "judge")) from error
+    return judge
+
+
+def dump_judge(config: AnyJudgeConfig) -> dict[str, Any]:
+    """Return a judge's branch as plain values: what crosses processes, and no class of another package."""
+    return config.model_dump(mode="json")
+
 
 JudgeName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 

@@ -105,6 +105,7 @@ def test_a_python_example_imports_what_it_uses() -> None:
         bound = {alias.asname or alias.name for node in ast.walk(tree) for alias in getattr(node, "names", ())}
         bound |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
         bound |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+        bound |= {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
         used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
         assert used <= bound | set(dir(builtins)), f"{example.page}: {used - bound}"
 

@@ -1,0 +1,93 @@
+"""A judge in a distribution of its own: found by entry point, trained by, resumed with; named where it is missing."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+from typer.testing import CliRunner
+
+from deploy.cli import app
+
+DISTRIBUTION = Path(__file__).parents[1] / "colour_judge"
+PRODUCT = Path(__file__).parents[2]
+OVERRIDES = (
+    "reward.judges={red: {kind: colour, colour: [220, 30, 30]}, "
+    "elsewhere: {kind: 'colour_judge:ColourConfig', colour: [0, 0, 255], weight: 0}}",
+    "rollout.group_size=4",
+    "rollout.steps=3",
+    "rollout.workers=1",
+    "objective.anchors=2",
+    "objective.min_std=0",
+    "learner.ranks=1",
+    "loop={updates: 2, groups_per_update: 2}",
+    "evaluation.tasks=0",
+    "output.checkpoint_every=1",
+    "cluster.dashboard=false",
+    "data.train.limit=4",
+    "name=own-judge",
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, python: str) -> dict[str, str]:
+    """Install the distribution into a folder, and return an environment that sees it, whose Ray runs ``python``."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
+    source = folder / "source"
+    subprocess.run(["cp", "-r", str(DISTRIBUTION), str(source)], check=True)
+    subprocess.run([*command, "--target", str(folder / "installed"), str(source)], check=True, timeout=120)
+    path = os.pathsep.join(filter(None, (str(folder / "installed"), os.environ.get("PYTHONPATH"))))
+    # As a submitted job is told of its runtime environment.
+    job = json.dumps({"runtime_env": {"py_executable": python}})
+    return os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", RAY_JOB_CONFIG_JSON_ENV_VAR: job}
+
+
+def rc_grpo(site: dict[str, str], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "deploy.cli", *arguments]
+    return subprocess.run(command, cwd=folder, env=site, capture_output=True, text=True, timeout=240)
+
+
+@pytest.fixture(scope="module")
+def trained(site: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("own")
+    options = [part for override in OVERRIDES for part in ("--set", override)]
+    done = rc_grpo(site, folder, "train", "pocket", *options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder / "runs" / "own-judge"
+
+
+def test_a_judge_that_another_package_brings_is_learned_from(trained: Path) -> None:
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [line["update"] for line in lines] == [1, 2]
+    for line in lines:
+        assert 0 < line["reward/red_mean"] < 1
+        assert 0 < line["reward/elsewhere_mean"] < 1
+    assert not json.loads((trained / "summary.json").read_text())["final_version"]["is_identity"]
+
+
+def test_its_keys_are_in_the_run_s_configuration(trained: Path) -> None:
+    judges = yaml.safe_load((trained / "config.yaml").read_text())["reward"]["judges"]
+    assert (judges["red"]["kind"], judges["red"]["colour"], judges["red"]["half_at"]) == ("colour", [220, 30, 30], 64.0)
+    assert judges["elsewhere"]["kind"] == "colour_judge:ColourConfig"
+
+
+def test_a_run_without_its_package_says_so_and_with_it_goes_on(site: dict[str, str], trained: Path) -> None:
+    more = ("train", "--resume", str(trained), "--set", "loop.updates=3")
+    refused = CliRunner().invoke(app, more)
+    assert refused.exit_code == 2
+    assert "no judge is of kind 'colour'; built in: ground_truth, editscore" in refused.stderr
+    resumed = rc_grpo(site, trained.parent, *more)
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    assert json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])["update"] == 3
+
+
+def test_no_line_of_the_product_knows_it() -> None:
+    packages = ("rc_grpo", "rollout_workers", "reward_service", "learner", "deploy")
+    sources = [path for package in packages for path in (PRODUCT / package).rglob("*.py")]
+    known = [path for path in sources if "colour_judge" in (text := path.read_text()) or "ColourConfig" in text]
+    assert known == []
