@@ -1,4 +1,4 @@
-"""A family of editors in a distribution of its own: found by its entry point, trained, exported, edited with."""
+"""A family of editors and a judge in distributions of their own: found by entry points, trained by, exported."""
 
 import json
 import os
@@ -12,13 +12,14 @@ from typer.testing import CliRunner
 
 from deploy.cli import app
 
-DISTRIBUTION = Path(__file__).parents[1] / "sketch_family"
+DISTRIBUTIONS = [Path(__file__).parents[1] / name for name in ("sketch_family", "colour_judge")]
 PRODUCT = Path(__file__).parents[2]
 OVERRIDES = (
     "editor.model=sketch-tiny",
     "editor.guidance=3.0",
     "editor.resolution=64",
     "editor.lora={rank: 4, alpha: 8, targets: [attn.to_q, attn.to_v, attn.to_out]}",
+    "reward.judges={red: {kind: colour, colour: [220, 30, 30], resources: {num_cpus: 0.25}}}",
     "rollout.acd.layers=[0, 1]",
     "rollout.group_size=4",
     "rollout.steps=3",
@@ -37,12 +38,13 @@ OVERRIDES = (
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, python: str) -> dict[str, str]:
-    """Install the distribution into a folder, and return an environment that sees it, whose Ray runs ``python``."""
+    """Install the distributions into a folder, and return an environment that sees them, whose Ray runs ``python``."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
-    source = folder / "source"
-    subprocess.run(["cp", "-r", str(DISTRIBUTION), str(source)], check=True)
-    subprocess.run([*command, "--target", str(folder / "installed"), str(source)], check=True, timeout=120)
+    for distribution in DISTRIBUTIONS:
+        source = folder / distribution.name
+        subprocess.run(["cp", "-r", str(distribution), str(source)], check=True)
+        subprocess.run([*command, "--target", str(folder / "installed"), str(source)], check=True, timeout=120)
     path = os.pathsep.join(filter(None, (str(folder / "installed"), os.environ.get("PYTHONPATH"))))
     # As a submitted job is told of its runtime environment.
     job = json.dumps({"runtime_env": {"py_executable": python}})
@@ -63,7 +65,7 @@ def trained(site: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> P
     return folder / "runs" / "own-family"
 
 
-def test_a_family_that_another_package_brings_is_trained_and_exported(trained: Path) -> None:
+def test_a_family_that_another_package_brings_is_trained_by_a_judge_of_a_third_and_exported(trained: Path) -> None:
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert [line["update"] for line in lines] == [1, 2]
     summary = json.loads((trained / "summary.json").read_text())
@@ -73,6 +75,7 @@ def test_a_family_that_another_package_brings_is_trained_and_exported(trained: P
     for line in lines:
         assert line["update/first_step/max_abs_log_ratio"] == 0.0
         assert line["acd/mean"] > 0
+        assert 0 < line["reward/red_mean"] < 1
     assert lines[1]["policy/canary_shift"] > 0
 
 

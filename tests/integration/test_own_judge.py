@@ -13,11 +13,14 @@ from typer.testing import CliRunner
 
 from deploy.cli import app
 
+# In the gate, `test_own_family` trains by this judge.
+pytestmark = pytest.mark.slow
+
 DISTRIBUTION = Path(__file__).parents[1] / "colour_judge"
 PRODUCT = Path(__file__).parents[2]
 OVERRIDES = (
-    "reward.judges={red: {kind: colour, colour: [220, 30, 30]}, "
-    "elsewhere: {kind: 'colour_judge:ColourConfig', colour: [0, 0, 255], weight: 0}}",
+    "reward.judges={red: {kind: colour, colour: [220, 30, 30], resources: {num_cpus: 0.25}}, elsewhere: {kind: "
+    "'colour_judge:ColourConfig', colour: [0, 0, 255], weight: 0, resources: {num_cpus: 0.25}}}",
     "rollout.group_size=4",
     "rollout.steps=3",
     "rollout.workers=1",
