@@ -1,8 +1,6 @@
 """The study's page and the few requests behind it. What leaves here is opaque: no model is named in any answer."""
 
 import asyncio
-import base64
-import hashlib
 import json
 import logging
 import re
@@ -15,10 +13,11 @@ from urllib.parse import quote, unquote
 
 from aiohttp import web
 
-from deploy.study.access import YEAR_S, guard
 from deploy.study.blinding import REGION, SOURCE, Blinding, Trial, edit_of
 from deploy.study.pictures import Pictures
 from deploy.study.votes import BallotBox, Vote
+from deploy.web.access import YEAR_S, guard
+from deploy.web.policy import digest
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ def make_app(blinding: Blinding, box: BallotBox, *, token: str | None) -> web.Ap
     Args:
         blinding: of the study.
         box: takes the votes.
-        token: see `deploy.study.access.guard`.
+        token: see `deploy.web.access.guard`.
     """
     page = PAGE.read_text()
     prefix = f"study_{blinding.study}"
@@ -186,4 +185,4 @@ def _hash_of(tag: str, page: str) -> str:
     match = re.search(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
     if match is None:
         raise ValueError(f"{PAGE} has no <{tag}>; reinstall rc-grpo")
-    return f"'sha256-{base64.b64encode(hashlib.sha256(match[1].encode()).digest()).decode()}'"
+    return f"'{digest(match[1])}'"
