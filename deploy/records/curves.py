@@ -47,10 +47,14 @@ class Curves:
         """``[n]``, the updates made."""
         return np.array(self._updates, dtype=np.int64)
 
+    def column(self, name: str) -> Array:
+        """Return a metric ``[n]``; NaN where it was not logged."""
+        return np.array(self._columns.get(name, [math.nan] * len(self._updates)), dtype=np.float64)
+
     @property
     def metrics(self) -> dict[str, Array]:
         """Name -> ``[n]``, by name; NaN where an update did not log it."""
-        return {name: np.array(self._columns[name]) for name in sorted(self._columns)}
+        return {name: self.column(name) for name in sorted(self._columns)}
 
     @property
     def heldout(self) -> dict[str, dict[int, float]]:

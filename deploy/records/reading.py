@@ -128,6 +128,15 @@ def check_run(folder: Path) -> None:
         raise ValueError(f"{folder} has no {CONFIG}, so it is no run's folder; name one that `rc-grpo train` wrote")
 
 
+def config_of(folder: Path) -> dict[str, Any]:
+    """Return a run's configuration as its folder has it; of another version it may lack keys, or have more.
+
+    Raises:
+        rc_grpo.kept.DamagedFileError: it is not what a run wrote.
+    """
+    return read_yaml(folder / CONFIG, _Config, "bring it back from a copy")
+
+
 def record_of(folder: Path, name: str, curves: Curves) -> RunRecord:
     """Return the record of a run whose metrics are read already, with what else its folder holds now.
 
@@ -143,7 +152,7 @@ def record_of(folder: Path, name: str, curves: Curves) -> RunRecord:
     return RunRecord(
         folder=folder,
         name=name,
-        config=read_yaml(folder / CONFIG, _Config, "bring it back from a copy"),
+        config=config_of(folder),
         environment=files.environment or {},
         summary=files.summary,
         updates=curves.updates,

@@ -10,20 +10,21 @@ from rich.text import Text
 
 from deploy.records.checkpoints import Checkpoints
 from deploy.records.folder import RunFolder
+from deploy.watching.invitation import how_to_watch
 from rc_grpo.waiting import in_words
 
 WAITS_SHOWN = 8
-_COLUMNS = ("workers", "wanted", "starting", "leaving", "resting", "lost", "queued")
+COLUMNS = ("workers", "wanted", "starting", "leaving", "resting", "lost", "queued")
 
 
 def draw_status(status: Mapping[str, Any]) -> Group:
     """Return a status (see `deploy.watching.snapshot.Snapshot.as_dict`) as tables and lines for a console."""
     table = Table()
     table.add_column("pool")
-    for column in _COLUMNS:
+    for column in COLUMNS:
         table.add_column(column, justify="right")
     for role, summary in status["pools"].items():
-        table.add_row(role, *(f"{summary[column]:g}" for column in _COLUMNS))
+        table.add_row(role, *(f"{summary[column]:g}" for column in COLUMNS))
     ledger = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in status["groups"].items())
     stopping = ", stopping" if status["stopping"] else ""
     lines = [
@@ -32,7 +33,8 @@ def draw_status(status: Mapping[str, Any]) -> Group:
         f"learner: {status['learner']['ranks']} ranks, lost {status['learner']['losses']} times since its checkpoint",
     ]
     waits = in_words(status["waits"], WAITS_SHOWN) or ["nothing is being waited for"]
-    return Group(Text("\n".join(lines)), table, Text("\n".join(waits)))
+    watch = f"live page: {how_to_watch(Path(status['folder']))}"
+    return Group(Text("\n".join(lines)), table, Text("\n".join((*waits, watch))))
 
 
 def draw_folder(path: Path) -> str:

@@ -130,7 +130,8 @@ def test_a_screen_shows_it_and_takes_no_order_from_it(name: str, capsys: pytest.
 @EACH
 def test_a_page_shows_it_and_runs_nothing_of_it(name: str) -> None:
     said = reason(name)
-    template = environment("deploy.report").from_string('<p title="{{ it }}">{{ it }}</p><script>{{ it | tojson }}</script>')
+    templates = environment("deploy.report")
+    template = templates.from_string('<p title="{{ it }}">{{ it }}</p><script>{{ it | tojson }}</script>')
     page = template.render(it=said)
     page.encode("utf-8")
     assert page.count("<") == page.count(">") == 4
