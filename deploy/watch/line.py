@@ -15,6 +15,7 @@ from rc_grpo.config import ConfigError
 CONNECT_DEADLINE_S = 30.0
 """Beside the answer's own: the process that asks has Ray to import and a cluster to reach first."""
 RETRY_S = 15.0
+CALLER = "deploy.watch.caller"
 _LONGEST_ANSWER = 16 << 20
 
 
@@ -47,7 +48,7 @@ class Line:
     """
 
     def __init__(self, folder: Path, address: str | None) -> None:
-        self._command = [sys.executable, "-m", "deploy.watch.caller", str(folder), address or ""]
+        self._command = [sys.executable, "-m", CALLER, str(folder), address or ""]
         self._process: asyncio.subprocess.Process | None = None
         self._one_at_a_time = asyncio.Lock()
         self._files, self._address = RunFolder(folder), address

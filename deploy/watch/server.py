@@ -87,7 +87,9 @@ class _Desk:
 
     async def page(self, request: web.Request) -> web.Response:
         text = self._view.page(self._board.since(""), self._board.mark)
-        return web.Response(text=text, content_type="text/html", headers={"Cache-Control": "no-store"})
+        # A driver may quote half an emoji, which has no bytes.
+        body = text.encode("utf-8", "replace")
+        return web.Response(body=body, content_type="text/html", charset="utf-8", headers={"Cache-Control": "no-store"})
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         if self._board.viewers >= VIEWERS_AT_MOST:

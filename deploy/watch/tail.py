@@ -45,8 +45,9 @@ class MetricsTail:
         try:
             file = self._path.open("rb")
         except FileNotFoundError:
-            there_was = self._at > 0
-            self._begin()
+            there_was = self._number > 0
+            if there_was:
+                self._begin()
             return there_was
         with file:
             changed = self._is_another(file)

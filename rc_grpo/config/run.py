@@ -165,7 +165,7 @@ class OutputConfig(Strict):
     )
     watch: bool = Field(
         False,
-        description="serve the run's live page (`rc-grpo watch`) beside the driver while it runs; its link, which holds a "
+        description="serve the live page (`rc-grpo watch`) beside the driver while it runs; its link, which holds a "
         "token, is in the driver's output",
     )
     record_deadline_s: Seconds = Field(600.0, description="an update's records must be on the disk by then")
