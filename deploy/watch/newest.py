@@ -45,7 +45,7 @@ class JudgedGroup:
 
     Attributes:
         shown: its pictures.
-        columns: names of the verdicts' parts.
+        columns: names of the verdicts' parts; of a single judge without its name.
         verdicts: of the candidates that are shown, in their order.
     """
 
@@ -103,7 +103,9 @@ def _judged(rank: str, note: GroupNote, path: Path, config: Mapping[str, Any]) -
     shown = shown_group(rank, note, group, _task(config, note.task_id))
     columns = {**(group.scores.rewards if len(group.scores.rewards) > 1 else {}), **group.scores.subscores}
     verdicts = tuple(_verdict(group, index, list(columns.values())) for index in shown.order)
-    return JudgedGroup(shown, tuple(columns), verdicts)
+    judges = {name.partition(".")[0] for name in columns}
+    named = [name.partition(".")[2] or name if len(judges) == 1 else name for name in columns]
+    return JudgedGroup(shown, tuple(named), verdicts)
 
 
 def _verdict(group: LoggedGroup, index: int, columns: Sequence[NDArray[np.float64]]) -> Verdict:

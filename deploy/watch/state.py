@@ -10,7 +10,7 @@ from deploy.records.curves import Array, Curves
 from deploy.records.folder import RunFolder
 from deploy.report.measures import TASK_REWARD
 from deploy.watching.progress import SAY_A_WAIT_AFTER_S
-from deploy.watching.status import draw_folder
+from deploy.watching.status import folder_in_words
 from rc_grpo.waiting import in_words
 
 Word = Literal["running", "waiting", "stopping", "finished", "not running", "not reachable", "asking"]
@@ -103,7 +103,7 @@ def state_of(folder: RunFolder, status: Mapping[str, Any] | None, silence: str, 
             return State("stopping", "The update under way is finished, then a checkpoint is written.")
         return State("waiting", said) if longest >= patience else State("running", "")
     if folder.finished or folder.whereabouts is None:
-        return State("finished" if folder.finished else "not running", draw_folder(folder.path))
+        return State("finished" if folder.finished else "not running", f"It {folder_in_words(folder.path)}.")
     return State("not reachable", silence) if silence else State("asking", "Its driver is being asked.")
 
 

@@ -94,7 +94,7 @@ class View:
             state=state,
             status=status,
             pools=pools,
-            columns=COLUMNS,
+            columns=[name for name in COLUMNS if name not in ("workers", "wanted")],
             waits=waits[:WAITS_SHOWN],
             more=len(waits) - WAITS_SHOWN,
             choices=choices,
@@ -157,8 +157,8 @@ class View:
     def _remarks(self) -> str:
         return self._part("remarks", remarks=list(filter(None, self._faults.values())))
 
-    def _part(self, name: str, **context: Any) -> str:
-        template: Template = self._templates.get_template(f"{name}.html.j2")
+    def _part(self, part: str, /, **context: Any) -> str:
+        template: Template = self._templates.get_template(f"{part}.html.j2")
         return template.render(context)
 
 
@@ -168,11 +168,13 @@ def duration(seconds: float) -> str:
         return "–"
     if seconds < 90:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    if seconds < 600:
+        return "{} min {:02d} s".format(*divmod(int(seconds), 60)).removesuffix(" 00 s")
     hours, minutes = divmod(round(seconds / 60), 60)
     days, of_day = divmod(hours, 24)
     if days:
-        return f"{days} d {of_day} h"
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+        return f"{days} d {of_day} h".removesuffix(" 0 h")
+    return f"{hours} h {minutes:02d} min".removesuffix(" 00 min").removeprefix("0 h ")
 
 
 def gained(values: tuple[float, float]) -> str:

@@ -40,7 +40,7 @@ def test_every_verdict_is_the_logs_best_first(run: Path) -> None:
     assert [group.shown.rank for group in found.groups] == ["best", "best", "worst", "worst"]
     for group in found.groups:
         rows = rows_of(run, 2, group)
-        assert group.columns == ("ground_truth.success", "ground_truth.consistency")
+        assert group.columns == ("consistency", "success")
         assert len(group.verdicts) == len(group.shown.candidates) == len(rows)
         rewards = [verdict.reward for verdict in group.verdicts]
         assert rewards[:-1] == sorted(rewards[:-1], reverse=True)
@@ -50,7 +50,11 @@ def test_every_verdict_is_the_logs_best_first(run: Path) -> None:
             row = rows[verdict.name]
             assert verdict.reason == row["reason"]
             said = (verdict.reward, verdict.advantage, *verdict.parts)
-            logged = [row["task_reward"], row["advantage"], *(row[f"judge.{name}"] for name in group.columns)]
+            logged = [
+                row["task_reward"],
+                row["advantage"],
+                *(row[f"judge.ground_truth.{name}"] for name in group.columns),
+            ]
             assert np.array_equal(said, logged, equal_nan=True)
 
 

@@ -56,12 +56,13 @@ class Stream:
 
     def __init__(self, answer: Any) -> None:
         self._answer = answer
+        self._read = b""
         self.id = ""
 
     async def event(self) -> tuple[str, Any]:
         """Return the next event's name and data; empty at the end."""
         fields: dict[str, str] = {}
-        while line := (await self._answer.content.readline()).decode():
+        while line := (await self._line()).decode():
             if line == "\n":
                 if "data" in fields:
                     self.id = fields.get("id", self.id)
@@ -71,6 +72,15 @@ class Stream:
             name, _, value = line.rstrip("\n").partition(": ")
             fields[name] = value
         return "", None
+
+    async def _line(self) -> bytes:
+        # aiohttp's own takes no line of the length of a drawing.
+        while b"\n" not in self._read:
+            if not (more := await self._answer.content.readany()):
+                return b""
+            self._read += more
+        line, _, self._read = self._read.partition(b"\n")
+        return line + b"\n"
 
     async def parts(self, until: Callable[[dict[str, str]], bool]) -> dict[str, str]:
         seen: dict[str, str] = {}

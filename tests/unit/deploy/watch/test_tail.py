@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.records.metrics import METRICS, MetricsLog
@@ -54,6 +54,7 @@ steps = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(steps)
 def test_whatever_happens_to_the_file_what_was_read_is_what_it_holds(tmp_path_factory: Any, steps: Any) -> None:
     path = tmp_path_factory.mktemp("run") / METRICS
