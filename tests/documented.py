@@ -58,7 +58,7 @@ ELSEWHERE = {
     ),
     "rc-grpo train pocket_vllm": ("measured", "tests/integration/test_judge_failures.py"),
     "rc-grpo doctor ": ("gated", "tests/unit/deploy/test_doctor.py, on small models"),
-    "rc-grpo watch ": ("measured", "tests/browser/test_watch.py, tests/integration/test_watch.py"),
+    "rc-grpo watch ": ("gated", "tests/browser/test_watch.py; of a real run, slow: tests/integration/test_watch.py"),
     "rc-grpo check ": ("gated", "tests/unit/deploy/test_check.py"),
     "rc-grpo train pocket .*output.trackers": (
         "ran once",

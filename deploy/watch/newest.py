@@ -82,7 +82,8 @@ def newest(folder: RunFolder, config: Mapping[str, Any]) -> Newest:
     """
     grid, experience = max(folder.grids(), default=None), folder.experience()
     if not experience:
-        off = config.get("output", {}).get("experience") == "none"
+        output = config.get("output")
+        off = isinstance(output, Mapping) and output.get("experience") == "none"
         why = "The run logs no groups: output.experience is none." if off else "No group is logged yet."
         return Newest(None, 0, (), grid, why)
     update, path = max(experience.items())

@@ -33,8 +33,9 @@ def draw_status(status: Mapping[str, Any]) -> Group:
         f"learner: {status['learner']['ranks']} ranks, lost {status['learner']['losses']} times since its checkpoint",
     ]
     waits = in_words(status["waits"], WAITS_SHOWN) or ["nothing is being waited for"]
-    watch = f"live page: {how_to_watch(Path(status['folder']))}"
-    return Group(Text("\n".join(lines)), table, Text("\n".join((*waits, watch))))
+    # Whole in its line, to be copied, however narrow the screen.
+    watch = Text(f"live page: {how_to_watch(Path(status['folder']))}", no_wrap=True, overflow="ignore")
+    return Group(Text("\n".join(lines)), table, Text("\n".join(waits)), watch)
 
 
 def draw_folder(path: Path) -> str:

@@ -1,3 +1,4 @@
+import io
 import re
 from pathlib import Path
 
@@ -6,7 +7,9 @@ from rich.console import Console
 
 from deploy.watch.serving import TOKEN_VARIABLE, link_token, run_watch
 from deploy.watching.invitation import how_to_watch
+from deploy.watching.status import draw_status
 from rc_grpo.config import ConfigError
+from tests.unit.deploy.watch.watched import status
 
 
 def test_a_token_is_the_environments_or_a_new_one_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,3 +48,11 @@ def test_the_way_to_watch_is_a_line_that_can_be_typed(monkeypatch: pytest.Monkey
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     line = how_to_watch(Path("/r"), from_elsewhere=True)
     assert line == "kubectl port-forward head 8101 & kubectl exec -it head -- rc-grpo watch /r"
+
+
+def test_status_says_how_to_watch_in_a_line_that_no_screen_breaks() -> None:
+    folder = Path("/data/runs") / ("a-long-name-" * 9)
+    console = Console(file=io.StringIO(), width=60)
+    console.print(draw_status(status(folder)))
+    assert isinstance(console.file, io.StringIO)
+    assert f"rc-grpo watch {folder}" in console.file.getvalue()
