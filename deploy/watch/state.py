@@ -103,7 +103,9 @@ def state_of(folder: RunFolder, status: Mapping[str, Any] | None, silence: str, 
             return State("stopping", "The update under way is finished, then a checkpoint is written.")
         return State("waiting", said) if longest >= patience else State("running", "")
     if folder.finished or folder.whereabouts is None:
-        return State("finished" if folder.finished else "not running", f"It {folder_in_words(folder.path)}.")
+        return State(
+            "finished" if folder.finished else "not running", f"It {folder_in_words(folder.path)}.".replace("->", "→")
+        )
     return State("not reachable", silence) if silence else State("asking", "Its driver is being asked.")
 
 

@@ -10,7 +10,6 @@ from rich.text import Text
 
 from deploy.records.checkpoints import Checkpoints
 from deploy.records.folder import RunFolder
-from deploy.watching.invitation import how_to_watch
 from rc_grpo.waiting import in_words
 
 WAITS_SHOWN = 8
@@ -33,9 +32,7 @@ def draw_status(status: Mapping[str, Any]) -> Group:
         f"learner: {status['learner']['ranks']} ranks, lost {status['learner']['losses']} times since its checkpoint",
     ]
     waits = in_words(status["waits"], WAITS_SHOWN) or ["nothing is being waited for"]
-    # Whole in its line, to be copied, however narrow the screen.
-    watch = Text(f"live page: {how_to_watch(Path(status['folder']))}", no_wrap=True, overflow="ignore")
-    return Group(Text("\n".join(lines)), table, Text("\n".join(waits)), watch)
+    return Group(Text("\n".join(lines)), table, Text("\n".join(waits)))
 
 
 def draw_folder(path: Path) -> str:

@@ -161,8 +161,8 @@ def test_a_run_is_read_in_light_dark_and_on_a_telephone(browser: Any, tmp_path: 
             }
             if SCREENSHOTS:
                 page.screenshot(path=Path(SCREENSHOTS) / f"{state}-{look}.png")
-                if os.environ.get("WATCH_FULL"):
-                    page.screenshot(path=Path(SCREENSHOTS) / f"{state}-{look}-full.png", full_page=True)
+                if (state, look) == ("running", "light"):
+                    page.locator("#groups article").first.screenshot(path=Path(SCREENSHOTS) / "group.png")
             assert visitor.errors == []
             visitor.close()
 
@@ -173,14 +173,14 @@ def test_a_run_is_scaled_and_stopped_through_the_page(browser: Any, tmp_path: Pa
         visitor = Visitor(browser)
         visitor.open(link)
         page, said = visitor.page, visitor.page.locator("#said")
-        page.get_by_label("Pool").select_option("rollout")
-        playwright.expect(page.get_by_label("Workers")).to_have_value("2")
-        page.get_by_label("Workers").fill("4")
+        page.get_by_role("combobox", name="Pool").select_option("rollout")
+        playwright.expect(page.get_by_role("spinbutton", name="Workers")).to_have_value("2")
+        page.get_by_role("spinbutton", name="Workers").fill("4")
         page.get_by_role("button", name="Scale").click()
         playwright.expect(said).to_have_text("rollout: 2 -> 4 workers")
         playwright.expect(pool(page, "rollout").first).to_contain_text("4 workers")
         # A size that is none does not leave the page.
-        page.get_by_label("Workers").fill("0")
+        page.get_by_role("spinbutton", name="Workers").fill("0")
         page.get_by_role("button", name="Scale").click()
         assert driver.told == [("scale", "rollout", 4)]
 
@@ -251,7 +251,7 @@ def test_the_page_grows_with_the_run_and_comes_back_after_its_server(browser: An
         page.locator("#verdicts-2 summary").click()
         log_update(folder, 25, 0.9)
         log_groups(folder, 25)
-        playwright.expect(page.get_by_text("Update 25:")).to_be_visible(timeout=30_000)
+        playwright.expect(page.get_by_text("Update 25: 4 of")).to_be_visible(timeout=30_000)
         playwright.expect(page.locator(".tiles")).to_contain_text("25 of 40")
         assert "25/40 running" in page.title()
         assert page.locator("#verdicts-2").get_attribute("open") is not None, "what was opened stays open"
@@ -282,7 +282,7 @@ def test_what_data_and_judges_say_runs_nothing(browser: Any, tmp_path: Path) -> 
         page = visitor.page
         playwright.expect(page.locator(".said")).to_contain_text(NASTY)
         playwright.expect(page.locator("#groups .reason").first).to_have_text(NASTY)
-        page.get_by_label("Pool").select_option(NASTY)
+        page.get_by_role("combobox", name="Pool").select_option(NASTY)
         # And were there a hole in the escaping, the policy would let nothing run.
         page.evaluate(
             "document.querySelector('#said').innerHTML = '<img src=\"data:,\" onerror=\"document.title = 3\">'"
@@ -298,7 +298,7 @@ def test_a_falling_held_out_reward_is_on_the_page_as_an_alarm(browser: Any, tmp_
         tmp_path / "hacked", updates=48, logged=0, finished=False, heldout=lambda update: 0.6 - 0.004 * abs(update - 24)
     )
     log_groups(folder, 48)
-    with serving(folder, StandIn(status(folder)), free_port()) as link:
+    with serving(folder, StandIn(status(folder, update=48, updates=60, version="v48:0a1b2c3d")), free_port()) as link:
         visitor = Visitor(browser)
         visitor.open(link)
         playwright.expect(visitor.page.locator("#alarm .box.alarm")).to_contain_text("From update 24 on")

@@ -330,8 +330,8 @@ def test_what_data_judges_and_drivers_say_is_text(tmp_path: Path) -> None:
 
     async def visit(client: Client) -> None:
         stream = await listen(client)
-        parts = await stream.parts(lambda seen: seen.keys() == set(SLOTS))
-        assert all("onerror" in parts[name] for name in ("head", "pools", "groups", "curves"))
+        carriers = ("head", "pools", "groups", "curves")
+        parts = await stream.parts(lambda seen: all("onerror" in seen.get(name, "") for name in carriers))
         for text in (*parts.values(), await (await client.get("/")).text()):
             tags = Tags()
             tags.feed(text)
@@ -350,8 +350,7 @@ def test_what_data_judges_and_drivers_say_is_text(tmp_path: Path) -> None:
 def test_half_an_emoji_from_a_driver_hurts_neither_page_nor_stream(run: Path) -> None:
     async def visit(client: Client) -> None:
         stream = await listen(client)
-        seen = await stream.parts(lambda seen: "head" in seen)
-        assert "\ud83d" in seen["head"]
+        await stream.parts(lambda seen: "\ud83d" in seen.get("head", ""))
         assert (await client.get("/")).status == 200
 
     served(run, StandIn(status(run, version="v\ud83d")), visit)

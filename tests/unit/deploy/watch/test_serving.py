@@ -6,10 +6,10 @@ import pytest
 from rich.console import Console
 
 from deploy.watch.serving import TOKEN_VARIABLE, link_token, run_watch
+from deploy.watching.asking import show_status
 from deploy.watching.invitation import how_to_watch
-from deploy.watching.status import draw_status
 from rc_grpo.config import ConfigError
-from tests.unit.deploy.watch.watched import status
+from tests.unit.deploy.report.folders import write_run
 
 
 def test_a_token_is_the_environments_or_a_new_one_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,9 +50,16 @@ def test_the_way_to_watch_is_a_line_that_can_be_typed(monkeypatch: pytest.Monkey
     assert line == "kubectl port-forward head 8101 & kubectl exec -it head -- rc-grpo watch /r"
 
 
-def test_status_says_how_to_watch_in_a_line_that_no_screen_breaks() -> None:
-    folder = Path("/data/runs") / ("a-long-name-" * 9)
-    console = Console(file=io.StringIO(), width=60)
-    console.print(draw_status(status(folder)))
-    assert isinstance(console.file, io.StringIO)
-    assert f"rc-grpo watch {folder}" in console.file.getvalue()
+def test_status_says_how_to_watch_in_a_line_that_no_screen_breaks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    folder = write_run(tmp_path / ("a-long-name-" * 8), updates=1, logged=0, finished=False)
+    said = io.StringIO()
+    show_status(folder.name, None, tmp_path, Console(file=said, width=60))
+    assert f"live page: rc-grpo watch {folder}\n" in said.getvalue()
+    # Of several that are listed, each has its line and no more.
+    write_run(tmp_path / "another", updates=1, logged=0, finished=False)
+    said = io.StringIO()
+    show_status(None, None, tmp_path, Console(file=said, width=60))
+    assert len(said.getvalue().splitlines()) == 2
