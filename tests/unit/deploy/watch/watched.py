@@ -20,10 +20,10 @@ from rc_grpo.pocket.world import PocketWorld
 
 TOKEN = "a-token-that-nobody-guesses"
 SAID = (
-    "The object was recoloured as asked, and nothing beside it changed.",
+    "It was done as asked, and nothing beside it changed.",
     "The change is there, but its edges bleed into the ground around it.",
-    "Half of the object is as it was.",
-    "The object was left as it is; the background is noisier than before.",
+    "It was done in half.",
+    "Nothing was done; the background is noisier than before.",
 )
 FAILED = "the judge's server closed the connection"
 LAYERS, STEPS = 4, 6
