@@ -54,7 +54,7 @@ def test_questions_are_answered_in_turn_by_one_process(tmp_path: Path) -> None:
     [
         ("refused", "no Ray cluster answers at 10.0.0.7:6379"),
         ("dies", "the connection to the run's cluster ended"),
-        ("babbles", ""),
+        ("babbles", "Expecting value"),
         ("hangs", "no answer within"),
     ],
 )
