@@ -124,6 +124,23 @@ def scale(
 
 
 @app.command()
+def watch(
+    run: Annotated[str | None, typer.Argument(help="name or folder; not needed while it is the only one")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free")] = 8101,
+    host: Annotated[
+        str, typer.Option(help="address to listen at; whoever has the link can stop the run")
+    ] = "127.0.0.1",
+    address: AddressOption = None,
+    root: RootOption = Path("runs"),
+) -> None:
+    """Serve the live page of a run, going on or over: curves, newest groups, waits, alarm; scale and stop it there."""
+    with plain_errors():
+        from deploy.watch.serving import run_watch
+
+        run_watch(run, address, root, host, port, console)
+
+
+@app.command()
 def evaluate(
     config: ConfigArgument,
     lora: LoraOption = None,

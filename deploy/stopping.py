@@ -5,7 +5,7 @@ A stop that is asked for, by SIGTERM (`ray job stop`, a cluster that shrinks) or
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -31,6 +31,15 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
+        self._bound: Callable[[], object] = lambda: None
+
+    def ask(self) -> bool:
+        """Ask, as the first signal does; return whether nobody had. The deadline runs while signals are listened to."""
+        if self.asked.is_set():
+            return False
+        self.asked.set()
+        self._bound()
+        return True
 
     @contextmanager
     def on_signals(self, deadline_s: float) -> Iterator[None]:
@@ -40,11 +49,10 @@ class Stop:
         limits: list[asyncio.TimerHandle] = []
 
         def heard() -> None:
-            if self.asked.is_set():
+            if not self.ask():
                 running.cancel()
-                return
-            self.asked.set()
-            limits.append(loop.call_later(deadline_s, running.cancel))
+
+        self._bound = lambda: limits.append(loop.call_later(deadline_s, running.cancel))
 
         for number in SIGNALS:
             loop.add_signal_handler(number, heard)

@@ -1,6 +1,7 @@
 """Entry point of a training job: ``rc-grpo train CONFIG``, or ``python -m deploy.train --config CONFIG`` under Ray."""
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from deploy.records.folder import RunFolder
 from deploy.records.resuming import check_plan, is_over, is_the_same_run, resumed_config
 from deploy.run import Run
 from deploy.stopping import RunStoppedError
+from deploy.watching.invitation import how_to_watch
 from deploy.watching.progress import Progress
 from rc_grpo.config import RunConfig
 from rc_grpo.process import keep_memory_flat
@@ -36,6 +38,8 @@ def run_training(config: RunConfig, *, resume: bool = False) -> None:
     with Progress() as progress:
         run = Run(config, progress, resume=resume)
         progress.say(run.plan())
+        submitted = config.cluster.address is not None or "RAY_ADDRESS" in os.environ
+        progress.say(f"watch    {how_to_watch(run.folder, from_elsewhere=submitted)}")
         connect(config)
         try:
             asyncio.run(train(run))

@@ -58,6 +58,7 @@ ELSEWHERE = {
     ),
     "rc-grpo train pocket_vllm": ("measured", "tests/integration/test_judge_failures.py"),
     "rc-grpo doctor ": ("gated", "tests/unit/deploy/test_doctor.py, on small models"),
+    "rc-grpo watch ": ("gated", "tests/browser/test_watch.py; of a real run, slow: tests/integration/test_watch.py"),
     "rc-grpo check ": ("gated", "tests/unit/deploy/test_check.py"),
     "rc-grpo judge-bench ": ("gated", "tests/unit/deploy/test_judge_bench.py, on small pairs"),
     "rc-grpo train pocket .*output.trackers": (

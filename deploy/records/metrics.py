@@ -165,7 +165,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     Raises:
         rc_grpo.kept.DamagedFileError: a line is not what a run writes; says which.
     """
-    return [_line(path, number, data) for number, data in _whole_lines(path)]
+    return [parse_line(path, number, data) for number, data in _whole_lines(path)]
 
 
 def _whole_lines(path: Path) -> list[tuple[int, bytes]]:
@@ -173,7 +173,17 @@ def _whole_lines(path: Path) -> list[tuple[int, bytes]]:
     return list(enumerate(data.split(b"\n")[:-1], 1))
 
 
-def _line(path: Path, number: int, data: bytes) -> dict[str, Any]:
+def parse_line(path: Path, number: int, data: bytes) -> dict[str, Any]:
+    """Return a line of a run's metrics.
+
+    Args:
+        path: of the file, for the message.
+        number: of the line, likewise.
+        data: the line, without its end.
+
+    Raises:
+        rc_grpo.kept.DamagedFileError: it is not what a run writes.
+    """
     try:
         line = parse_json(data, _Line)
         for name, value in line.items():

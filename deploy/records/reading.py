@@ -1,7 +1,6 @@
 """A run's folder, read for the page: finished or still running, of this version or an earlier one."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,15 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.records.curves import Array, Curves, plain
 from deploy.records.folder import CONFIG, Count, RunFolder
-from deploy.records.metrics import METRICS, is_metric, read_lines
+from deploy.records.metrics import METRICS, read_lines
 from rc_grpo.kept import Form, damaged, read_yaml
-
-Array = NDArray[np.float64]
-
-
-_LARGEST = 1e100
-"""Of a measure. What is larger, or no number, is drawn as missing: axes and sums would overflow."""
 
 
 class _Loop(Form):
@@ -113,40 +107,59 @@ def read_run(folder: Path, name: str) -> RunRecord:
     Raises:
         ValueError: there is no such folder, it is no run's, or the run has not made an update yet.
     """
+    check_run(folder)
+    curves = Curves()
+    for line in read_lines(folder / METRICS):
+        curves.add(line)
+    if not len(curves):
+        raise ValueError(f"{folder} has no updates yet; there is something to report after the first one")
+    return record_of(folder, name, curves)
+
+
+def check_run(folder: Path) -> None:
+    """Check that a folder is a run's.
+
+    Raises:
+        ValueError: there is no such folder, or it is no run's.
+    """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}; name a run's, such as runs/NAME")
     if not (folder / CONFIG).is_file():
         raise ValueError(f"{folder} has no {CONFIG}, so it is no run's folder; name one that `rc-grpo train` wrote")
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """Return a run's configuration as its folder has it; of another version it may lack keys, or have more.
+
+    Raises:
+        rc_grpo.kept.DamagedFileError: it is not what a run wrote.
+    """
+    return read_yaml(folder / CONFIG, _Config, "bring it back from a copy")
+
+
+def record_of(folder: Path, name: str, curves: Curves) -> RunRecord:
+    """Return the record of a run whose metrics are read already, with what else its folder holds now.
+
+    Args:
+        folder: of the run.
+        name: on the page.
+        curves: of its metrics; may hold no update yet.
+
+    Raises:
+        rc_grpo.kept.DamagedFileError: a file is not what the run wrote; says which.
+    """
     files = RunFolder(folder)
-    lines = read_lines(folder / METRICS)
-    updates = [line for line in lines if line.get("event") == "update"]
-    if not updates:
-        raise ValueError(f"{folder} has no updates yet; there is something to report after the first one")
-    names = sorted({key for line in updates for key in line if is_metric(key)})
-    heldout: dict[str, dict[int, float]] = {}
-    for line in (line for line in lines if line.get("event") == "evaluation"):
-        for key in filter(is_metric, line):
-            if math.isfinite(value := _number(line[key])):
-                heldout.setdefault(key, {})[line["update"]] = value
-    judges = [key for key in heldout if key.startswith("heldout/reward/")]
-    if len(judges) == 1:
-        # A single judge's reward is the task reward again.
-        del heldout[judges[0]]
     return RunRecord(
         folder=folder,
         name=name,
-        config=read_yaml(folder / CONFIG, _Config, "bring it back from a copy"),
+        config=config_of(folder),
         environment=files.environment or {},
         summary=files.summary,
-        updates=np.array([line["update"] for line in updates]),
-        metrics={key: np.array([_number(line.get(key)) for line in updates]) for key in names},
-        heldout=heldout,
+        updates=curves.updates,
+        metrics=curves.metrics,
+        heldout=curves.heldout,
         evaluations=_evaluations(folder, files.evaluations()),
     )
-
-
-def _number(value: float | None) -> float:
-    return float(value) if value is not None and abs(value) <= _LARGEST else math.nan
 
 
 def _evaluations(folder: Path, texts: dict[int, str]) -> Evaluations:
@@ -185,4 +198,4 @@ def _by_name(folder: Path, update: int, record: dict[str, Any]) -> dict[str, Arr
         if not all(value is None or type(value) in (int, float) for value in values):
             where = RunFolder(folder).evaluation_file(update)
             raise damaged(where, f"{name} holds what is no number", "bring it back from a copy, or remove it")
-    return {name: np.array(list(map(_number, values))) for name, values in flat.items() if len(values) == count}
+    return {name: np.array(list(map(plain, values))) for name, values in flat.items() if len(values) == count}

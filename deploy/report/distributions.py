@@ -37,10 +37,15 @@ class GroupNote:
 
 def notes_of(run: RunRecord) -> list[GroupNote]:
     """Return a note on every group of a run's log, in its order; reads no image."""
-    return [note for update, path in run.experience.items() for note in _notes(update, path)]
+    return [note for update, path in run.experience.items() for note in notes_in(update, path)]
 
 
-def _notes(update: int, path: Path) -> list[GroupNote]:
+def notes_in(update: int, path: Path) -> list[GroupNote]:
+    """Return a note on every group of an update's file, in its order.
+
+    Raises:
+        ValueError: it is another kind of file, or damaged.
+    """
     table = read_experience(path, columns=["task_id", "candidate", "task_reward", "background_drift"])
     reward, drift = (table.column(name).to_numpy().astype(np.float64) for name in ("task_reward", "background_drift"))
     starts = np.flatnonzero(table.column("candidate").to_numpy() == 0)

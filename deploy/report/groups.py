@@ -66,12 +66,13 @@ class ShownGroup:
     """One group on the page.
 
     Attributes:
-        rank: ``best`` or ``worst``.
+        rank: ``best`` or ``worst``; empty where groups are not compared.
         note: its numbers.
         instruction: what was to be done.
         given: source, mask and target, as far as the data set is there.
         candidates: by reward, failed ones last.
         densities: smallest and largest ACD of the group, layers and steps; None where nothing was recorded.
+        order: the candidates' numbers, as they are shown.
     """
 
     rank: str
@@ -80,6 +81,7 @@ class ShownGroup:
     given: tuple[Cell, ...]
     candidates: tuple[Cell, ...]
     densities: tuple[float, float, int, int] | None
+    order: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,8 @@ def gallery(run: RunRecord, notes: Sequence[GroupNote], count: int) -> Gallery:
         tasks = {task.task_id: task for task in found if task is not None}
     except (DataError, ConfigError) as error:
         remark = f"Sources and masks are not shown, as the training data cannot be read here: {error}"
-    shown = [
-        _shown(rank, note, group, tasks.get(note.task_id)) for (rank, note), group in zip(ranked, groups, strict=True)
-    ]
+    pairs = zip(ranked, groups, strict=True)
+    shown = [shown_group(rank, note, group, tasks.get(note.task_id)) for (rank, note), group in pairs]
     return Gallery(run.name, tuple(shown), remark)
 
 
@@ -128,18 +129,27 @@ def chosen(notes: Sequence[GroupNote], count: int) -> list[tuple[str, GroupNote]
     return [("best", note) for note in best] + [("worst", note) for note in scored[len(best) :][-count:][::-1]]
 
 
-def _shown(rank: str, note: GroupNote, group: LoggedGroup, task: EditTask | None) -> ShownGroup:
+def shown_group(rank: str, note: GroupNote, group: LoggedGroup, task: EditTask | None) -> ShownGroup:
+    """Return a group as pages show it.
+
+    Args:
+        rank: see `ShownGroup`.
+        note: the group's numbers.
+        group: logged with its images; without them it has no pictures.
+        task: for its source and mask; None where the data set is not there.
+    """
     candidates, rewards = group.candidates, group.scores.task_reward
     order = sorted(range(candidates.size), key=lambda index: (np.isnan(rewards[index]), -rewards[index]))
     kept = np.unique(np.linspace(0, len(order) - 1, min(CANDIDATES_AT_MOST, len(order))).round().astype(int))
-    cells = tuple(_candidate(group, order[place]) for place in kept.tolist())
+    shown = tuple(order[place] for place in kept.tolist())
+    cells = tuple(_candidate(group, index) for index in shown) if candidates.images.size else ()
     given: tuple[Cell, ...] = ()
-    if task is not None:
+    if task is not None and cells:
         row = task_row(task, [(candidates.images[0], "")])
         given = tuple(Cell(*_jpeg(image), (what,), _ALT[what]) for image, what in row.cells[:-1])
     acd = candidates.acd
     densities = None if acd is None else (float(acd.min()), float(acd.max()), acd.shape[1], acd.shape[2])
-    return ShownGroup(rank, note, group.instruction, given, cells, densities)
+    return ShownGroup(rank, note, group.instruction, given, cells, densities, shown)
 
 
 _ALT = {

@@ -74,10 +74,11 @@ def summaries(
             base, changed = from_packaged(arm.runs[0])
             settings = [(row.key, row.values[1]) for row in changed if row.key != "seed"]
         headline = next((change for change in held_out.get("reward", ()) if change.arm == index), None)
-        found.append(Summary(arm, tuple(settings), base, headline, tuple(map(_watched, arm.runs))))
+        found.append(Summary(arm, tuple(settings), base, headline, tuple(map(watched, arm.runs))))
     return found
 
 
-def _watched(run: RunRecord) -> Watched:
+def watched(run: RunRecord) -> Watched:
+    """Return what the alarm says of a run so far."""
     evaluations = run.evaluations
     return Watched(run.name, len(evaluations.updates), len(evaluations.measures), tuple(watch(run)))

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from deploy.records.folder import RunFolder
 from deploy.records.metrics import BusyShares, MetricsLog, batch_metrics
 from deploy.records.recorder import start_recorder
 from deploy.tracking.trackers import Trackers
+from deploy.watch.beside import page_beside
 from deploy.watching.progress import Progress
 from deploy.watching.snapshot import Snapshot
 from learner.group import UpdateReport
@@ -68,7 +69,8 @@ class Books:
         config, path = self._config, self._files.path
         with self._trackers:
             self._files.describe(config, environment)
-            with closing(MetricsLog(path, self._trackers)) as log:
+            page = page_beside(path, self._progress.say) if config.output.watch else nullcontext()
+            with page, closing(MetricsLog(path, self._trackers)) as log:
                 recorder = start_recorder(path, config.output, namespace(config.name))
                 self._opened = _Opened(log, RunMetrics(config, metrics_agent(config.name)), recorder)
                 try:

@@ -85,7 +85,7 @@ class Run:
         services, home = self._services, namespace(self.config.name)
         stoppable = self.stop.on_signals(self.config.loop.stop_deadline_s)
         with self._files.driven(), self._books.open(run_provenance(self.config, self._tasks.refused)), stoppable:
-            async with control.answering(home, self._look, list(services.pools.values())):
+            async with control.answering(home, self._look, list(services.pools.values()), self.stop):
                 data.keep(self._files, self._fingerprints)
                 self._files.announce(whereabouts(home))
                 async with services.running(self.stop, self._progress):

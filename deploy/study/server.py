@@ -1,9 +1,6 @@
 """The study's page and the few requests behind it. What leaves here is opaque: no model is named in any answer."""
 
 import asyncio
-import base64
-import hashlib
-import json
 import logging
 import re
 import secrets
@@ -15,10 +12,12 @@ from urllib.parse import quote, unquote
 
 from aiohttp import web
 
-from deploy.study.access import YEAR_S, guard
 from deploy.study.blinding import REGION, SOURCE, Blinding, Trial, edit_of
 from deploy.study.pictures import Pictures
 from deploy.study.votes import BallotBox, Vote
+from deploy.web.access import YEAR_S, guard
+from deploy.web.bodies import json_body
+from deploy.web.policy import digest
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ def make_app(blinding: Blinding, box: BallotBox, *, token: str | None) -> web.Ap
     Args:
         blinding: of the study.
         box: takes the votes.
-        token: see `deploy.study.access.guard`.
+        token: see `deploy.web.access.guard`.
     """
     page = PAGE.read_text()
     prefix = f"study_{blinding.study}"
@@ -68,7 +67,7 @@ class _Desk:
         return _json({"participant": None, "total": total} if raw is None else self._progress(self._who(request)))
 
     async def join(self, request: web.Request) -> web.Response:
-        name = _participant((await _body(request)).get("name"))
+        name = _participant((await json_body(request)).get("name"))
         answer = _json(self._progress(name))
         answer.set_cookie(self._cookie, quote(name), max_age=YEAR_S, httponly=True, samesite="Lax")
         return answer
@@ -94,7 +93,7 @@ class _Desk:
         )
 
     async def vote(self, request: web.Request) -> web.Response:
-        participant, body = self._who(request), await _body(request)
+        participant, body = self._who(request), await json_body(request)
         trial = next((each for each in self._blinding.trials(participant) if each.name == body.get("trial")), None)
         if trial is None:
             raise web.HTTPBadRequest(text="there is no such trial")
@@ -149,20 +148,6 @@ def _participant(name: Any) -> str:
     return name or f"guest-{secrets.token_hex(4)}"
 
 
-async def _body(request: web.Request) -> dict[str, Any]:
-    # Other sites can send forms here, but not JSON without asking the browser first.
-    if request.content_type != "application/json":
-        raise web.HTTPUnsupportedMediaType(text="send JSON")
-    try:
-        body = json.loads(await request.read())
-    # Thousands of brackets are a RecursionError.
-    except (ValueError, RecursionError) as error:
-        raise web.HTTPBadRequest(text="the body is not JSON") from error
-    if not isinstance(body, dict):
-        raise web.HTTPBadRequest(text="the body is not a JSON object")
-    return body
-
-
 def _json(value: dict[str, Any]) -> web.Response:
     return web.json_response(value, headers={"Cache-Control": "no-store"})
 
@@ -186,4 +171,4 @@ def _hash_of(tag: str, page: str) -> str:
     match = re.search(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
     if match is None:
         raise ValueError(f"{PAGE} has no <{tag}>; reinstall rc-grpo")
-    return f"'sha256-{base64.b64encode(hashlib.sha256(match[1].encode()).digest()).decode()}'"
+    return f"'{digest(match[1])}'"

@@ -1,30 +1,25 @@
 """``rc-grpo study serve``: a study's material, its folder and its page, from the command to Ctrl-C."""
 
 import asyncio
-import os
-import signal
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from aiohttp import web
 from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.markup import escape
 
 from deploy.configs import load_config
 from deploy.outputs import check_folder
 from deploy.records.folder import RunBusyError
-from deploy.study.access import TOKEN, is_local
 from deploy.study.blinding import Blinding
 from deploy.study.examples import Material, parse_models
 from deploy.study.manifest import LOCK, MANIFEST, VOTES, Manifest
 from deploy.study.server import make_app
 from deploy.study.votes import BallotBox
+from deploy.web.access import is_local
+from deploy.web.listening import serve_until_signal
 from rc_grpo.evaluation.layout import Benchmark, Sample
 
 LISTED_ON_SCREEN = 10
-STOP_DEADLINE_S = 5.0
 
 
 def run_study(tasks: str, edits: Sequence[str], out: Path, host: str, port: int, console: Console) -> None:
@@ -79,31 +74,11 @@ def open_tasks(tasks: str) -> tuple[Benchmark, tuple[Sample, ...]]:
 
 async def _serve(blinding: Blinding, box: BallotBox, host: str, port: int, console: Console) -> None:
     token = None if is_local(host) else blinding.token
-    runner = web.AppRunner(make_app(blinding, box, token=token), access_log=None, shutdown_timeout=STOP_DEADLINE_S)
-    await runner.setup()
-    ended = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    try:
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-            raise ValueError(f"cannot listen at {host}:{port} ({reason}); name another --host or --port") from error
-        bound = runner.addresses[0][1]
-        shown = _reachable(host)
-        link = f"http://{shown}:{bound}/" + (f"?{TOKEN}={token}" if token else "")
-        console.print(f"The study is at {escape(link)} until Ctrl-C.", highlight=False, soft_wrap=True)
-        await ended.wait()
-    finally:
-        await runner.cleanup()
 
+    def say(link: str) -> None:
+        console.print(f"The study is at {link} until Ctrl-C.", highlight=False, markup=False, soft_wrap=True)
 
-def _reachable(host: str) -> str:
-    """Return what stands for an address in a link; "all addresses" is none that a browser elsewhere could open."""
-    if host in ("0.0.0.0", "::"):
-        return socket.gethostname()
-    return f"[{host}]" if ":" in host else host
+    await serve_until_signal(make_app(blinding, box, token=token), host, port, token, say)
 
 
 def _say_what_is_shown(manifest: Manifest, out: Path, remarks: Sequence[str], console: Console) -> None:

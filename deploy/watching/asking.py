@@ -5,6 +5,7 @@ from pathlib import Path
 import ray
 from rich.console import Console
 
+from deploy.watching.invitation import how_to_watch
 from deploy.watching.remote import NotRunningError, control_of, find_folder, runs_in
 from deploy.watching.status import draw_folder, draw_status
 
@@ -25,14 +26,27 @@ def show_status(run: str | None, address: str | None, root: Path, console: Conso
     """
     try:
         with control_of(run, address, root) as control:
-            console.print(draw_status(ray.get(control.status.remote(), timeout=ANSWER_DEADLINE_S)))
+            status = ray.get(control.status.remote(), timeout=ANSWER_DEADLINE_S)
+        if status:
+            console.print(draw_status(status))
+            _say_how_to_watch(Path(status["folder"]), console)
+        else:
+            console.print("its driver has only begun, and has said nothing yet")
     except NotRunningError:
         folder = find_folder(run, root)
         folders = runs_in(root) if folder is None and run is None else [folder]
         if folders in ([], [None]):
             raise
-        for found in filter(None, folders):
+        there = list(filter(None, folders))
+        for found in there:
             console.print(draw_folder(found), soft_wrap=True, highlight=False, markup=False)
+        if len(there) == 1:
+            _say_how_to_watch(there[0], console)
+
+
+def _say_how_to_watch(folder: Path, console: Console) -> None:
+    # Whole in its line, to be copied, however narrow the screen.
+    console.print(f"live page: {how_to_watch(folder)}", soft_wrap=True, highlight=False, markup=False)
 
 
 def order_scale(pool: str, workers: int, run: str | None, address: str | None, root: Path, console: Console) -> None:

@@ -16,20 +16,34 @@ import ray
 from ray.exceptions import RayActorError
 
 from deploy.cluster import beside_the_driver
+from deploy.stopping import Stop
 from rc_grpo.pool import WorkerPool
 
 logger = logging.getLogger(__name__)
 NAME = "control"
+STOPPING = "stopping: the update under way is finished, then a checkpoint is written"
 _PATIENCE_S = 1.0
 
 
 @dataclass(frozen=True)
-class Order:
+class Resize:
     """A pool is to have another size."""
 
-    number: int
     pool: str
     workers: int
+
+
+@dataclass(frozen=True)
+class Halt:
+    """The run is to stop in good order."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What was asked for, by the number under which it is answered."""
+
+    number: int
+    what: Resize | Halt
 
 
 class ControlRoom:
@@ -64,9 +78,16 @@ class ControlRoom:
 
     async def scale(self, pool: str, workers: int) -> str:
         """Have a pool resized; return the driver's answer."""
+        return await self._answer_to(Resize(pool, workers))
+
+    async def stop(self) -> str:
+        """Have the run stopped as one SIGTERM would; return the driver's answer. Asked again, it is still one stop."""
+        return await self._answer_to(Halt())
+
+    async def _answer_to(self, what: Resize | Halt) -> str:
         self._count += 1
         answer = self._answers[self._count] = asyncio.get_running_loop().create_future()
-        self._new.append(Order(self._count, pool, workers))
+        self._new.append(Order(self._count, what))
         self._waiting.set()
         return await answer
 
@@ -82,11 +103,11 @@ def start_control(namespace: str) -> Any:
 
 @asynccontextmanager
 async def answering(
-    namespace: str, status: Callable[[], dict[str, Any]], pools: Sequence[WorkerPool[Any]]
+    namespace: str, status: Callable[[], dict[str, Any]], pools: Sequence[WorkerPool[Any]], stop: Stop
 ) -> AsyncIterator[None]:
     """Answer questions and carry out orders for as long as the block runs; see `serve`."""
     control = start_control(namespace)
-    serving = asyncio.create_task(serve(control, status, pools))
+    serving = asyncio.create_task(serve(control, status, pools, stop))
     try:
         yield
     finally:
@@ -94,25 +115,30 @@ async def answering(
         ray.kill(control)
 
 
-async def serve(control: Any, status: Callable[[], dict[str, Any]], pools: Sequence[WorkerPool[Any]]) -> None:
+async def serve(
+    control: Any, status: Callable[[], dict[str, Any]], pools: Sequence[WorkerPool[Any]], stop: Stop
+) -> None:
     """Tell the control actor the status and carry out what it was asked, until cancelled.
 
     Args:
         control: the actor.
         status: of the run, as plain values.
         pools: of the run, which are resized.
+        stop: of the run.
     """
     answers: dict[int, str] = {}
     while True:
         try:
             orders = await control.exchange.remote(status(), answers)
         except RayActorError as error:
-            logger.warning("the run goes on, but `rc-grpo status` and `scale` do not reach it any more: %s", error)
+            logger.warning("the run goes on, but status, scale and watch do not reach it any more: %s", error)
             return
-        answers = {order.number: _obey(order, pools) for order in orders}
+        answers = {order.number: _obey(order.what, pools, stop) for order in orders}
 
 
-def _obey(order: Order, pools: Sequence[WorkerPool[Any]]) -> str:
+def _obey(order: Resize | Halt, pools: Sequence[WorkerPool[Any]], stop: Stop) -> str:
+    if isinstance(order, Halt):
+        return STOPPING if stop.ask() else "it is stopping already"
     named = {pool.role: pool for pool in pools}
     rewards = [pool for pool in pools if pool.role != "rollout"]
     if len(rewards) == 1:

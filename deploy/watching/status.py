@@ -13,17 +13,17 @@ from deploy.records.folder import RunFolder
 from rc_grpo.waiting import in_words
 
 WAITS_SHOWN = 8
-_COLUMNS = ("workers", "wanted", "starting", "leaving", "resting", "lost", "queued")
+COLUMNS = ("workers", "wanted", "starting", "leaving", "resting", "lost", "queued")
 
 
 def draw_status(status: Mapping[str, Any]) -> Group:
     """Return a status (see `deploy.watching.snapshot.Snapshot.as_dict`) as tables and lines for a console."""
     table = Table()
     table.add_column("pool")
-    for column in _COLUMNS:
+    for column in COLUMNS:
         table.add_column(column, justify="right")
     for role, summary in status["pools"].items():
-        table.add_row(role, *(f"{summary[column]:g}" for column in _COLUMNS))
+        table.add_row(role, *(f"{summary[column]:g}" for column in COLUMNS))
     ledger = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in status["groups"].items())
     stopping = ", stopping" if status["stopping"] else ""
     lines = [
@@ -37,11 +37,16 @@ def draw_status(status: Mapping[str, Any]) -> Group:
 
 def draw_folder(path: Path) -> str:
     """Return what the folder of a run that nobody drives says of it."""
+    return f"{path} {folder_in_words(path)}"
+
+
+def folder_in_words(path: Path) -> str:
+    """Return what becomes a sentence about a run that nobody drives, by its folder."""
     folder, checkpoints = RunFolder(path), Checkpoints(path / "checkpoints", kept=1).names
     if (summary := folder.summary) is not None:
         gain = summary.get("heldout")
         rewards = f", held-out reward {gain['before']:.4f} -> {gain['after']:.4f}" if gain else ""
-        return f"{path} is finished: {summary['updates']} updates{rewards}"
+        return f"is finished: {summary['updates']} updates{rewards}"
     if not checkpoints:
-        return f"{path} is not running, and has no checkpoint yet"
-    return f"{path} is not running; its last checkpoint is {checkpoints[-1]}. Go on with: rc-grpo train --resume {path}"
+        return "is not running, and has no checkpoint yet"
+    return f"is not running; its last checkpoint is {checkpoints[-1]}. Go on with: rc-grpo train --resume {path}"

@@ -14,11 +14,11 @@ OUT = Path(__file__).parents[1] / "diagrams" / "house.svg"
 PACKAGES = ("rc_grpo", "rollout_workers", "reward_service", "learner", "deploy")
 ROWS: tuple[tuple[str, ...], ...] = (
     ("deploy.cli", "deploy.train", "deploy.loop", "deploy.run"),
-    ("deploy.checking",),
+    ("deploy.watch", "deploy.checking"),
     ("deploy.evaluating", "deploy.looking", "deploy.report", "deploy.study", "deploy.grafana"),
     ("deploy.errors", "deploy.observability", "deploy.watching", "deploy.batches"),
     ("deploy.records", "deploy.tracking", "deploy.planning"),
-    ("deploy.cluster", "deploy.configs", "deploy.stopping"),
+    ("deploy.cluster", "deploy.configs", "deploy.stopping", "deploy.web"),
     ("rollout_workers", "reward_service", "learner"),
     ("rc_grpo.pocket", "rc_grpo.editor.families", "rc_grpo.evaluation"),
     ("rc_grpo.data", "rc_grpo.editor"),

@@ -163,6 +163,11 @@ class OutputConfig(Strict):
     policies: Literal["checkpoints", "all"] = Field(
         "checkpoints", description="versions whose LoRA weights are kept, for `rc-grpo replay`"
     )
+    watch: bool = Field(
+        False,
+        description="serve the live page (`rc-grpo watch`) beside the driver while it runs; its link, which holds a "
+        "token, is in the driver's output",
+    )
     record_deadline_s: Seconds = Field(600.0, description="an update's records must be on the disk by then")
     trackers: tuple[Tracker, ...] = Field(
         (),

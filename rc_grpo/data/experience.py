@@ -52,6 +52,12 @@ _STATES: dict[str, pa.DataType] = {
     "states_shape": pa.list_(pa.int32()),
     "conditions": pa.binary(),
 }
+_BEYOND: dict[Level, frozenset[str]] = {
+    "scores": frozenset(_IMAGES | _STATES),
+    "images": frozenset(_STATES),
+    "states": frozenset(),
+}
+"""Columns that only higher levels have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,13 +112,16 @@ def write_experience(path: Path, groups: Sequence[ScoredCandidates], level: Leve
         unfinished.unlink(missing_ok=True)
 
 
-def read_experience(path: Path, task_id: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+def read_experience(
+    path: Path, task_id: str | None = None, columns: Sequence[str] | None = None, *, most: Level = "states"
+) -> pa.Table:
     """Read a file of `write_experience` as a table; `rc_grpo.data.logged` makes groups of it.
 
     Args:
         path: the file.
         task_id: read this task's rows alone.
         columns: read these alone.
+        most: read nothing that only a higher level has.
 
     Raises:
         ValueError: it is another kind of file, damaged, or without a column that it should have.
@@ -123,6 +132,8 @@ def read_experience(path: Path, task_id: str | None = None, columns: Sequence[st
         if _FORMAT not in (schema.metadata or {}):
             raise ValueError(f"{path} holds no experience: no {_FORMAT.decode()!r} in its metadata")
         _require_columns(path, schema)
+        if columns is None and most != "states":
+            columns = [name for name in schema.names if name not in _BEYOND[most]]
         # One bit of a reward or a weight that flipped on the disk is no error to parquet without its checksums.
         return pq.read_table(
             path,

@@ -51,24 +51,28 @@ class LoggedGroup:
         return self.candidates.task_id
 
 
-def read_groups(path: Path, *, need: Level = "images", task_id: str | None = None) -> list[LoggedGroup]:
+def read_groups(
+    path: Path, *, need: Level = "images", most: Level = "states", task_id: str | None = None
+) -> list[LoggedGroup]:
     """Read the groups of a file of `rc_grpo.data.experience.write_experience`, bit for bit, in their order.
 
     Args:
         path: the file.
         need: the least that must have been logged.
+        most: read no more than this level has: trajectories are large.
         task_id: read this task's groups alone. An update may hold several, as where an epoch ends within it.
 
     Raises:
         ValueError: it is another kind of file, damaged, of an earlier version, or less was logged than is needed.
     """
-    table = read_experience(path, task_id)
+    table = read_experience(path, task_id, most=most)
     level = level_of(table)
     if _LEVELS.index(level) < _LEVELS.index(need):
         raise ValueError(
             f"{path} was logged at level `{level}` and `{need}` is needed here; set output.experience: {need} in the "
             "run that is to be read"
         )
+    level = min(level, most, key=_LEVELS.index)
     candidates = table.column("candidate").to_numpy()
     starts = np.flatnonzero(candidates == 0)
     bounds = [*pairwise([*starts, table.num_rows])]

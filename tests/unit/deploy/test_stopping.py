@@ -45,3 +45,28 @@ def test_an_error_of_the_work_is_its_own() -> None:
 
     with pytest.raises(ValueError, match="broken"):
         asyncio.run(Stop().unless_asked(broken()))
+
+
+@pytest.mark.parametrize("then", ["the deadline", "a signal"])
+def test_a_stop_that_is_asked_for_from_outside_is_the_first_signal(then: str) -> None:
+    async def scenario() -> None:
+        stop = Stop()
+        with stop.on_signals(deadline_s=60 if then == "a signal" else 0.05):
+            assert stop.ask()
+            assert stop.asked.is_set()
+            if then == "a signal":
+                asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
+            await asyncio.wait_for(forever(), 10)
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(scenario())
+
+
+def test_asking_twice_from_outside_gives_up_no_update() -> None:
+    async def scenario() -> None:
+        stop = Stop()
+        with stop.on_signals(deadline_s=60):
+            assert (stop.ask(), stop.ask()) == (True, False)
+            await asyncio.sleep(0.05)
+
+    asyncio.run(scenario())

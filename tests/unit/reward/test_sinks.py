@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from wandb.proto.wandb_internal_pb2 import HistoryItem
 
 from deploy.errors import plain_errors
-from deploy.report.page import _environment
+from deploy.report.templating import environment
 from deploy.watching.progress import Progress
 from rc_grpo.data import read_experience, write_experience
 from rc_grpo.data.experience import ScoredCandidates
@@ -130,7 +130,8 @@ def test_a_screen_shows_it_and_takes_no_order_from_it(name: str, capsys: pytest.
 @EACH
 def test_a_page_shows_it_and_runs_nothing_of_it(name: str) -> None:
     said = reason(name)
-    template = _environment().from_string('<p title="{{ it }}">{{ it }}</p><script>{{ it | tojson }}</script>')
+    templates = environment("deploy.report")
+    template = templates.from_string('<p title="{{ it }}">{{ it }}</p><script>{{ it | tojson }}</script>')
     page = template.render(it=said)
     page.encode("utf-8")
     assert page.count("<") == page.count(">") == 4

@@ -8,10 +8,10 @@ import pytest
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
-from deploy.study.access import is_local
 from deploy.study.blinding import REGION, Blinding
 from deploy.study.server import make_app
 from deploy.study.votes import BallotBox, Votes
+from deploy.web.access import is_local
 from rc_grpo.evaluation.journal import Journal
 from tests.unit.deploy.study.benches import betrays, headers_of
 
