@@ -143,4 +143,4 @@ def _beyond(image: Floats, other: Floats) -> NDArray[np.float32]:
     around = {"size": (3, 3, 1), "mode": "nearest"}
     above = image - ndimage.maximum_filter(other, **around)
     below = ndimage.minimum_filter(other, **around) - image
-    return np.maximum(np.maximum(above, below), 0.0)
+    return np.asarray(np.maximum(np.maximum(above, below), 0.0), dtype=np.float32)

@@ -65,9 +65,9 @@ def _closed(region: Region, radius: float) -> Region:
     wide = int(np.ceil(radius)) + 1
     padded = grown(np.pad(region, wide, mode="edge"), radius)
     eroded = np.asarray(ndimage.distance_transform_edt(padded) > radius) if not padded.all() else padded
-    return region | eroded[wide:-wide, wide:-wide]
+    return np.asarray(region | eroded[wide:-wide, wide:-wide])
 
 
 def _without_holes(region: Region, area: float) -> Region:
     holes = ndimage.binary_fill_holes(region) & ~region
-    return region | (holes & ~without_small(holes, area))
+    return np.asarray(region | (holes & ~without_small(holes, area)))
