@@ -127,12 +127,9 @@ def test_what_an_encoder_or_a_generator_does_to_all_of_a_picture_is_no_edit(
 
 @pytest.mark.parametrize(("down", "right"), [(2, 0), (-1, 2), (0.5, -0.25)])
 def test_the_shift_that_is_undone_is_the_shift_there_was(down: float, right: float) -> None:
-    source = photograph(3)
-    target = source.copy()
-    target[30:60, 30:60] = 255
-    assert BARE.between(source, shifted(target, down, right)).detail["shift"] == pytest.approx(
-        [-down, -right], abs=0.15
-    )
+    scene = PocketWorld("heldout", 1).scene(0)
+    found = MAKE.between(scene.source, shifted(scene.target, down, right)).detail["shift"]
+    assert found == pytest.approx([-down, -right], abs=0.15)
 
 
 def test_a_mask_has_the_source_s_size_where_the_target_is_another() -> None:
@@ -156,8 +153,9 @@ def test_a_target_of_other_proportions_is_refused_with_both_sizes(size: tuple[in
 
 
 def test_a_picture_that_is_another_is_refused() -> None:
+    source = PocketWorld("train", 1).scene(0).source
     with pytest.raises(NoMaskError) as refused:
-        MAKE.between(photograph(1), 255 - photograph(2))
+        MAKE.between(source, 255 - source)
     assert refused.value.rule == "everything changed"
 
 
