@@ -10,11 +10,13 @@ from rich.markup import escape
 
 from deploy.configs import load_config
 from deploy.errors import plain_errors
+from deploy.masks.cli import masks
 from deploy.study.cli import study_app
 from rc_grpo.config import dump
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(study_app, name="study")
+app.command()(masks)
 console = Console()
 
 ConfigArgument = Annotated[

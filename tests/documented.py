@@ -36,6 +36,7 @@ EXECUTED = (
     "rc-grpo scale (rollout|reward-ground_truth) ",
     "rc-grpo train --resume runs/",
     "rc-grpo inspect ",
+    "rc-grpo masks ",
     "rc-grpo evaluate pocket ",
     "rc-grpo edit ",
     "rc-grpo replay ",
@@ -55,6 +56,10 @@ ELSEWHERE = {
     "rc-grpo evaluate pocket .*--(pipeline|edits) ": (
         "not run",
         "wants published weights; gated: tests/unit/editor/test_reference.py, tests/unit/evaluation/test_foreign.py",
+    ),
+    "rc-grpo masks .*--by grounded": (
+        "not run",
+        "wants published weights; gated: tests/unit/masks/test_grounded.py, on small models of the same classes",
     ),
     "rc-grpo train pocket_vllm": ("measured", "tests/integration/test_judge_failures.py"),
     "rc-grpo doctor ": ("gated", "tests/unit/deploy/test_doctor.py, on small models"),

@@ -81,6 +81,9 @@ class CompBench:
         targets = frozenset(family for family in present if (root / family / "edited_image").is_dir())
         return cls(root, tuple(items), targets)
 
+    def __len__(self) -> int:
+        return len(self.items)
+
     def __iter__(self) -> Iterator[Record]:
         return (self.record(i) for i in range(len(self.items)))
 

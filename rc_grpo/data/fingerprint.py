@@ -114,10 +114,11 @@ def _content(part: Picture | Rle | None) -> bytes:
     if isinstance(part, Rle):
         return repr(part).encode()
     with part.open() as stream:
-        return b"".join(_sampled(stream))
+        return b"".join(sampled(stream))
 
 
-def _sampled(stream: BinaryIO) -> Iterator[bytes]:
+def sampled(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield what of a file is digested: its length, and all of it or 16 blocks (see `Fingerprint.of`)."""
     length = stream.seek(0, os.SEEK_END)
     yield f"{length}:".encode()
     block = _WHOLE // _BLOCKS

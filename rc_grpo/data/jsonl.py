@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rc_grpo.data.columns import resolve_columns
+from rc_grpo.data.columns import Columns, resolve_columns
 from rc_grpo.data.errors import DataError, printable, reading
 from rc_grpo.data.json_text import BOM, parse, refuse_one_value, sniff
 from rc_grpo.data.record import Record
@@ -18,13 +18,13 @@ class JsonLines:
 
     Attributes:
         path: the file.
-        columns: field -> key.
+        columns: which key has which field.
         lines: number (from 1) and byte offset of every line that is not blank. The lines themselves stay in the file: a
             mask as run lengths makes them long.
     """
 
     path: Path
-    columns: Mapping[str, str]
+    columns: Columns
     lines: tuple[tuple[int, int], ...]
 
     @classmethod
@@ -56,8 +56,11 @@ class JsonLines:
         if not lines:
             raise DataError(f"{path} holds no task: it is empty")
         # Where no line is an object there is no key either, and each line's own fault is what is wrong.
-        columns = _columns(mapping, keys, path, faults) if len(faults) < len(lines) else {}
+        columns = _columns(mapping, keys, path, faults) if len(faults) < len(lines) else Columns({})
         return cls(path, columns, tuple(lines))
+
+    def __len__(self) -> int:
+        return len(self.lines)
 
     def __iter__(self) -> Iterator[Record]:
         with reading(self.path), self.path.open("rb") as file:
@@ -74,20 +77,18 @@ class JsonLines:
 
     def _record(self, number: int, line: bytes) -> Record:
         row, fault = _parse(line)
-        values = {field: row.get(key) for field, key in self.columns.items()}
+        values, unfit = self.columns.values(row)
         task_id, unidentified = identity(values.get("task_id"), f"{printable(self.path.stem)}-{number:06d}")
         return Record(
             place=f"{self.path}, line {number}",
             task_id=task_id,
             values=values,
             folder=self.path.parent,
-            fault=fault or unidentified,
+            fault=fault or unidentified or unfit,
         )
 
 
-def _columns(
-    mapping: Mapping[str, str], keys: Iterable[str], path: Path, faults: Sequence[tuple[int, str]]
-) -> dict[str, str]:
+def _columns(mapping: Mapping[str, str], keys: Iterable[str], path: Path, faults: Sequence[tuple[int, str]]) -> Columns:
     try:
         return resolve_columns(mapping, keys, str(path))
     except DataError as error:

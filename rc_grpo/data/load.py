@@ -50,7 +50,7 @@ def load_tasks(source: TaskSource, purpose: Purpose = "train", objection: Object
             origin=f"the pocket world ({source.split}, {len(world)} tasks)",
         )
     assert source.path is not None
-    return checked(_reader(source, source.path, purpose), source, printable(str(source.path)), objection)
+    return checked(open_reader(source, source.path, purpose), source, printable(str(source.path)), objection)
 
 
 def survey(
@@ -72,7 +72,7 @@ def survey(
     try:
         if source.path is None:
             return load_tasks(source, purpose, objection), ()
-        reader = _reader(source, source.path, purpose)
+        reader = open_reader(source, source.path, purpose)
         found = examine(reader, source, where, objection)
     except DataError as error:
         return (), (Refusal("", str(error), where),)
@@ -90,7 +90,12 @@ def _of_pocket(objection: Objection | None) -> str | None:
     return next((f"the pocket world's instructions: {reason}" for reason in reasons if reason), None)
 
 
-def _reader(source: TaskSource, path: Path, purpose: Purpose) -> Reader:
+def open_reader(source: TaskSource, path: Path, purpose: Purpose) -> Reader:
+    """Open the files of a source that has any, and look at nothing but how they are laid out.
+
+    Raises:
+        DataError: they are missing or not as described, or are the benchmark and meant for training.
+    """
     match source.format:
         case "jsonl":
             return JsonLines.open(path, source.columns)
@@ -99,7 +104,7 @@ def _reader(source: TaskSource, path: Path, purpose: Purpose) -> Reader:
             _allow_benchmark(source, purpose)
             return CompBench.open(path)
     parquet = Parquet.open(path, source.columns)
-    if parquet.is_benchmark:
+    if parquet.has_benchmark:
         _allow_benchmark(source, purpose)
     return parquet
 

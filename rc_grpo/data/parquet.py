@@ -13,10 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rc_grpo.data import compbench
-from rc_grpo.data.columns import resolve_columns
+from rc_grpo.data.columns import Columns, resolve_columns
 from rc_grpo.data.errors import DataError, printable, reading
 from rc_grpo.data.record import Record
 from rc_grpo.data.text import identity, readable
+
+BENCHMARK_MARK = b"rc_grpo.benchmark"
+"""Key of the schema's metadata in files that hold the benchmark's tasks under our names."""
 
 _BATCH = 16
 """Rows in memory at a time while everything is checked."""
@@ -33,15 +36,17 @@ class Parquet:
         root: the file, or the folder of all.
         files: in order of their names.
         ends: number of rows up to and including each file.
-        columns: field -> column.
+        columns: which has which field.
         is_benchmark: these are CompBench's files from the hub.
+        has_benchmark: they are, or hold its tasks under other names, as `rc-grpo masks` leaves them.
     """
 
     root: Path
     files: tuple[Path, ...]
     ends: tuple[int, ...]
-    columns: Mapping[str, str]
+    columns: Columns
     is_benchmark: bool
+    has_benchmark: bool
 
     @classmethod
     def open(cls, path: Path, mapping: Mapping[str, str]) -> "Parquet":
@@ -55,20 +60,25 @@ class Parquet:
             if not files or not path.exists():
                 raise DataError(f"no parquet file at {path}")
         counts: list[int] = []
-        columns: dict[str, str] = {}
+        columns: Columns | None = None
         benchmark = any(compbench.is_hub_data(_names(file)) for file in files)
         mapping = compbench.HUB_COLUMNS | dict(mapping) if benchmark else mapping
         for file in files:
             found = resolve_columns(mapping, _names(file), str(file))
-            if columns and found != columns:
-                raise DataError(f"{file} has other columns than {files[0]}: {found} against {columns}")
+            if columns is not None and found != columns:
+                raise DataError(f"{file} has other columns than {files[0]}: {found.of} against {columns.of}")
             columns = found
             with _reading(file):
                 counts.append(pq.read_metadata(file).num_rows)
-        return cls(path, files, tuple(accumulate(counts)), columns, benchmark)
+        assert columns is not None
+        marked = benchmark or any(_is_marked(file) for file in files)
+        return cls(path, files, tuple(accumulate(counts)), columns, benchmark, marked)
+
+    def __len__(self) -> int:
+        return self.ends[-1]
 
     def __iter__(self) -> Iterator[Record]:
-        columns = list(set(self.columns.values()))
+        columns = list(set(self.columns.of.values()))
         for file in self.files:
             row = 0
             with _reading(file), pq.ParquetFile(file, pre_buffer=False) as parquet:
@@ -83,15 +93,15 @@ class Parquet:
         row = index - (self.ends[number - 1] if number else 0)
         file = self.files[number]
         with _reading(file):
-            cells = _cells(file, file.stat().st_mtime_ns, row, tuple(set(self.columns.values())))
+            cells = _cells(file, file.stat().st_mtime_ns, row, tuple(set(self.columns.of.values())))
         return self._record(file, row, cells)
 
     def _record(self, file: Path, row: int, cells: Mapping[str, Any]) -> Record:
-        values = {field: cells.get(column) for field, column in self.columns.items()}
+        values, unfit = self.columns.values(cells)
         name = file.relative_to(self.root).as_posix() if file != self.root else file.name
         derived = f"{printable(name).removesuffix('.parquet')}-{row:06d}"
         task_id, fault = identity(values.get("task_id"), derived)
-        benchmarks = self.is_benchmark and self.columns["task_id"] == compbench.HUB_COLUMNS["task_id"]
+        benchmarks = self.is_benchmark and self.columns.of["task_id"] == compbench.HUB_COLUMNS["task_id"]
         if benchmarks and task_id != derived:
             family = readable(values.get("kind")) or "?"
             # Of another family, the same path is another task.
@@ -103,7 +113,7 @@ class Parquet:
             task_id=task_id,
             values=values,
             folder=file.parent,
-            fault=fault,
+            fault=fault or unfit,
             stretch_mask=self.is_benchmark,
         )
 
@@ -121,6 +131,11 @@ def _names(file: Path) -> list[str]:
     with _reading(file):
         names: list[str] = pq.read_schema(file).names
     return names
+
+
+def _is_marked(file: Path) -> bool:
+    with _reading(file):
+        return BENCHMARK_MARK in (pq.read_schema(file).metadata or {})
 
 
 class _Unreadable:

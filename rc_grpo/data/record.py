@@ -30,6 +30,10 @@ class Record:
 class Reader(Protocol):
     """A data set as a sequence of records. Immutable and picklable: files are opened when something is read."""
 
+    def __len__(self) -> int:
+        """Return how many records there are."""
+        ...
+
     def __iter__(self) -> Iterator[Record]:
         """Yield every record in order, complete."""
         ...

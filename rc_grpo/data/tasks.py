@@ -163,7 +163,7 @@ def examine(reader: Reader, source: TaskSource, where: str, objection: Objection
             reason = found
             place = printable(record.place)
             if reason is None and objection is not None:
-                reason = objection(_Words.of(record).instruction)
+                reason = objection(Words.of(record).instruction)
             if reason is not None:
                 refused.append(Refusal(record.task_id, printable(reason), place))
             elif other := places.get(record.task_id):
@@ -208,7 +208,7 @@ def checked(reader: Reader, source: TaskSource, where: str, objection: Objection
 
 
 @dataclass(frozen=True)
-class _Words:
+class Words:
     """The texts of a record."""
 
     instruction: str
@@ -216,7 +216,7 @@ class _Words:
     kind: EditKind
 
     @classmethod
-    def of(cls, record: Record) -> "_Words":
+    def of(cls, record: Record) -> "Words":
         """Read them; raise ValueError with the reason if one is none."""
         instruction = read_text(record.values.get("instruction"), "instruction")
         if instruction is None:
@@ -252,11 +252,11 @@ def _lacks(record: Record) -> Iterator[Optional]:
         yield "caption"
 
 
-def _parts(record: Record, source: TaskSource) -> tuple["_Words", Picture, bytes]:
+def _parts(record: Record, source: TaskSource) -> tuple["Words", Picture, bytes]:
     """Return a record's texts, source image and canonical mask; raise ValueError with the reason if it is unusable."""
     if record.fault is not None:
         raise ValueError(record.fault)
-    words = _Words.of(record)
+    words = Words.of(record)
     image = picture(record.values.get("source"), record.folder, "source")
     if image is None:
         raise ValueError("there is no source image")

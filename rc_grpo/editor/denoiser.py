@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rc_grpo.config import EditorConfig, LoraSettings
 from rc_grpo.editor import lora
+from rc_grpo.editor.attention_map import mapping
 from rc_grpo.editor.family import Body, Forward
 from rc_grpo.editor.guidance import GuidedVelocity, is_two_passes
 from rc_grpo.editor.policy import AdapterPolicy, Policy
@@ -97,6 +98,16 @@ class Denoiser:
         mask = token_mask.to(self.device)
         blocks, processor = self.body.blocks, self.body.processor
         with recording(blocks, processor, layers, mask, text_counted, direction) as self._recorder:
+            try:
+                yield self._recorder
+            finally:
+                self._recorder = None
+
+    @contextmanager
+    def mapping(self, layers: tuple[int, ...], text_counted: Tensor) -> Iterator[AttentionRecorder]:
+        """Record which tokens attend to the text in every velocity call inside the context; see `attention_map`."""
+        counted = text_counted.to(self.device)
+        with mapping(self.body.blocks, self.body.processor, layers, counted) as self._recorder:
             try:
                 yield self._recorder
             finally:

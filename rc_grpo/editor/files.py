@@ -123,12 +123,13 @@ def _lacks(word: str, record: logging.LogRecord) -> bool:
     return word not in record.getMessage()
 
 
-def reach_the_hub(source: str, revision: str | None) -> None:
+def reach_the_hub(source: str, revision: str | None, index: str = INDEX) -> None:
     """Fail at once where the hub would be asked for half a minute a file, and nothing of the model is here.
 
     Args:
         source: a folder or hub id.
         revision: on the hub.
+        index: a file that every such model has.
 
     Raises:
         OSError: the hub cannot be reached, and its cache does not have the model.
@@ -139,7 +140,7 @@ def reach_the_hub(source: str, revision: str | None) -> None:
     try:
         socket.create_connection((hub.hostname, hub.port or 443), REACH_DEADLINE_S).close()
     except OSError as error:
-        if not isinstance(try_to_load_from_cache(source, INDEX, revision=revision), str):
+        if not isinstance(try_to_load_from_cache(source, index, revision=revision), str):
             raise OSError(
                 f"{constants.ENDPOINT} cannot be reached ({error}), and its cache has no such model"
             ) from error

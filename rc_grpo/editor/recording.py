@@ -69,7 +69,7 @@ class Probe(ABC):
         if layout.text_varies:
             # A weak mark: where a text of another length wants another graph all the same, it gets one.
             torch._dynamo.maybe_mark_dynamic(weights, 0)
-        return (ToText if direction == "to_text" else FromText)(mask, weights, _Places.of(layout, mask.device))
+        return (ToText if direction == "to_text" else FromText)(mask, weights, Places.of(layout, mask.device))
 
     def __call__(self, query: Tensor, key: Tensor) -> Tensor:
         """Return the concentration ``[B]`` float32 from the joint queries and keys ``[B, S, H, D]``, rotated."""
@@ -83,7 +83,7 @@ class Probe(ABC):
 
 
 @dataclass(frozen=True)
-class _Places:
+class Places:
     """Where text and target lie, in numbers that a text's length does not change: compiled, they are constants.
 
     Attributes:
@@ -101,14 +101,15 @@ class _Places:
     queries_from: int
 
     @staticmethod
-    def of(layout: Layout, device: torch.device) -> "_Places":
+    def of(layout: Layout, device: torch.device) -> "Places":
+        """Read them from a layout."""
         text = layout.text.cpu()
         first = int(text[0])
         in_a_row = torch.equal(text, torch.arange(first, first + len(text)))
         leads = in_a_row and first + len(text) <= layout.target.start
         gap = layout.target.start - (first + len(text) if leads else 0)
         tokens = layout.target.stop - layout.target.start
-        return _Places(first, None if leads else layout.text.to(device), gap, tokens, layout.queries_from)
+        return Places(first, None if leads else layout.text.to(device), gap, tokens, layout.queries_from)
 
     def of_text(self, x: Tensor, slots: int, *, queries: bool = False) -> Tensor:
         """Return the text's part of joint keys or queries ``[B, S, ...]``."""
@@ -141,7 +142,7 @@ class FromText(Probe):
 
     mask: Tensor
     weights: Tensor
-    places: _Places
+    places: Places
 
     def measure(self, query: Tensor, key: Tensor) -> Tensor:
         """See `Probe`."""
@@ -164,7 +165,7 @@ class ToText(Probe):
 
     mask: Tensor
     weights: Tensor
-    places: _Places
+    places: Places
 
     def measure(self, query: Tensor, key: Tensor) -> Tensor:
         """See `Probe`."""
@@ -179,6 +180,9 @@ Processor = Callable[[Any, Probe | None], Any]
 """From a block and a probe to its attention processor, which leaves what the probe found in ``concentration`` [B]."""
 
 
+ProbeMaker = Callable[[Layout], Probe]
+
+
 class AttentionRecorder:
     """Collects the concentration of every recorded layer, once a solver's step.
 
@@ -188,19 +192,13 @@ class AttentionRecorder:
     Args:
         blocks: the recorded ones, in order.
         processor: makes their attention processors.
-        token_mask: ``[N]`` bool, the edit region.
-        weights: ``[L]`` float32 of the text slots.
-        direction: in which concentration is measured.
+        probe: makes what they measure with, for a layout.
     """
 
-    def __init__(
-        self, blocks: Sequence[Any], processor: Processor, token_mask: Tensor, weights: Tensor, direction: Direction
-    ) -> None:
+    def __init__(self, blocks: Sequence[Any], processor: Processor, probe: ProbeMaker) -> None:
         self._blocks = blocks
         self._processor = processor
-        self._mask = token_mask[None]
-        self._weights = weights
-        self._direction = direction
+        self._probe = probe
         self._layout: Layout | None = None
         self._expected: Layout | None = None
         self._resting = [block.attn.processor for block in blocks]
@@ -209,7 +207,7 @@ class AttentionRecorder:
 
     @property
     def density(self) -> Tensor:
-        """The densities so far, ``[B, layers, T]`` float32, T steps."""
+        """What was measured so far, ``[B, layers, T]`` float32, T steps; of maps, ``[B, layers, N, T]``."""
         return torch.stack([density for _, density in self._steps], dim=-1)
 
     def expect(self, layout: Layout | None) -> None:
@@ -217,7 +215,7 @@ class AttentionRecorder:
         if layout is self._expected:
             return
         if layout is not None and layout is not self._layout:
-            probe = Probe.of(self._mask, self._weights, layout, self._direction)
+            probe = self._probe(layout)
             self._probing = [self._processor(block, probe) for block in self._blocks]
             self._layout = layout
         for block, processor in zip(self._blocks, self._resting if layout is None else self._probing, strict=True):
@@ -261,17 +259,32 @@ def recording(
     Raises:
         ValueError: a layer index does not exist, or a mask is empty.
     """
+    weights = token_weights(token_mask[None].cpu(), text_counted[None].cpu())[0].to(token_mask.device, torch.float32)
+
+    def probe(layout: Layout) -> Probe:
+        return Probe.of(token_mask[None], weights, layout, direction)
+
+    with probing(blocks, processor, layers, probe) as recorder:
+        yield recorder
+
+
+@contextmanager
+def probing(
+    blocks: Sequence[Any], processor: Processor, layers: tuple[int, ...], probe: ProbeMaker
+) -> Iterator[AttentionRecorder]:
+    """Have layers of an editor measure inside the context; see `recording`.
+
+    Raises:
+        ValueError: a layer index does not exist.
+    """
     for layer in layers:
         if not 0 <= layer < len(blocks):
             last = len(blocks) - 1
             raise ValueError(f"rollout.acd.layers names layer {layer}; this model has layers 0..{last}")
-    weights = token_weights(token_mask[None].cpu(), text_counted[None].cpu())[0]
     recorded = [blocks[layer] for layer in layers]
     before = [block.attn.processor for block in recorded]
-    on_device = weights.to(token_mask.device, torch.float32)
-    recorder = AttentionRecorder(recorded, processor, token_mask, on_device, direction)
     try:
-        yield recorder
+        yield AttentionRecorder(recorded, processor, probe)
     finally:
         for block, own in zip(recorded, before, strict=True):
             block.attn.set_processor(own)

@@ -32,6 +32,9 @@ SAID = {
         "steps: 4",
         "the first 1 of 1 usable tasks of data.train: mine.png",
         "needs the target of every task",
+        "24 tasks with masks in mine/masked",
+        "40 tasks with masks in mine/known",
+        "masks written to mine/painted",
         "report.html: open it in a browser",
         "The study is at",
         "watched: update",
@@ -43,7 +46,7 @@ SAID = {
 """What a reader is told, by the first page that is read."""
 FINISHED = {
     "README.md": ("my-run", "another", "disturbed", "filled", "again"),
-    "docs/quickstart.md": ("my-run", "global", "no-acd", "another", "watched", "filled", "again"),
+    "docs/quickstart.md": ("my-run", "global", "no-acd", "another", "watched", "filled", "again", "masked"),
 }
 """The runs that are there at the end."""
 

@@ -11,8 +11,8 @@ from tests.unit.release.test_wheel import ROOT, tracked
 
 RUNTIME_ENV = ROOT / "deploy" / "runtime_env.yaml"
 MOST_MIB = 60
-"""Ray refuses a package of 512 MiB; what is sent at every submission should take seconds. Two pocket editors and a judge
-are 47 of it."""
+"""Ray refuses a package of 512 MiB; what is sent at every submission should take seconds. Two pocket editors and
+a judge are 47 of it."""
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""``rc-grpo masks``: a data set with masks from one without."""
