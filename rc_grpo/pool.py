@@ -17,6 +17,9 @@ from rc_grpo.waiting import DeadlineExceededError, Waits, timed
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 _REASONS_KEPT = 100
+_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 30.0
+"""After a worker has recovered for the second time in a row, until it is given calls again, and longer each time: who
+says that it is well and fails the next call would take a call's every attempt while the others are busy."""
 
 
 class PoolError(RuntimeError):
@@ -209,7 +212,9 @@ class WorkerPool(Generic[Worker]):
     ) -> Result:
         name, deadline = seat.member.name, self._config.call_deadline_s
         with self.waits.on(f"the {self.role} pool", f"{name} to answer {what}", deadline):
-            return await timed(deadline, call(seat.member), f"{name} did not answer {what} within {deadline:g} s")
+            answer = await timed(deadline, call(seat.member), f"{name} did not answer {what} within {deadline:g} s")
+        seat.unable = 0
+        return answer
 
     async def _lease(self, what: str) -> Seat[Worker]:
         if self._failure is not None:
@@ -312,6 +317,7 @@ class WorkerPool(Generic[Worker]):
             return
         logger.warning("%s; it rests until it has recovered", reason)
         seat.resting = True
+        seat.unable += 1
         self.statistics.rested += 1
         self.statistics.note(reason)
         self.in_background(self._recovery(seat))
@@ -328,6 +334,7 @@ class WorkerPool(Generic[Worker]):
             except self._lost_or_unable as error:
                 self._replace(seat, f"{name} did not recover: {_gist(error)}")
             else:
+                await asyncio.sleep(min(_LONGEST_PAUSE_S, _PAUSE_S * (2 ** (seat.unable - 1) - 1)))
                 seat.resting = False
                 self._seats.serve()
 

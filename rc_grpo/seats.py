@@ -26,12 +26,14 @@ class Seat(Generic[Worker]):
         member: whose seat it is.
         calls: under way.
         resting: gets no calls until it has recovered.
+        unable: times in a row that it could not serve a call.
         leaving: gets no calls any more.
     """
 
     member: Member[Worker]
     calls: int = 0
     resting: bool = False
+    unable: int = 0
     leaving: bool = False
     _busy_since: float = 0.0
     _last_served: int = 0

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from rc_grpo import pool as pool_module
 from rc_grpo.config import PoolConfig
 from rc_grpo.pool import PoolError, WorkerPool
 from rc_grpo.seats import Member
@@ -255,6 +256,32 @@ def test_a_worker_that_is_unable_rests_until_it_has_recovered_and_is_not_replace
         await asyncio.sleep(0.01)
         assert set(await asyncio.gather(*(pool.run("a call", call) for _ in range(8)))) == {"fake-0", "fake-1"}
         assert (pool.statistics.lost, pool.statistics.rested) == (0, 1)
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_that_says_it_is_well_and_fails_again_takes_no_calls_attempts_while_others_are_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool_module, "_PAUSE_S", 0.2)
+
+    async def scenario() -> None:
+        async def recover(worker: Fake) -> None:
+            """At once, as a server that answers and serves nothing."""
+
+        pool = make_pool(workers=2, recover=recover)
+        await pool.open()
+        given: list[str] = []
+
+        async def call(member: Member[Fake]) -> str:
+            given.append(member.name)
+            if member.name == "fake-0":
+                raise UnableError("its engine is dead")
+            await asyncio.sleep(0.05)
+            return member.name
+
+        assert set(await asyncio.gather(*(pool.run("a call", call) for _ in range(4)))) == {"fake-1"}
+        assert 1 <= given.count("fake-0") <= 3
 
     asyncio.run(scenario())
 
