@@ -151,6 +151,7 @@ def test_the_packaged_configuration_names_the_family_the_folder_and_the_slots() 
     assert (CONFIG.text_tokens, CONFIG.guidance) == (KLEIN_TEXT_SLOTS, 1)
 
 
+@pytest.mark.slow
 def test_sittings_lead_from_photographs_to_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(part: str, out: str, *more: str) -> None:
         options = ("--editor", "klein", "--device", "cpu", "--workers", "1", "--minutes", "0", "--batch", "2")
