@@ -17,9 +17,6 @@ from rc_grpo.waiting import DeadlineExceededError, Waits, timed
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 _REASONS_KEPT = 100
-_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 30.0
-"""After a worker has recovered for the second time in a row, until it is given calls again, and longer each time: who
-says that it is well and fails the next call would take a call's every attempt while the others are busy."""
 
 
 class PoolError(RuntimeError):
@@ -334,9 +331,8 @@ class WorkerPool(Generic[Worker]):
             except self._lost_or_unable as error:
                 self._replace(seat, f"{name} did not recover: {_gist(error)}")
             else:
-                await asyncio.sleep(min(_LONGEST_PAUSE_S, _PAUSE_S * (2 ** (seat.unable - 1) - 1)))
-                seat.resting = False
-                self._seats.serve()
+                await asyncio.sleep(seat.pause)
+                self._seats.recovered(seat)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)

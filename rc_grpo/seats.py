@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Worker = TypeVar("Worker")
+_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 30.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,14 @@ class Seat(Generic[Worker]):
     leaving: bool = False
     _busy_since: float = 0.0
     _last_served: int = 0
+
+    @property
+    def pause(self) -> float:
+        """Seconds from a recovery to the next call: none at first, then 2, 6, 14.
+
+        A worker that says it is well and fails the next call would take a call's every attempt while others are busy.
+        """
+        return min(_LONGEST_PAUSE_S, _PAUSE_S * (2.0 ** (self.unable - 1) - 1))
 
     @property
     def idle(self) -> bool:
@@ -109,6 +118,11 @@ class Seats(Generic[Worker]):
         seat.calls -= 1
         if not seat.calls:
             self._busy_seconds += time.monotonic() - seat._busy_since
+        self.serve()
+
+    def recovered(self, seat: Seat[Worker]) -> None:
+        """Give calls again to a worker that has rested."""
+        seat.resting = False
         self.serve()
 
     def serve(self) -> None:

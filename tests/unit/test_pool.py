@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from rc_grpo import pool as pool_module
+from rc_grpo import seats
 from rc_grpo.config import PoolConfig
 from rc_grpo.pool import PoolError, WorkerPool
 from rc_grpo.seats import Member
@@ -263,7 +263,7 @@ def test_a_worker_that_is_unable_rests_until_it_has_recovered_and_is_not_replace
 def test_a_worker_that_says_it_is_well_and_fails_again_takes_no_calls_attempts_while_others_are_busy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pool_module, "_PAUSE_S", 0.2)
+    monkeypatch.setattr(seats, "_PAUSE_S", 0.2)
 
     async def scenario() -> None:
         async def recover(worker: Fake) -> None:
