@@ -34,28 +34,32 @@ class Found:
     scores: NDArray[np.float32]
 
 
-class Detector:
-    """GroundingDINO: boxes of a phrase.
+@dataclass(frozen=True)
+class _Loaded:
+    """A model that is ready.
 
-    Args:
-        model: ``GroundingDinoForObjectDetection``.
+    Attributes:
+        model: of transformers.
         processor: its own.
         device: where it is.
     """
 
-    def __init__(self, model: Any, processor: Any, device: torch.device) -> None:
-        self._model = model
-        self._processor = processor
-        self._device = device
+    model: Any
+    processor: Any
+    device: torch.device
+
+
+class Detector(_Loaded):
+    """GroundingDINO (``GroundingDinoForObjectDetection``): boxes of a phrase."""
 
     @torch.no_grad()
     def find(self, image: Pixels, phrase: str, threshold: float) -> Found:
         """Return the boxes of a phrase that score above a threshold, in an RGB image ``[H, W, 3]`` uint8."""
         # It was trained on phrases in lower case that end in a full stop.
         text = f"{phrase.lower().rstrip('. ')}."
-        inputs = self._processor(images=Image.fromarray(image), text=text, return_tensors="pt").to(self._device)
-        outputs = self._model(**inputs)
-        (found,) = self._processor.post_process_grounded_object_detection(
+        inputs = self.processor(images=Image.fromarray(image), text=text, return_tensors="pt").to(self.device)
+        outputs = self.model(**inputs)
+        (found,) = self.processor.post_process_grounded_object_detection(
             outputs, inputs.input_ids, threshold=threshold, text_threshold=threshold, target_sizes=[image.shape[:2]]
         )
         order = found["scores"].argsort(descending=True)
@@ -64,28 +68,17 @@ class Detector:
         return Found(np.clip(boxes, 0.0, limits), scores)
 
 
-class Segmenter:
-    """SAM 2: what a box holds.
-
-    Args:
-        model: ``Sam2Model``.
-        processor: its own.
-        device: where it is.
-    """
-
-    def __init__(self, model: Any, processor: Any, device: torch.device) -> None:
-        self._model = model
-        self._processor = processor
-        self._device = device
+class Segmenter(_Loaded):
+    """SAM 2 (``Sam2Model``): what a box holds."""
 
     @torch.no_grad()
     def cut(self, image: Pixels, boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Return the region ``[H, W]`` of all that the boxes ``[n, 4]`` hold together."""
-        inputs = self._processor(images=Image.fromarray(image), input_boxes=[boxes.tolist()], return_tensors="pt").to(
-            self._device
+        inputs = self.processor(images=Image.fromarray(image), input_boxes=[boxes.tolist()], return_tensors="pt").to(
+            self.device
         )
-        outputs = self._model(**inputs, multimask_output=False)
-        (masks,) = self._processor.post_process_masks(outputs.pred_masks.cpu(), inputs["original_sizes"].cpu())
+        outputs = self.model(**inputs, multimask_output=False)
+        (masks,) = self.processor.post_process_masks(outputs.pred_masks.cpu(), inputs["original_sizes"].cpu())
         region = masks.reshape(-1, *masks.shape[-2:]).any(dim=0).numpy()
         return np.asarray(to_size(region, *image.shape[:2]))
 

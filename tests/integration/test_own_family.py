@@ -1,16 +1,13 @@
 """A family of editors and a judge in distributions of their own: found by entry points, trained by, exported."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from typer.testing import CliRunner
 
 from deploy.cli import app
+from tests.integration.installed import install, train_pocket
 
 DISTRIBUTIONS = [Path(__file__).parents[1] / name for name in ("sketch_family", "colour_judge")]
 PRODUCT = Path(__file__).parents[2]
@@ -38,30 +35,13 @@ OVERRIDES = (
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, python: str) -> dict[str, str]:
-    """Install the distributions into a folder, and return an environment that sees them, whose Ray runs ``python``."""
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
-    for distribution in DISTRIBUTIONS:
-        source = folder / distribution.name
-        subprocess.run(["cp", "-r", str(distribution), str(source)], check=True)
-        subprocess.run([*command, "--target", str(folder / "installed"), str(source)], check=True, timeout=120)
-    path = os.pathsep.join(filter(None, (str(folder / "installed"), os.environ.get("PYTHONPATH"))))
-    # As a submitted job is told of its runtime environment.
-    job = json.dumps({"runtime_env": {"py_executable": python}})
-    return os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", RAY_JOB_CONFIG_JSON_ENV_VAR: job}
-
-
-def rc_grpo(site: dict[str, str], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "deploy.cli", *arguments]
-    return subprocess.run(command, cwd=folder, env=site, capture_output=True, text=True, timeout=240)
+    return install(DISTRIBUTIONS, tmp_path_factory.mktemp("site"), python)
 
 
 @pytest.fixture(scope="module")
 def trained(site: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("own")
-    options = [part for override in OVERRIDES for part in ("--set", override)]
-    done = rc_grpo(site, folder, "train", "pocket", *options)
-    assert done.returncode == 0, done.stderr[-2000:]
+    train_pocket(site, folder, OVERRIDES)
     return folder / "runs" / "own-family"
 
 

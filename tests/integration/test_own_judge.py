@@ -1,17 +1,14 @@
 """A judge in a distribution of its own: found by entry point, trained by, resumed with; named where it is missing."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from typer.testing import CliRunner
 
 from deploy.cli import app
+from tests.integration.installed import install, rc_grpo, train_pocket
 
 # In the gate, `test_own_family` trains by this judge.
 pytestmark = pytest.mark.slow
@@ -38,29 +35,13 @@ OVERRIDES = (
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, python: str) -> dict[str, str]:
-    """Install the distribution into a folder, and return an environment that sees it, whose Ray runs ``python``."""
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
-    source = folder / "source"
-    subprocess.run(["cp", "-r", str(DISTRIBUTION), str(source)], check=True)
-    subprocess.run([*command, "--target", str(folder / "installed"), str(source)], check=True, timeout=120)
-    path = os.pathsep.join(filter(None, (str(folder / "installed"), os.environ.get("PYTHONPATH"))))
-    # As a submitted job is told of its runtime environment.
-    job = json.dumps({"runtime_env": {"py_executable": python}})
-    return os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", RAY_JOB_CONFIG_JSON_ENV_VAR: job}
-
-
-def rc_grpo(site: dict[str, str], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "deploy.cli", *arguments]
-    return subprocess.run(command, cwd=folder, env=site, capture_output=True, text=True, timeout=240)
+    return install([DISTRIBUTION], tmp_path_factory.mktemp("site"), python)
 
 
 @pytest.fixture(scope="module")
 def trained(site: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("own")
-    options = [part for override in OVERRIDES for part in ("--set", override)]
-    done = rc_grpo(site, folder, "train", "pocket", *options)
-    assert done.returncode == 0, done.stderr[-2000:]
+    train_pocket(site, folder, OVERRIDES)
     return folder / "runs" / "own-judge"
 
 
