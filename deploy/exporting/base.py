@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download, metadata_load
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError
 
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.files import FULL_SIZE, model_source, reach_the_hub
@@ -48,7 +48,7 @@ def base_of(editor: EditorConfig) -> Base:
     try:
         reach_the_hub(editor.model, editor.revision)
         card = Path(hf_hub_download(editor.model, CARD, revision=editor.revision))
-    except (OSError, EntryNotFoundError, HfHubHTTPError, HFValidationError):
+    except (OSError, EntryNotFoundError, HTTPError, HFValidationError):
         return Base(editor.model, editor.model, editor.revision, {})
     return Base(editor.model, editor.model, editor.revision, _licence(card))
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import HFValidationError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 
 from rc_grpo.config import ConfigError
@@ -51,5 +51,5 @@ def push(folder: Path, repository: str, token: str, message: str, *, public: boo
     try:
         api.create_repo(repository, private=not public, exist_ok=True)
         return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message).oid)
-    except (OSError, HfHubHTTPError) as error:
+    except (OSError, HTTPError) as error:
         raise ValueError(f"{repository} could not be written at {api.endpoint}: {error}; {folder} is whole") from error

@@ -102,4 +102,5 @@ def _joined(names: Sequence[str], weights: Mapping[str, Tensor], projections: Sh
         out, width = projections[name]
         a, b = weights.get(f"{name}.lora_A.weight"), weights.get(f"{name}.lora_B.weight")
         pairs.append((torch.zeros(rank, width) if a is None else a, torch.zeros(out, rank) if b is None else b))
-    return torch.cat([a for a, _ in pairs]), torch.block_diag(*(b for _, b in pairs))
+    diagonal: Tensor = torch.block_diag(*(b for _, b in pairs))  # type: ignore[no-untyped-call]
+    return torch.cat([a for a, _ in pairs]), diagonal

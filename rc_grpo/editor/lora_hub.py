@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RemoteEntryNotFoundError
+from huggingface_hub.errors import HFValidationError, RemoteEntryNotFoundError
+from huggingface_hub.errors import HTTPError as HubError  # type: ignore[attr-defined]  # httpx's, or httpx2's by version
 
 from rc_grpo.editor.files import reach_the_hub
 
@@ -43,7 +44,7 @@ def local_folder(source: Path, file: str) -> Path:
             f"{source} on the Hub has no {file}, the one file that is read of it; push it with `rc-grpo export RUN "
             f"--push {repo}`, or download what it has and convert that"
         ) from error
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
+    except (OSError, HubError, HFValidationError) as error:
         raise ValueError(
             f"no LoRA at {source}: there is no such folder, and as an id on the Hub it cannot be read (is it right? "
             f"is HF_TOKEN set, if it is private?): {error}"
