@@ -13,7 +13,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from rc_grpo.editor.lora import Shapes
+Shapes = Mapping[str, tuple[int, int]]
+"""As in `rc_grpo.editor.lora`, which loads model code: a family's names are read without any."""
 
 Pairs = Mapping[str, tuple[Tensor, Tensor]]
 """By a module's first name: A ``[R, in]`` and B ``[out, R]``, whose product is added to its weight as it is."""
