@@ -20,7 +20,14 @@ _HERE = re.compile(r"<<'?(\w+)'?")
 
 SITTINGS = (
     ("README.md",),
-    ("docs/quickstart.md", "docs/data.md", "docs/judge.md", "docs/evaluating.md", "docs/export.md", "docs/operating.md"),
+    (
+        "docs/quickstart.md",
+        "docs/data.md",
+        "docs/judge.md",
+        "docs/evaluating.md",
+        "docs/export.md",
+        "docs/operating.md",
+    ),
 )
 """Pages whose examples one reader gives one after the other, in a fresh checkout: each may use what was left before."""
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub import hf_hub_download, metadata_load
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError
 
@@ -56,6 +57,6 @@ def base_of(editor: EditorConfig) -> Base:
 def _licence(card: Path) -> dict[str, str]:
     try:
         told: dict[str, Any] = metadata_load(card) or {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, yaml.YAMLError):
         return {}
     return {name: value for name, value in told.items() if name.startswith("license") and isinstance(value, str)}

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from deploy.exporting.base import CARD, Base, base_of
-from deploy.exporting.figures import Figures, figures_of
+from deploy.exporting.figures import Figures
 from deploy.exporting.source import Source
 from deploy.exporting.writing import TRANSFORMER, Layout
 from rc_grpo.durable import write_whole
@@ -19,11 +19,14 @@ _OF_THE_MACHINE = frozenset({"resources", "device", "compile", "feed", "start_fr
 """Keys that say nothing of the weights; as little do deadlines, and where something was read."""
 
 
-def write_card(source: Source, to: Layout, weights: Path, repository: str | None, *, merged: bool) -> Path:
+def write_card(
+    source: Source, figures: Figures | str, to: Layout, weights: Path, repository: str | None, *, merged: bool
+) -> Path:
     """Write the card beside exported weights.
 
     Args:
         source: the LoRA.
+        figures: of these weights, or why there are none.
         to: its layout.
         weights: the file; of merged ones the folder around the transformer.
         repository: on the Hub, where it goes there.
@@ -31,9 +34,6 @@ def write_card(source: Source, to: Layout, weights: Path, repository: str | None
 
     Returns:
         The card's file.
-
-    Raises:
-        rc_grpo.kept.DamagedFileError: a file of the run is not what it wrote.
     """
     base = base_of(source.config.editor)
     parts = [
@@ -42,7 +42,7 @@ def write_card(source: Source, to: Layout, weights: Path, repository: str | None
         "## Load it",
         _loading(source, to, weights, base, repository or str(weights if merged else weights.parent), merged=merged),
         "## What was measured",
-        *_measured(figures_of(source)),
+        *_measured(figures),
         "## How it was made",
         *_made(source, base),
     ]

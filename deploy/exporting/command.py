@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from deploy.exporting.card import write_card
+from deploy.exporting.figures import figures_of
 from deploy.exporting.push import check_push, push
 from deploy.exporting.source import Source
 from deploy.exporting.writing import Layout, check_layout, write_layout, write_merged
@@ -38,7 +39,7 @@ def export_lora(source: Source, request: Request, console: Console) -> None:
 
     Raises:
         ConfigError: the request contradicts itself, or cannot be met.
-        ValueError: it is no LoRA of the editor, or the Hub refuses.
+        ValueError: it is no LoRA of the editor, a file of the run is damaged, or the Hub refuses.
     """
     if request.merged and request.to != "diffusers":
         raise ConfigError(f"--merged is a transformer of diffusers'; leave --to {request.to} out")
@@ -49,7 +50,9 @@ def export_lora(source: Source, request: Request, console: Console) -> None:
     out = request.out or Path(f"{source.name}-{'merged' if request.merged else request.to}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out} is there already, and nothing is overwritten; name a folder to make")
-    count = len(source.weights) // 2
+    if source.run is not None:
+        source.run.require_readable()
+    count, figures = len(source.weights) // 2, figures_of(source)
     check_folder(out, "--out")
     if request.merged:
         arrived = write_merged(source, out)
@@ -57,7 +60,7 @@ def export_lora(source: Source, request: Request, console: Console) -> None:
     else:
         weights = write_layout(source, request.to, out)
         done = f"the LoRA of {count} projections for {request.to}, in {weights.name}"
-    card = write_card(source, request.to, weights, request.repository, merged=request.merged)
+    card = write_card(source, figures, request.to, weights, request.repository, merged=request.merged)
     _say(console, f"{out}: {done}; {card.name} says how to load it")
     if request.repository is not None and token is not None:
         message = f"{source.name}: {source.folder.name}, version {source.digest[:12]}"

@@ -52,7 +52,9 @@ def write_layout(source: Source, to: Layout, out: Path) -> Path:
     if to == "diffusers":
         return write_for_diffusers(weights, editor.lora, out)
     if to == "peft":
-        return write_for_peft(weights, editor.lora, out, editor.model)
+        # A folder's place is nobody else's business.
+        base = Path(editor.model).resolve().name if Path(editor.model).is_dir() else editor.model
+        return write_for_peft(weights, editor.lora, out, base)
     family = find(editor)
     assert isinstance(family, FirstNamed)
     projections = load_architecture(editor).projections

@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from deploy.cli import app
-from deploy.exporting.card import write_card
+from deploy.exporting.base import Base, base_of
+from deploy.exporting.figures import figures_of
 from deploy.exporting.source import find_source
 from deploy.exporting.writing import check_layout
-from rc_grpo.config import ConfigError
+from rc_grpo.config import ConfigError, EditorConfig
 from rc_grpo.editor import lora
 from rc_grpo.editor.export import read_lora
 from rc_grpo.editor.registry import find
@@ -107,9 +108,22 @@ def test_figures_of_other_weights_are_not_claimed(run: Path, tmp_path: Path) -> 
 
 def test_an_evaluation_that_is_damaged_is_named(run: Path, tmp_path: Path) -> None:
     (run / "evaluations" / "update-00006.json").write_text('{"tasks": ["a"]}')
-    source = find_source(run, None, None, ())
     with pytest.raises(DamagedFileError, match=r"update-00006\.json is damaged"):
-        write_card(source, "diffusers", tmp_path / "w.safetensors", None, merged=False)
+        figures_of(find_source(run, None, None, ()))
+    assert "update-00006.json is damaged" in exported(run, "--out", tmp_path / "out", code=2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_base_in_a_folder_is_named_without_its_place_and_under_its_own_cards_licence(tmp_path: Path) -> None:
+    folder = tmp_path / "secret" / "a-model"
+    folder.mkdir(parents=True)
+    editor = EditorConfig(model=str(folder))
+    assert base_of(editor) == Base("a-model", None, None, {})
+    (folder / "README.md").write_text("---\nlicense: other\nlicense_name: for-a-test\nbase: x\n---\n# A model\n")
+    assert base_of(editor) == Base("a-model", None, None, {"license": "other", "license_name": "for-a-test"})
+    assert base_of(editor).licence_in_words == "for-a-test"
+    (folder / "README.md").write_text("---\n- [\n---\n")
+    assert base_of(editor).licence_in_words == "not known here"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ import pytest
 from huggingface_hub import constants
 
 from deploy.configs import load_config
+from deploy.exporting.base import Base, base_of
 from deploy.run.assembly import make_services
+from rc_grpo.config import EditorConfig
 from rc_grpo.editor import lora
 from rc_grpo.editor.export import check_lora, read_lora
 from rc_grpo.editor.lora_hub import on_the_hub
@@ -74,6 +76,13 @@ def test_a_hub_that_falls_silent_is_said_in_a_line(run: Path, hub: Hub, monkeypa
     assert "lab/red-skies could not be written at http://127.0.0.1:9" in exported(
         run, "--push", "lab/red-skies", "--out", "out", code=2
     )
+
+
+def test_a_base_on_the_hub_has_the_licence_of_its_card(hub: Hub) -> None:
+    card = b"---\nlicense: apache-2.0\n---\n"
+    hub.repositories["lab/editor"] = Repository(False, {"ab" * 20: {"README.md": card}})
+    for model, licence in (("lab/editor", {"license": "apache-2.0"}), ("lab/none", {})):
+        assert base_of(EditorConfig(model=model)) == Base(model, model, None, licence)
 
 
 def test_nothing_but_the_one_safetensors_file_is_fetched(hub: Hub) -> None:
