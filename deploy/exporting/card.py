@@ -15,6 +15,8 @@ from rc_grpo.durable import write_whole
 from rc_grpo.editor.registry import find
 
 _BRANCHES = ("editor", "rollout", "objective", "learner", "loop", "evaluation")
+CHANCE = 2
+"""Standard errors that a change must exceed not to be called one that may be chance."""
 _OF_THE_MACHINE = frozenset({"resources", "device", "compile", "feed", "start_from"})
 """Keys that say nothing of the weights; as little do deadlines, and where something was read."""
 
@@ -115,6 +117,8 @@ def _measured(figures: Figures | str) -> Iterator[str]:
     drift = figures.drift
     rows.append(f"| background drift, less is better | {drift[0]:.4f} | {drift[1]:.4f} | {drift[1] - drift[0]:+.4f} |")
     yield "\n".join(rows)
+    if abs(figures.gains["reward"].in_standard_errors) < CHANCE:
+        yield f"**The change is within {CHANCE} standard errors: it may be chance.**"
     yield "The rewards are those of the run's own judges, which it may have learned to please; look at edits, too."
     if not figures.exact:
         yield (
@@ -131,8 +135,9 @@ def _made(source: Source, base: Base) -> Iterator[str]:
     yield "\n".join(["| judge | kind | weight |", "|---|---|---|", *judges])
     data = source.run.data() or {}
     for branch, told in data.items():
-        origin = f", {told['origin']}" if told["origin"] else ""
-        yield f"Data, {branch}: {len(told['tasks'])} tasks{origin}; fingerprint `{told.get('digest', 'not kept')}`"
+        # Of a world that makes its tasks the origin says how many.
+        which = told["origin"] or f"{len(told['tasks'])} tasks read from files"
+        yield f"Data, {branch}: {which}; fingerprint `{told.get('digest', 'not kept')}`"
     if not data:
         yield "The run kept no fingerprint of its data."
     environment = source.run.environment or {}

@@ -1,5 +1,6 @@
 """An export is whole and says what it is, or nothing is written and the way out is said."""
 
+import json
 import re
 from pathlib import Path
 
@@ -89,6 +90,8 @@ def test_the_card_says_figures_data_settings_version_licence_and_how_to_load(run
     assert float(row[3]) == pytest.approx(0.024, abs=0.008)
     assert float(row[4]) == pytest.approx(0.014 / 40**0.5, rel=0.4)
     assert "by the base model and after update 6" in text
+    assert "it may be chance" not in text
+    assert "Data, train: 1 tasks read from files" in text
     assert f"fingerprint `{'cd' * 32}`" in text
     assert "commit `0123456789ab-dirty`" in text
     settings = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
@@ -104,6 +107,15 @@ def test_figures_of_other_weights_are_not_claimed(run: Path, tmp_path: Path) -> 
     text = (tmp_path / "out" / "README.md").read_text()
     assert "**No figures**: none of the run's held-out evaluations is of these weights" in text
     assert "| held-out reward" not in text
+
+
+def test_a_change_that_chance_explains_is_said_to_be_one(run: Path, tmp_path: Path) -> None:
+    first, measured = (run / "evaluations" / f"update-{update:05d}.json" for update in (0, 6))
+    before, after = (json.loads(path.read_text()) for path in (first, measured))
+    after["reward"] = [reward + (-1) ** place for place, reward in enumerate(before["reward"])]
+    measured.write_text(json.dumps(after))
+    exported(run, "--out", tmp_path / "out")
+    assert "it may be chance" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_an_evaluation_that_is_damaged_is_named(run: Path, tmp_path: Path) -> None:
