@@ -102,7 +102,8 @@ def reach(address: str) -> str:
         with socket.create_connection((host.strip("[]"), int(port)), REACH_DEADLINE_S):
             return f"{scheme}://{place}" if scheme else place
     except (ValueError, OSError) as error:
-        raise UnreachableError(f"no Ray cluster answers at {address}: {error}") from error
+        start = "; `ray start --head` starts one on this machine" if address == "auto" else ""
+        raise UnreachableError(f"no Ray cluster answers at {address}: {error}{start}") from error
 
 
 def whereabouts(home: str) -> dict[str, str]:

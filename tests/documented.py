@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 
 from benchmarks.quote import ROOT
 
@@ -18,6 +19,12 @@ PAGES = [
 _BLOCK = re.compile(r"^( *)```(bash|python)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 _HERE = re.compile(r"<<'?(\w+)'?")
 
+REAL_JOB = "docs/real_job.md"
+"""A page whose every command is typed by ``tests/integration/test_real_job.py``, but for `LEFT_OUT`."""
+
+LEFT_OUT = (r"python3\.11 -m venv ", "pip install ")
+"""Of `ELSEWHERE`: what a test can do without a network and another Python."""
+
 SITTINGS = (
     ("README.md",),
     (
@@ -28,6 +35,7 @@ SITTINGS = (
         "docs/export.md",
         "docs/operating.md",
     ),
+    (REAL_JOB,),
 )
 """Pages whose examples one reader gives one after the other, in a fresh checkout: each may use what was left before."""
 
@@ -53,8 +61,9 @@ EXECUTED = (
     "rc-grpo study results ",
     "tensorboard ",
     r"(mkdir|cp|cat)\b",
+    REAL_JOB,
 )
-"""By ``tests/integration/test_documented_commands.py``, small, as they are printed."""
+"""By ``tests/integration/test_documented_commands.py``, small, as they are printed; and a page that is typed whole."""
 
 GRADES = ("gated", "measured", "ran once", "not run")
 """How sure a reader may be, surest first: docs/evidence.md says what they mean. What is `EXECUTED` is measured."""
@@ -93,6 +102,7 @@ ELSEWHERE = {
     "grafana-server": ("not run", "wants Grafana"),
     "kubectl ": ("not run", "wants Kubernetes; gated: tests/unit/manifests checks the files"),
     "pip install ": ("measured", "`make clean-install`"),
+    r"python3\.11 -m venv ": ("measured", "`make clean-install`"),
     "(.umask|export WANDB|export HF_TOKEN)": ("gated", "secrets; tests make their own"),
 }
 """Not by that test: how sure they are, and by what or why. One of these counts before one of `EXECUTED`."""
@@ -105,7 +115,8 @@ class Shown:
     Attributes:
         page: path in the repository.
         text: as it is printed, with what it reads from the page.
-        words: its own, without comment, redirection and what follows it in its line.
+        words: its own, without comment, redirection and what follows it in its line; with the values of the variables
+            that its page exports.
     """
 
     page: str
@@ -137,7 +148,7 @@ class Example:
     @property
     def grade(self) -> str:
         """The least of its commands' grades."""
-        found = [ELSEWHERE[way][0] for one in self.commands for way in treatments(one.command) if way in ELSEWHERE]
+        found = [ELSEWHERE[way][0] for one in self.commands for way in treatments(one) if way in ELSEWHERE]
         return max(found, key=GRADES.index, default="measured")
 
 
@@ -145,6 +156,7 @@ def examples(page: Path) -> Iterator[Example]:
     """Yield the ``bash`` and ``python`` blocks of a page in their order."""
     name = str(page.relative_to(ROOT))
     whole = page.read_text()
+    variables: dict[str, str] = {}
     for block in _BLOCK.finditer(whole):
         indent, language, text = block.groups()
         lines = [line.removeprefix(indent) for line in text.splitlines()]
@@ -152,7 +164,7 @@ def examples(page: Path) -> Iterator[Example]:
         if language == "python":
             yield Example(name, python="\n".join(lines), after=after)
         else:
-            yield Example(name, tuple(_commands(name, iter(lines))), after=after)
+            yield Example(name, tuple(_commands(name, iter(lines), variables)), after=after)
 
 
 def shown() -> Iterator[Shown]:
@@ -162,19 +174,27 @@ def shown() -> Iterator[Shown]:
             yield from example.commands
 
 
-def treatments(command: str) -> list[str]:
-    """Return the pattern of `ELSEWHERE` that a command fits, else those of `EXECUTED`."""
-    if elsewhere := [pattern for pattern in ELSEWHERE if re.match(pattern, command)]:
+def treatments(shown: Shown) -> list[str]:
+    """Return the pattern of `ELSEWHERE` that a command fits, else its page if typed whole, else those of `EXECUTED`."""
+    known = LEFT_OUT if shown.page == REAL_JOB else ELSEWHERE
+    if elsewhere := [pattern for pattern in known if re.match(pattern, shown.command)]:
         return elsewhere[:1]
-    return [pattern for pattern in EXECUTED if re.match(pattern, command)]
+    if shown.page == REAL_JOB:
+        return [REAL_JOB]
+    return [pattern for pattern in EXECUTED if re.match(pattern, shown.command)]
 
 
-def _commands(page: str, lines: Iterator[str]) -> Iterator[Shown]:
+def _commands(page: str, lines: Iterator[str], variables: dict[str, str]) -> Iterator[Shown]:
     for line in lines:
         text = line
         while text.endswith("\\"):
             text += "\n" + next(lines)
-        words = list(shlex.split(text.replace("\\\n", " "), comments=True))
+        split = shlex.split(text.replace("\\\n", " "), comments=True)
+        words: list[str] = []
+        for word in split:
+            words.append(Template(word).safe_substitute(variables))
+            if split[0] == "export":
+                name, _, variables[name] = words[-1].partition("=")
         if not words:
             continue
         if here := _HERE.search(text):

@@ -15,6 +15,7 @@ from deploy.cluster import beside_the_driver, connect, namespace
 from deploy.evaluating.heldout import evaluate
 from deploy.evaluating.preflight import check_editor, check_judges
 from deploy.evaluating.tasks import heldout_tasks
+from deploy.records.best import name_of_lora
 from deploy.records.contact_sheet import contact_sheet, task_row
 from deploy.records.provenance import provenance
 from deploy.watching.progress import Progress
@@ -79,7 +80,7 @@ def run_assessment(
     tasks = heldout_tasks(config)
     policies = {"base": lora.copied(load_denoiser(config.editor, config.seed).policy.weights())}
     if folder is not None:
-        policies[folder.parent.name if folder.name == "lora" else folder.name] = check_lora(config.editor, folder)
+        policies[name_of_lora(folder)] = check_lora(config.editor, folder)
     connect(config)
     try:
         with Progress(console) as progress:

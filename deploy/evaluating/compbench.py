@@ -28,6 +28,7 @@ from deploy.evaluating.compbench_edits import (
     without_edit,
 )
 from deploy.evaluating.preflight import check_editor
+from deploy.records.best import name_of_lora
 from deploy.records.folder import RunBusyError
 from deploy.records.provenance import provenance
 from deploy.watching.progress import Progress
@@ -261,8 +262,7 @@ def _name(config: RunConfig, lora: Path | None, reference: Reference | None, for
         return Path(reference.source.name).resolve().name
     if lora is None:
         return Path(config.editor.model).name
-    lora = lora.resolve()
-    return lora.parent.name if lora.name == "lora" else lora.name
+    return name_of_lora(lora)
 
 
 def _rollouts_alone(config: RunConfig) -> RunConfig:

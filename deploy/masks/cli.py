@@ -15,7 +15,9 @@ def masks(
     data: Annotated[
         str,
         typer.Argument(
-            metavar="DATA", help="a file (.jsonl, .parquet), a folder of parquet or in CompBench's layout, or pocket"
+            metavar="DATA",
+            help="a file (.jsonl, .parquet), several by a pattern ('train-*.parquet'), a folder of parquet or in "
+            "CompBench's layout, or pocket",
         ),
     ],
     out: Annotated[Path, typer.Option(help="folder of the new data set; goes on with the one that is there")],

@@ -11,6 +11,7 @@ from deploy.configs import load_config
 from deploy.outputs import check_folder
 from rc_grpo.config import ConfigError
 from rc_grpo.data.fingerprint import sampled
+from rc_grpo.data.parquet_files import is_pattern, parquet_files
 from rc_grpo.masks.difference import Difference
 from rc_grpo.masks.drawn import Drawn
 from rc_grpo.masks.making import MaskMaker, Method
@@ -133,8 +134,8 @@ def digest_of_files(path: Path) -> str:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
+    if path.is_file() or is_pattern(path):
+        yield from parquet_files(path)[1]
         return
     for pattern in ("*.parquet", "metadata.json"):
         yield from sorted(path.rglob(pattern))

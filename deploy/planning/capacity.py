@@ -11,6 +11,7 @@ from typing import Literal
 import yaml
 from pydantic import PositiveFloat
 
+from deploy.planning.hours import Hours, hours_of
 from rc_grpo.config import EditorConfig, RunConfig
 from rc_grpo.config.base import Strict
 from rc_grpo.config.learner import Activations
@@ -79,6 +80,7 @@ class Plan:
         overlapped: pools work at the same time (``loop.max_staleness`` above 0).
         memory_gib: of one GPU.
         source: of the rates.
+        hours: of the whole run.
         warnings: what will not fit or is not known.
     """
 
@@ -88,6 +90,7 @@ class Plan:
     overlapped: bool
     memory_gib: float
     source: str
+    hours: Hours
     warnings: tuple[str, ...] = ()
 
     @property
@@ -146,7 +149,10 @@ def make_plan(config: RunConfig, gpus: int, gpu_type: str) -> Plan:
         for pool in pools
         if pool.memory_gib is not None and pool.memory_gib > speed.memory_gib
     ]
-    return Plan(pools, update, candidates / update, overlapped, speed.memory_gib, speed.source, tuple(warnings))
+    exam = _work(_evaluating(config), speed)
+    edits_s = max(exam.rollout_s / share["rollout"], *(exam.judge_s / share[name] for name in judges), 0.0)
+    hours = hours_of(config, update_s=update, heldout_edit_s=edits_s / candidates, gpus=gpus)
+    return Plan(pools, update, candidates / update, overlapped, speed.memory_gib, speed.source, hours, tuple(warnings))
 
 
 def memory_gib(config: RunConfig) -> dict[str, float]:
@@ -207,6 +213,12 @@ def _work(config: RunConfig, speed: GpuSpeeds) -> _Work:
         learner_gib=_learner_gib(config, size, tokens, update),
         warnings=(*small, *of_rollouts, *of_updates),
     )
+
+
+def _evaluating(config: RunConfig) -> RunConfig:
+    """Return the configuration whose candidates cost what held-out edits do."""
+    rollout = config.rollout.model_copy(update={"steps": config.evaluation.steps})
+    return config.model_copy(update={"editor": config.evaluated, "rollout": rollout})
 
 
 def _cost_of_guidance(config: RunConfig, speed: GpuSpeeds) -> list[str]:

@@ -18,6 +18,7 @@ def draw_plan(plan: Plan, config: str, gpus: int, gpu_type: str) -> RenderableTy
     how = "pools work at the same time" if plan.overlapped else "the learner waits for the groups, then they for it"
     lines = [
         f"about {plan.seconds:,.0f} s an update, {plan.candidates_s:.1f} candidates a second; {how}",
+        plan.hours.in_words,
         *(f"[yellow]note[/yellow] {escape(warning)}" for warning in plan.warnings),
         f"[dim]from {escape(plan.source)}[/dim]",
         "rc-grpo train " + escape(config) + "".join(f" --set {override}" for override in plan.overrides),

@@ -15,6 +15,14 @@ from rc_grpo.kept import Form, read_json
 LORA_BEST, MEASURED = "lora-best", "held_out.json"
 
 
+def name_of_lora(folder: Path) -> str:
+    """Return what a folder of LoRA weights is called beside others: by its run, and whether it is that one's best."""
+    folder = folder.resolve()
+    if folder.name == LORA_BEST:
+        return f"{folder.parent.name}-best"
+    return folder.parent.name if folder.name == "lora" else folder.name
+
+
 class _Measured(Form):
     update: int
     reward: float

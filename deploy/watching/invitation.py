@@ -3,6 +3,7 @@
 import os
 import shlex
 import socket
+import sys
 from pathlib import Path
 
 WATCH_PORT = 8101
@@ -22,4 +23,7 @@ def how_to_watch(folder: Path, *, from_elsewhere: bool = False) -> str:
     here = socket.gethostname()
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         return f"kubectl port-forward {here} {WATCH_PORT} & kubectl exec -it {here} -- {command}"
-    return f"ssh -t -L {WATCH_PORT}:127.0.0.1:{WATCH_PORT} {here} {command}"
+    # By its path: a shell that ssh opens for one command knows no virtual environment.
+    ours = Path(sys.executable).with_name("rc-grpo")
+    there = command.replace("rc-grpo", shlex.quote(str(ours)), 1) if ours.is_file() else command
+    return f"ssh -t -L {WATCH_PORT}:127.0.0.1:{WATCH_PORT} {here} {there}"

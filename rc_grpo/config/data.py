@@ -12,7 +12,10 @@ class TaskSource(Strict):
     """Where edit tasks are read from."""
 
     format: Literal["pocket", "parquet", "jsonl", "compbench"] = Field(description="how the tasks are stored")
-    path: Path | None = Field(None, description="file or folder; not for `pocket`")
+    path: Path | None = Field(
+        None,
+        description="file, folder or, of parquet, a pattern such as `/data/train-*.parquet`; not for `pocket`",
+    )
     split: Literal["train", "heldout"] = Field("train", description="of the pocket world")
     limit: PositiveInt | None = Field(None, description="use only the first so many tasks")
     columns: dict[str, str] = Field(default_factory=dict, description="our field name -> column name in the file")

@@ -1,4 +1,4 @@
-"""Tasks from parquet: a file or a folder of them, images as Hugging Face's ``{bytes, path}``, binary or paths."""
+"""Tasks from parquet: a file or several, images as Hugging Face's ``{bytes, path}``, binary or paths."""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from rc_grpo.data import compbench
 from rc_grpo.data.columns import Columns, resolve_columns
-from rc_grpo.data.errors import DataError, printable, reading
+from rc_grpo.data.errors import DataError, printable
+from rc_grpo.data.parquet_files import parquet_files
 from rc_grpo.data.record import Record
 from rc_grpo.data.text import identity, readable
 
@@ -33,7 +34,7 @@ class Parquet:
     """Reader of one or several files with the same columns.
 
     Attributes:
-        root: the file, or the folder of all.
+        root: the file, or the folder of all, to which their names are relative.
         files: in order of their names.
         ends: number of rows up to and including each file.
         columns: which has which field.
@@ -53,12 +54,10 @@ class Parquet:
         """Read the files' footers and resolve the column map.
 
         Raises:
-            DataError: there is no parquet at ``path``, a file is broken, or the map does not fit.
+            DataError: there is no parquet at ``path``, or that of several splits, a file is broken, or the map does not
+                fit.
         """
-        with reading(path):
-            files = tuple(sorted(path.rglob("*.parquet"))) if path.is_dir() else (path,)
-            if not files or not path.exists():
-                raise DataError(f"no parquet file at {path}")
+        root, files = parquet_files(path)
         counts: list[int] = []
         columns: Columns | None = None
         benchmark = any(compbench.is_hub_data(_names(file)) for file in files)
@@ -72,7 +71,7 @@ class Parquet:
                 counts.append(pq.read_metadata(file).num_rows)
         assert columns is not None
         marked = benchmark or any(_is_marked(file) for file in files)
-        return cls(path, files, tuple(accumulate(counts)), columns, benchmark, marked)
+        return cls(root, files, tuple(accumulate(counts)), columns, benchmark, marked)
 
     def __len__(self) -> int:
         return self.ends[-1]

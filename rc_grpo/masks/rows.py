@@ -12,6 +12,7 @@ from rc_grpo.data.fingerprint import digest_of
 from rc_grpo.data.load import open_reader
 from rc_grpo.data.masks import canonical_mask, mask_of
 from rc_grpo.data.parquet import Parquet
+from rc_grpo.data.parquet_files import is_pattern
 from rc_grpo.data.picture import Picture, opaque, picture
 from rc_grpo.data.record import Reader, Record
 from rc_grpo.data.tasks import Words
@@ -137,10 +138,10 @@ def source_of(path: str, columns: dict[str, str], limit: int | None) -> TaskSour
     if path == "pocket":
         return TaskSource(format="pocket", limit=limit)
     place = Path(path)
-    if not place.exists():
+    if not place.exists() and not is_pattern(place):
         raise DataError(f"there is nothing at {place}; name a file (.jsonl, .parquet), a folder of parquet, or pocket")
     root = place / "tasks" if (place / "tasks").is_dir() else place
-    if place.is_file():
+    if place.is_file() or is_pattern(place):
         form = _ENDINGS.get(place.suffix.lower())
     elif any((root / family / "metadata.json").is_file() for family in _BENCHMARK):
         form = "compbench"

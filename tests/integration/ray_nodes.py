@@ -50,8 +50,7 @@ class RayNodes:
 
     def __exit__(self, *_: object) -> None:
         for process in reversed(self._processes):
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
+            end(process.pid)
         for process in self._processes:
             try:
                 process.wait(5)
@@ -108,20 +107,29 @@ class RayNodes:
         # Nodes that shared a folder would unpack the job's files while each other's workers read them.
         command += [f"--temp-dir={self.temporary / name}", "--object-store-memory=300000000"]
         log = self._folder / f"{name}.log"
-        with log.open("wb") as file:
-            process = subprocess.Popen(
-                command,
-                env=self.environment | environment,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self._processes.append(process)
-        deadline = time.monotonic() + START_DEADLINE_S
-        while b"Ray runtime started" not in log.read_bytes():
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
+        self._processes.append(started(command, self.environment | environment, log))
+        wait_for(self._processes[-1], log)
+
+
+def started(command: Sequence[str], environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    """Start a node (``ray start --block``) in a session of its own."""
+    with log.open("wb") as file:
+        return subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def wait_for(node: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Return when a node says that it runs."""
+    deadline = time.monotonic() + START_DEADLINE_S
+    while b"Ray runtime started" not in log.read_bytes():
+        assert node.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)
+
+
+def end(node: int) -> None:
+    """End a node and what it started, if it is there."""
+    with suppress(ProcessLookupError):
+        os.killpg(node, signal.SIGTERM)
 
 
 @contextmanager

@@ -16,9 +16,11 @@ import httpx
 
 from benchmarks.quote import ROOT
 from tests.documented import EXECUTED, Example, examples, treatments
+from tests.integration import typed_ray
 from tests.integration.ray_nodes import free_port
 
-PROGRAMS = ("rc-grpo", "tensorboard", "python")
+PROGRAMS = ("rc-grpo", "tensorboard", "python", "ray")
+WATCH_TOKEN = "0123456789abcdef"
 _ANSWER_DEADLINE_S = 90
 SMALL = {
     "rollout.workers": "1",
@@ -72,12 +74,13 @@ def environment() -> dict[str, str]:
     """Return the environment of a reader's shell."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTEST_", "MAKE"))}
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    return kept | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
+    kept |= {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
+    return kept | {"RC_GRPO_WATCH_TOKEN": WATCH_TOKEN}
 
 
 def _lines(example: Example) -> Iterator[str]:
     for command in example.commands:
-        if treatments(command.command)[0] in EXECUTED:
+        if treatments(command)[0] in EXECUTED:
             yield command.text
     if example.python:
         yield f"python - <<'PYTHON'\n{example.python}\nPYTHON"
@@ -85,7 +88,10 @@ def _lines(example: Example) -> Iterator[str]:
 
 def _run(program: str, given: list[str]) -> None:
     real = str(Path(sys.executable).parent / program)
-    if program == "tensorboard" or given[:2] == ["study", "serve"]:
+    if program == "ray":
+        typed_ray.run(given)
+        return
+    if program == "tensorboard" or given[:2] == ["study", "serve"] or given[:1] == ["watch"]:
         _visit([real, *given], free_port())
         return
     said = " ".join(given) if program == "rc-grpo" else ""
@@ -100,7 +106,7 @@ def _visit(command: list[str], port: int) -> None:
     with subprocess.Popen([*command, "--port", str(port)]) as server:
         deadline = time.monotonic() + _ANSWER_DEADLINE_S
         try:
-            while not _answers(f"http://127.0.0.1:{port}/"):
+            while not _answers(f"http://127.0.0.1:{port}/?token={WATCH_TOKEN}"):
                 assert server.poll() is None, f"{command} ended with {server.returncode}"
                 assert time.monotonic() < deadline, f"{command} does not answer"
                 time.sleep(0.5)

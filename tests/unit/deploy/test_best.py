@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.records.best import BestLora
+from deploy.records.best import BestLora, name_of_lora
 from rc_grpo.evaluation.gains import HeldOut
 from rc_grpo.messages import PolicyVersion
 
@@ -40,6 +40,12 @@ def evaluated(run: Path, number: int, reward: float, *, dies: bool = False, watc
 def kept(run: Path) -> str | None:
     path = run / "lora-best" / "weights"
     return path.read_text() if path.exists() else None
+
+
+def test_the_best_and_the_last_of_a_run_have_names_of_their_own(tmp_path: Path) -> None:
+    run = tmp_path / "kontext"
+    found = [name_of_lora(run / "lora"), name_of_lora(run / "lora-best"), name_of_lora(tmp_path / "from-a-friend")]
+    assert found == ["kontext", "kontext-best", "from-a-friend"]
 
 
 def test_the_best_is_kept_and_the_last_is_not_it(tmp_path: Path) -> None:

@@ -117,6 +117,38 @@ def test_the_table_ends_with_the_command_that_uses_the_split(capsys: pytest.Capt
     load_config(NAME, tuple(words[1::2]))
 
 
+def test_the_hours_of_a_run_are_its_updates_and_its_evaluations() -> None:
+    settings = (
+        "loop={updates: 100, max_staleness: 2}",
+        "evaluation={tasks: 60, steps: 16, every: 40}",
+        "rollout.steps=8",
+    )
+    plan = make_plan(config(*settings), 8, "H200")
+    rollout, judge = (pool.seconds for pool in plan.pools[:2])
+    candidates = plan.candidates_s * plan.seconds
+    # Before the first update, after 40, 80 and the last; twice as many steps as a candidate has.
+    exams = 4 * 60 * max(2 * rollout, judge) / candidates
+    assert plan.hours.evaluations == 4
+    assert (plan.hours.training + plan.hours.evaluating) * 3600 == pytest.approx(100 * plan.seconds + exams)
+    assert make_plan(config(*settings, "evaluation.tasks=0"), 8, "H200").hours.evaluating == 0
+
+
+def test_the_page_of_the_real_job_says_the_hours_that_are_planned() -> None:
+    said = []
+    for name in (NAME, "flux2_klein_4b"):
+        hours = make_plan(load_config(name, ()), 8, "H200").hours
+        said += [f"{hours.training + hours.evaluating:.1f} hours", f"({(hours.training + hours.evaluating) * 8:.0f}"]
+    page = Path("docs/real_job.md").read_text()
+    assert [words for words in said if words not in page] == []
+
+
+@pytest.mark.parametrize("name", [NAME, "flux2_klein_4b", "qwen_image_edit_2511"])
+def test_a_packaged_node_of_eight_is_split_as_the_plan_does(name: str) -> None:
+    read = load_config(name, ())
+    ours = (read.rollout.workers, read.reward.judges["editscore"].workers, read.learner.ranks)
+    assert ours == tuple(pool.gpus for pool in make_plan(read, 8, "H200").pools)
+
+
 RESULTS = Path("benchmarks/results")
 
 

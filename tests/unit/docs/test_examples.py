@@ -93,7 +93,7 @@ def test_what_nobody_made_is_missed(line: str) -> None:
 
 
 def test_every_page_with_an_example_that_is_executed_is_read_in_a_sitting() -> None:
-    executed = {command.page for command in shown() if treatments(command.command)[0] in EXECUTED}
+    executed = {command.page for command in shown() if treatments(command)[0] in EXECUTED}
     assert executed <= {page for pages in SITTINGS for page in pages}
 
 

@@ -145,11 +145,11 @@ def shown_commands() -> Iterator[Any]:
 
 @pytest.mark.parametrize("command", shown(), ids=lambda command: f"{command.page}: {command.command}")
 def test_a_command_that_is_shown_is_executed_by_a_test_or_known_to_be_none_for_it(command: Shown) -> None:
-    assert len(treatments(command.command)) == 1
+    assert len(treatments(command)) == 1
 
 
 def test_no_treatment_is_for_nothing() -> None:
-    used = {pattern for command in shown() for pattern in treatments(command.command)}
+    used = {pattern for command in shown() for pattern in treatments(command)}
     assert {*EXECUTED, *ELSEWHERE} == used
 
 

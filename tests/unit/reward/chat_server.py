@@ -32,7 +32,7 @@ def marks(first: int, second: int, reasoning: str = "so") -> str:
 class ChatServer:
     """What was asked of it, and where it is."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: Reply, key: str = "key") -> None:
         self.requests: list[dict[str, Any]] = []
         self.models_answer: Callable[[], web.Response] = lambda: web.json_response(
             {"object": "list", "data": [{"id": "judge", "object": "model"}]}
@@ -40,7 +40,7 @@ class ChatServer:
         self.health_answer: Callable[[], web.Response] = web.Response
         self.url = ""
         self.at_once = self.most_at_once = 0
-        self._reply = reply
+        self._reply, self._key = reply, key
 
     async def chat(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -53,7 +53,7 @@ class ChatServer:
             self.at_once -= 1
 
     async def models(self, request: web.Request) -> web.Response:
-        if request.headers.get("Authorization") != "Bearer key":
+        if request.headers.get("Authorization") != f"Bearer {self._key}":
             return refusal(401, "Unauthorized")
         return self.models_answer()
 
@@ -62,8 +62,8 @@ class ChatServer:
 
 
 @asynccontextmanager
-async def serving(reply: Reply, port: int = 0) -> AsyncIterator[ChatServer]:
-    server = ChatServer(reply)
+async def serving(reply: Reply, port: int = 0, key: str = "key") -> AsyncIterator[ChatServer]:
+    server = ChatServer(reply, key)
     app = web.Application()
     app.router.add_post("/v1/chat/completions", server.chat)
     app.router.add_get("/v1/models", server.models)

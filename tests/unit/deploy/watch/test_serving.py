@@ -39,12 +39,16 @@ def test_what_is_no_run_is_refused_in_words(tmp_path: Path) -> None:
         run_watch(None, None, tmp_path, "127.0.0.1", 0, Console())
 
 
-def test_the_way_to_watch_is_a_line_that_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_way_to_watch_is_a_line_that_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setattr("socket.gethostname", lambda: "head")
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
     folder = Path("/data/my runs/kontext")
     assert how_to_watch(folder) == "rc-grpo watch '/data/my runs/kontext'"
     assert how_to_watch(Path("/r"), from_elsewhere=True) == "ssh -t -L 8101:127.0.0.1:8101 head rc-grpo watch /r"
+    (tmp_path / "rc-grpo").touch()
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    assert how_to_watch(Path("/r"), from_elsewhere=True).endswith(f" head {tmp_path}/rc-grpo watch /r")
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     line = how_to_watch(Path("/r"), from_elsewhere=True)
     assert line == "kubectl port-forward head 8101 & kubectl exec -it head -- rc-grpo watch /r"
