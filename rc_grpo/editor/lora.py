@@ -173,7 +173,7 @@ def rounded(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tens
 
 
 def digest(weights: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 (hex) over names, shapes and bytes in canonical order, and over the precision if not float32."""
+    """Return the SHA-256 (hex) over names, shapes, bytes in canonical order, and a precision other than float32."""
     sha = hashlib.sha256()
     names = sorted(weights)
     on_host = _on_host([weights[name].detach() for name in names])
