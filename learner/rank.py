@@ -202,7 +202,8 @@ class LearnerRank:
             of_group = Statistics()
             update.backward(scale, self._engine.backward, of_group)
             bad += [f"the {name} of task {group.task_id}" for name in of_group.not_finite(*update.figures)]
-            statistics.add(of_group)
+            if item.weight > 0:
+                statistics.add(of_group)
         return old
 
     def _require_finite(self, found: str | None) -> None:
