@@ -274,24 +274,7 @@ class RunConfig(Strict):
                 f"evaluation.measured_by names `{measure}`, which is no judge of the run; its judges are "
                 f"{', '.join(self.reward.judges)}"
             )
-        self._evaluation_has_a_measure()
         return self
-
-    def _evaluation_has_a_measure(self) -> None:
-        relative = [name for name, judge in self.reward.judges.items() if judge.relative]
-        if not self.evaluation.tasks or not relative or self.loop.feed is not None:
-            return
-        way_out = (
-            "compares the candidates of a group with each other, and an evaluation has one edit of each task; add a "
-            "judge that scores an edit by itself"
-        )
-        if len(relative) == len(self.reward.judges):
-            raise ValueError(
-                f"evaluation.tasks = {self.evaluation.tasks}, but judge `{relative[0]}` {way_out} (weight 0 will do), "
-                "or set evaluation.tasks=0"
-            )
-        if self.evaluation.measured_by in relative:
-            raise ValueError(f"evaluation.measured_by names `{self.evaluation.measured_by}`, which {way_out} there")
 
     def _algorithm_fits(self) -> None:
         algorithm, sde = self.objective.algorithm, self.rollout.sde
