@@ -143,7 +143,7 @@ gpu: ## on a GPU: its tests, then FLUX.1 Kontext at full size measured; writes b
 	$(GPU_PYTHON) -m benchmarks.gpu.precompile
 	for part in rollout acd update swap whole; do $(GPU_PYTHON) -m benchmarks.gpu.$$part || exit 1; done
 
-gpu-families: ## the other families at full size on a GPU, and a whole run of each on two; writes benchmarks/results/gpu_families.json
+gpu-families: ## the other families at full size on a GPU, and a whole run of each (on two, if there are); writes benchmarks/results/gpu_families.json
 	$(GPU_PYTHON) -m benchmarks.gpu.precompile --families
 	$(GPU_PYTHON) -m benchmarks.gpu.families $(ARGS)
 
