@@ -105,7 +105,7 @@ def family(config: EditScoreConfig) -> Family:
     kind = _model_type(config, f"set family to one of {get_args(Family)}")
     if kind not in get_args(Family):
         raise JudgeSetupError(f"judge {config.model!r} is a {kind}, not one of {get_args(Family)}; set family")
-    return kind  # type: ignore[no-any-return]
+    return kind  # type: ignore[return-value]
 
 
 def model(config: ServedConfig) -> str:
