@@ -12,7 +12,7 @@ from deploy.configs import load_config
 from deploy.records.best import LORA_BEST
 from deploy.records.folder import CONFIG, RunFolder
 from rc_grpo.config import ConfigError, RunConfig
-from rc_grpo.editor import lora
+from rc_grpo.editor import files, lora
 from rc_grpo.editor.export import check_lora
 from rc_grpo.editor.lora_hub import on_the_hub
 
@@ -49,7 +49,7 @@ class Source:
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of the weights, see `rc_grpo.editor.lora.digest`."""
-        return lora.digest(self.weights)
+        return lora.digest(lora.rounded(self.weights, files.dtype(self.config.editor)))
 
 
 def find_source(named: Path, which: Which | None, config: str | None, overrides: Sequence[str]) -> Source:

@@ -36,9 +36,7 @@ class ProbedAttention:
         self.concentration: Tensor | None = None
         """What the probe found at the last call."""
 
-    def norm_and_rotate(
-        self, streams: Sequence[Tensor], norms: Sequence[nn.RMSNorm], rotary: tuple[Tensor, Tensor] | None
-    ) -> Tensor:
+    def norm_and_rotate(self, streams: Sequence[Tensor], norms: Sequence[nn.RMSNorm], rotary: Any) -> Tensor:
         """Return queries or keys ``[B, S, H, D]`` of all streams one after the other, normed and rotated."""
         if self._fused and rotary is not None:
             eps = [norm.eps or torch.finfo(streams[0].dtype).eps for norm in norms]
