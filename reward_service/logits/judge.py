@@ -41,6 +41,7 @@ class LogitsJudge(VisionJudge):
         self._questions = questions
         self._family: Family = family
         self._logits = config.logits
+        self._schema = DIGIT_SCHEMA if config.logits.held else None
 
     async def score(self, task: EditTask, images: NDArray[np.uint8]) -> Sequence[Verdict]:
         """Score images ``[G, H, W, 3]``; the source is resized to them as for editing, and encoded once.
@@ -57,7 +58,9 @@ class LogitsJudge(VisionJudge):
         mark, *_ = SUBSCORES["sc"]
         images = [await self._url(image) for image in opening_images()]
         messages = self._questions.chat("sc", mark, images, OPENING_INSTRUCTION, self._family)
-        await self._connected().first_token(messages)
+        await self._connected().first_token(messages, self._schema)
+        if self._schema is not None:
+            return
         likeliest = sampling.model_copy(update={"temperature": 0.0})
         said, *_ = await self._connected().complete(messages, likeliest, None, count=1, seed=sampling.seed)
         if _NUMBER.match(said.text):
@@ -89,8 +92,7 @@ class LogitsJudge(VisionJudge):
 
     async def _mark(self, question: Question, mark: str, images: Sequence[str], instruction: str) -> float:
         messages = self._questions.chat(question, mark, images, instruction, self._family)
-        schema = DIGIT_SCHEMA if self._logits.held else None
-        chances = await self._connected().first_token(messages, schema)
+        chances = await self._connected().first_token(messages, self._schema)
         try:
             return expected_mark(chances, 0.0 if self._logits.held else self._logits.least_mass)
         except AnswerError as error:

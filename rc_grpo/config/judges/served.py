@@ -1,6 +1,7 @@
 """Judges that ask a vision-language model behind the OpenAI protocol, on a server that is started or attached."""
 
 import math
+from itertools import zip_longest
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
@@ -54,6 +55,18 @@ class LogitsConfig(Strict):
     )
 
 
+_SLEEP, _IMAGE_CACHE = "--enable-sleep-mode", "--mm-processor-cache-gb"
+
+
+def _given(arguments: tuple[str, ...]) -> dict[str, str]:
+    """Return what a command line says of each flag; the last one counts."""
+    given = {}
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
+        flag, equals, value = argument.partition("=")
+        given[flag] = value if equals else following
+    return given
+
+
 class ServerConfig(Strict):
     """The vLLM server that an actor starts and cares for on its own GPUs, or on the CPU if it has none."""
 
@@ -82,16 +95,14 @@ class ServerConfig(Strict):
 
     @model_validator(mode="after")
     def _never_asleep_with_images(self) -> Self:
-        if _set_by(self.arguments, _SLEEP) and _value(self.arguments, _IMAGE_CACHE) != "0":
+        given = _given(self.arguments)
+        if _SLEEP in given and given.get(_IMAGE_CACHE) != "0":
             raise ValueError(
                 f"arguments: {_SLEEP} beside vLLM's cache of images: its two halves part company in a sleep, and the "
                 f"engine dies of the next image that it has seen before (vLLM issue 42995); leave {_SLEEP} out, or add "
                 f"{_IMAGE_CACHE} 0"
             )
         return self
-
-
-_SLEEP, _IMAGE_CACHE = "--enable-sleep-mode", "--mm-processor-cache-gb"
 
 
 class ServedConfig(JudgeConfig):
@@ -210,20 +221,6 @@ class PairwiseConfig(ServedConfig):
         "compared all with all; an even number",
     )
     seed: int = Field(0, ge=0, description="of who is compared with whom, where not all are")
-
-
-def _set_by(arguments: tuple[str, ...], flag: str) -> bool:
-    return any(argument.partition("=")[0] == flag for argument in arguments)
-
-
-def _value(arguments: tuple[str, ...], flag: str) -> str | None:
-    """Return what a command line gives to a flag; the last one counts."""
-    value = None
-    for argument, following in zip(arguments, (*arguments[1:], ""), strict=True):
-        name, equals, given = argument.partition("=")
-        if name == flag:
-            value = given if equals else following
-    return value
 
 
 def _fault(url: str) -> str | None:
