@@ -10,6 +10,7 @@ is the one that this Python imports. Leaves ``benchmarks/results/gpu_judge.json`
 
 import argparse
 import asyncio
+import shlex
 import tempfile
 import time
 from collections.abc import Iterable
@@ -56,6 +57,7 @@ class Sizes:
         side: of an image in pixels.
         in_flight: requests at the same time.
         quantizations: of the weights, a server each.
+        arguments: more of its command line.
     """
 
     groups: int = 12
@@ -63,6 +65,7 @@ class Sizes:
     side: int = 512
     in_flight: tuple[int, ...] = (64, 128, 192)
     quantizations: tuple[str | None, ...] = (None, "fp8")
+    arguments: tuple[str, ...] = ()
 
 
 SMALL = Sizes(groups=2, size=2, side=128, in_flight=(4,), quantizations=(None,))
@@ -118,7 +121,7 @@ def config_of(sizes: Sizes, folder: Path, *, small: bool, quantization: str | No
     server = {
         "quantization": quantization,
         "max_num_seqs": most,
-        "arguments": ["--load-format", "dummy"],
+        "arguments": ["--load-format", "dummy", *sizes.arguments],
         "environment": {"VLLM_USE_FLASHINFER_SAMPLER": "0", "HF_HUB_OFFLINE": "1"},
     }
     return EditScoreConfig.model_validate(
@@ -277,10 +280,14 @@ def main() -> None:
     parser.add_argument("--in-flight", type=int, nargs="+", help="requests at the same time")
     parser.add_argument("--groups", type=int, help="of each measurement for every 64 requests in flight")
     parser.add_argument("--weights", choices=["bfloat16", "fp8"], nargs="+", help="a server each")
+    parser.add_argument(
+        "--server", default="", help="more of the server's command line, such as '--api-server-count 4'"
+    )
     options = parser.parse_args()
     chosen = {
         "in_flight": tuple(options.in_flight) if options.in_flight else None,
         "groups": options.groups,
+        "arguments": tuple(shlex.split(options.server)),
         "quantizations": tuple(None if name == "bfloat16" else name for name in options.weights or ()) or None,
     }
     sizes = Sizes(**(asdict(SMALL if options.small else Sizes()) | {k: v for k, v in chosen.items() if v is not None}))
