@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from rc_grpo.evaluation.scores import plain
 
@@ -56,12 +57,12 @@ def likeness(one: Opinions, other: Opinions, margin: float = 0.0) -> Likeness:
         for source, rewards in one.rewards.items()
     ]
     every = [pair for group in groups for pair in group]
-    within = [value for group in groups if not math.isnan(value := _spearman(group))]
+    within = [value for group in groups if not math.isnan(value := _of_pairs(group))]
     both = [(said, other.differences.get(pair, math.nan)) for pair, said in one.differences.items()]
     same = [_preferred(a, margin) == _preferred(b, margin) for a, b in both if math.isfinite(a + b)]
     return Likeness(
         images=len(every),
-        spearman=_spearman(every),
+        spearman=_of_pairs(every),
         within=_mean(within),
         difference=_mean([abs(a - b) for a, b in every]),
         pairs=len(same),
@@ -73,14 +74,26 @@ def _preferred(difference: float, margin: float) -> int:
     return 0 if abs(difference) <= margin else int(math.copysign(1, difference))
 
 
-def _spearman(pairs: Sequence[tuple[float, float]]) -> float:
-    # Here, as its import takes seconds that commands without it are not to wait.
-    from torchmetrics.functional import spearman_corrcoef
+def spearman(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Return the rank correlation of two rows ``[N]``; ties share their mean rank. NaN where a row does not vary."""
+    return correlation(_ranks(one), _ranks(other))
 
-    columns = torch.tensor(pairs, dtype=torch.float64).reshape(-1, 2).T
-    if columns.shape[1] < 2 or (columns.amax(dim=1) == columns.amin(dim=1)).any():
-        return math.nan
-    return float(spearman_corrcoef(*columns))
+
+def correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Return Pearson's correlation of two rows ``[N]``; NaN where one of them does not vary."""
+    if len(one) < 2 or one.std() == 0 or other.std() == 0:
+        return float("nan")
+    return float(np.corrcoef(one, other)[0, 1])
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return np.asarray((ends - (counts - 1) / 2)[places])
+
+
+def _of_pairs(pairs: Sequence[tuple[float, float]]) -> float:
+    return spearman(*np.array(pairs, dtype=np.float64).reshape(-1, 2).T)
 
 
 def _mean(values: Sequence[float]) -> float:
