@@ -10,6 +10,7 @@ is the one that this Python imports. Leaves ``benchmarks/results/gpu_judge.json`
 
 import argparse
 import asyncio
+import logging
 import shlex
 import tempfile
 import time
@@ -115,6 +116,9 @@ def config_of(sizes: Sizes, folder: Path, *, small: bool, quantization: str | No
     if small:
         pocket = pocket_judge_config().model_dump()
         pocket["sampling"]["max_tokens"] = 128
+        pocket["client"]["request_deadline_s"] = 300
+        # A machine that is busy with other things is not a server that hangs.
+        pocket["server"]["probe_deadline_s"] = 120
         short = folder / "questions.yaml"
         short.write_text(yaml.safe_dump(_SHORT), encoding="utf-8")
         return EditScoreConfig.model_validate(pocket | {"logits": logits | {"prompts": short}, "scoring": "logits"})
@@ -150,6 +154,7 @@ async def measure_run(server: VllmServer, judge: VisionJudge, groups: list[Group
     """Score groups that nobody has seen, and fill the run in."""
     before, used = read(await server.metrics()), _cpu_seconds(server)
     run.images_per_second = await pace(judge, groups, len(groups))
+    assert server.restarts == 0, f"the server was restarted meanwhile; its log was {server.log}"
     after, images = read(await server.metrics()), sum(len(group[1]) for group in groups)
     grown = {name: value - before.get(name, 0.0) for name, value in after.items()}
     run.prefix_hit_share = _share(grown, "vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total")
@@ -275,6 +280,7 @@ def figures(found: Measured) -> dict[str, Figure]:
 
 def main() -> None:
     """Measure; write where a GPU was measured."""
+    logging.basicConfig(level=logging.WARNING)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="the pocket judge on the CPU; writes nothing")
     parser.add_argument("--in-flight", type=int, nargs="+", help="requests at the same time")

@@ -24,8 +24,8 @@ def texts(*contents: str, finish: str = "stop") -> web.Response:
 
 def chances(likeliest: Mapping[str, float]) -> web.Response:
     """The response of one token with these probabilities, in vLLM's form."""
-    told = [{"token": token, "logprob": math.log(p), "bytes": [*token.encode()]} for token, p in likeliest.items()]
-    first = max(told, key=lambda entry: entry["logprob"]) if told else {"token": "", "logprob": 0.0}
+    told = [{"token": token, "logprob": math.log(chance)} for token, chance in likeliest.items()]
+    first = told[0] if told else {"token": "", "logprob": 0.0}
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": first["token"]},
