@@ -147,6 +147,9 @@ gpu-families: ## the other families at full size on a GPU, and a whole run of ea
 	$(GPU_PYTHON) -m benchmarks.gpu.precompile --families
 	$(GPU_PYTHON) -m benchmarks.gpu.families $(ARGS)
 
+gpu-judge: ## the judge's server with seven billion random parameters on a GPU; writes benchmarks/results/gpu_judge.json
+	$(GPU_PYTHON) -m benchmarks.gpu.judge $(ARGS)
+
 judge: $(INSTALLED) ## train the pocket judge anew (GPU if there is one)
 	$(BIN)/python -m reward_service.pocket_judge.train --out build/judge $(ARGS)
 	rm -rf reward_service/pocket_judge/model && cp -r build/judge/model reward_service/pocket_judge/model

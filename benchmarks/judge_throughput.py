@@ -20,13 +20,14 @@ from benchmarks import results
 from benchmarks.results import Figure
 from benchmarks.served_judge import judge_on, pocket_judge_config, serving
 from rc_grpo.config import EditScoreConfig
+from rc_grpo.editor.geometry import resize_image
 from rc_grpo.images import decode_rgb, encode_png
 from rc_grpo.messages import EditTask
-from rc_grpo.pocket.world import PocketWorld
+from rc_grpo.pocket.world import IMAGE_SIZE, PocketWorld
 from reward_service.contract import ANSWER_SCHEMA, QUESTIONS, overall, parse_answer
-from reward_service.editscore import EditScoreJudge
 from reward_service.factory import family, prompts
 from reward_service.prompts import chat
+from reward_service.vision_judge import VisionJudge
 from reward_service.vllm_server import VllmServer
 
 GROUP = 8
@@ -34,13 +35,13 @@ CONCURRENCY = (1, 2, 4, 8, 16, 32)
 Group = tuple[EditTask, NDArray[np.uint8]]
 
 
-def fresh_groups(count: int, seed: int) -> Iterator[Group]:
+def fresh_groups(count: int, seed: int, *, size: int = GROUP, side: int = IMAGE_SIZE) -> Iterator[Group]:
     """Yield groups of images that nobody has seen: targets under a little noise of their own."""
     noise = np.random.default_rng(seed)
     for task in PocketWorld("heldout", count, seed=seed):
         assert task.target is not None
-        target = decode_rgb(task.target).astype(np.float32)
-        images = target + noise.normal(0, 4, (GROUP, *target.shape))
+        target = resize_image(decode_rgb(task.target), side, side).astype(np.float32)
+        images = target + noise.normal(0, 4, (size, *target.shape))
         yield task, np.clip(images, 0, 255).astype(np.uint8)
 
 
@@ -85,7 +86,7 @@ def plain_pace(server: VllmServer, config: EditScoreConfig, groups: list[Group])
         return len(groups) * GROUP / (time.perf_counter() - started)
 
 
-async def pace(judge: EditScoreJudge, groups: list[Group], in_flight: int) -> float:
+async def pace(judge: VisionJudge, groups: list[Group], in_flight: int) -> float:
     """Return images a second with so many groups under way."""
     places = asyncio.Semaphore(in_flight)
 
@@ -95,9 +96,9 @@ async def pace(judge: EditScoreJudge, groups: list[Group], in_flight: int) -> fl
         return sum(bool(np.isfinite(verdict.reward)) for verdict in verdicts)
 
     started = time.perf_counter()
-    scored = sum(await asyncio.gather(*(one(group) for group in groups)))
+    scored, asked = sum(await asyncio.gather(*(one(group) for group in groups))), sum(len(each[1]) for each in groups)
     seconds = time.perf_counter() - started
-    assert scored == len(groups) * GROUP, f"only {scored} of {len(groups) * GROUP} images got a score"
+    assert scored == asked, f"only {scored} of {asked} images got a score"
     return scored / seconds
 
 

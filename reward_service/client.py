@@ -20,13 +20,22 @@ from tenacity import (
 from rc_grpo.config import ClientConfig, SamplingConfig
 from rc_grpo.storable import one_line
 from reward_service.judge import JudgeSetupError, JudgeUnavailableError
-from reward_service.openai_answers import Completion, ForeignAnswerError, read_completions, read_models
+from reward_service.openai_answers import (
+    Chance,
+    Completion,
+    ForeignAnswerError,
+    read_chances,
+    read_completions,
+    read_models,
+)
 from reward_service.transport import QUOTED_CHARACTERS, NoReplyError, Reply, Transport
 
 logger = logging.getLogger(__name__)
 Read = TypeVar("Read")
 _SETUP_STATUS = (401, 403, 404)
 _MODELS_NAMED = 10
+_LIKELIEST = 20
+"""Tokens whose chances are asked for: as many as OpenAI's protocol, and vLLM as it comes, allow."""
 
 
 class RequestRefusedError(ValueError):
@@ -59,7 +68,7 @@ class ChatClient:
         self,
         messages: Sequence[dict[str, Any]],
         sampling: SamplingConfig,
-        schema: dict[str, Any],
+        schema: dict[str, Any] | None,
         *,
         count: int,
         seed: int,
@@ -69,7 +78,7 @@ class ChatClient:
         Args:
             messages: the chat.
             sampling: temperature and bounds.
-            schema: JSON schema that the server holds the texts to.
+            schema: JSON schema that the server holds the texts to; None for free ones.
             count: texts wanted.
             seed: of the first.
 
@@ -88,13 +97,32 @@ class ChatClient:
             "top_p": sampling.top_p,
             "top_k": sampling.top_k,
             "max_tokens": sampling.max_tokens,
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": "answer", "schema": schema, "strict": True},
-            },
         }
-        async with self._places:
-            return await self._patiently("POST", "chat/completions", read_completions, body)
+        return await self._chat(body, schema, read_completions)
+
+    async def first_token(
+        self, messages: Sequence[dict[str, Any]], schema: dict[str, Any] | None = None
+    ) -> list[Chance]:
+        """Ask which tokens an answer might begin with, the 20 likeliest, as the model gives them.
+
+        Args:
+            messages: the chat.
+            schema: JSON schema that the server holds the answer to; the chances are then of what it allows.
+
+        Raises:
+            JudgeUnavailableError, ForeignServerError, RequestRefusedError, JudgeSetupError: as `complete`.
+        """
+        body = {
+            "model": self._model,
+            "messages": list(messages),
+            "max_tokens": 1,
+            "logprobs": True,
+            "top_logprobs": _LIKELIEST,
+            # The model's own chances, also of a server that tells them after sampling's changes to them.
+            "temperature": 1.0,
+            "top_p": 1.0,
+        }
+        return await self._chat(body, schema, read_chances)
 
     async def models(self) -> list[str]:
         """Return the names of the models that the server has; also the check of address and key.
@@ -125,6 +153,13 @@ class ChatClient:
     async def close(self) -> None:
         """Close the connections."""
         await self._transport.close()
+
+    async def _chat(self, body: dict[str, Any], schema: dict[str, Any] | None, read: Callable[[str], Read]) -> Read:
+        if schema is not None:
+            held = {"name": "answer", "schema": schema, "strict": True}
+            body = body | {"response_format": {"type": "json_schema", "json_schema": held}}
+        async with self._places:
+            return await self._patiently("POST", "chat/completions", read, body)
 
     async def _patiently(self, method: str, path: str, read: Callable[[str], Read], body: Any = None) -> Read:
         config, url = self._config, f"{self.url}/{path}"

@@ -37,6 +37,14 @@ ANSWER_SCHEMA: dict[str, Any] = {
 """What structured output holds the judge to; it is parsed as strictly without it."""
 
 
+def answer_schema(reasoning_characters: int | None) -> dict[str, Any]:
+    """Return `ANSWER_SCHEMA`, its reasoning bounded to so many characters, if any."""
+    if reasoning_characters is None:
+        return ANSWER_SCHEMA
+    bounded = {"reasoning": {"type": "string", "maxLength": reasoning_characters}}
+    return ANSWER_SCHEMA | {"properties": ANSWER_SCHEMA["properties"] | bounded}
+
+
 REASONING_CHARACTERS = 4000
 """Of a judge's reasoning that are kept, for each question; `sampling.max_tokens` allows half of it by default."""
 

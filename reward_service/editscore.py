@@ -8,6 +8,7 @@ import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +20,12 @@ from rc_grpo.messages import EditTask
 from rc_grpo.storable import storable
 from reward_service.client import RequestRefusedError
 from reward_service.contract import (
-    ANSWER_SCHEMA,
     QUESTIONS,
     SUBSCORES,
     Answer,
     AnswerError,
     Question,
+    answer_schema,
     overall,
     parse_answer,
 )
@@ -75,6 +76,8 @@ class EditScoreJudge(VisionJudge):
         super().__init__(config, endpoint, images=2)
         self._prompts = prompts
         self._family: Family = family
+        self._words_first = config.order == "words_first"
+        self._schema = answer_schema(config.reasoning_characters)
 
     async def sample(self, instruction: str, source: Pixels, edited: Pixels) -> Sample:
         """Ask the question with two images once, about images ``[H, W, 3]`` of one size.
@@ -100,8 +103,8 @@ class EditScoreJudge(VisionJudge):
 
     async def _sample(self, instruction: str, source: Pixels, edited: Pixels, sampling: SamplingConfig) -> Sample:
         images = [await self._url(image) for image in (source, edited)]
-        messages = chat(self._prompts.question("sc"), images, instruction, self._family)
-        completions = await self._connected().complete(messages, sampling, ANSWER_SCHEMA, count=1, seed=sampling.seed)
+        messages = self._chat("sc", images, instruction)
+        completions = await self._connected().complete(messages, sampling, self._schema, count=1, seed=sampling.seed)
         return _sampled(completions[0], sampling)
 
     async def _judge(self, instruction: str, source: str, image: Pixels) -> Verdict:
@@ -114,8 +117,12 @@ class EditScoreJudge(VisionJudge):
         return verdict({"sc": sc, "pq": pq})
 
     async def _answers(self, question: Question, images: Sequence[str], instruction: str) -> Answers[Answer]:
-        messages = chat(self._prompts.question(question), images, instruction, self._family)
-        return await self._ask(question, messages, ANSWER_SCHEMA, parse_answer)
+        messages = self._chat(question, images, instruction)
+        return await self._ask(question, messages, self._schema, parse_answer)
+
+    def _chat(self, question: Question, images: Sequence[str], instruction: str) -> list[dict[str, Any]]:
+        asked = self._prompts.question(question)
+        return chat(asked, images, instruction, self._family, words_first=self._words_first)
 
 
 def verdict(answers: Mapping[Question, Answers[Answer]]) -> Verdict:

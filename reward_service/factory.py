@@ -14,6 +14,9 @@ from reward_service.endpoint import AttachedServer, Endpoint
 from reward_service.judge import Judge, JudgeSetupError
 from reward_service.judge_folder import check_judge_folder
 from reward_service.local.making import check_local, make_local
+from reward_service.logits import questions
+from reward_service.logits.judge import LogitsJudge
+from reward_service.logits.questions import DigitQuestions
 from reward_service.pairwise import question
 from reward_service.pairwise.judge import PairwiseJudge
 from reward_service.prompts import DEFAULT_PROMPTS, Family, Prompts
@@ -39,6 +42,8 @@ def make_judge(worker: str, config: AnyJudgeConfig, logs: Path, attach: tuple[st
     match config:
         case EditScoreConfig():
             endpoint = _endpoint(worker, config, logs, attach, images=2)
+            if config.scoring == "logits":
+                return LogitsJudge(config, endpoint, digit_questions(config), family(config))
             return EditScoreJudge(config, endpoint, prompts(config), family(config))
         case PairwiseConfig():
             endpoint = _endpoint(worker, config, logs, attach, images=3)
@@ -61,7 +66,7 @@ def check_judge(name: str, config: AnyJudgeConfig) -> None:
         case JudgePlugin():
             _check_plugin(name, config)
         case EditScoreConfig():
-            prompts(config)
+            digit_questions(config) if config.scoring == "logits" else prompts(config)
             family(config)
             _check_served(name, config)
         case PairwiseConfig():
@@ -83,6 +88,15 @@ def prompts(config: EditScoreConfig) -> Prompts:
         return published_prompts()
     default = pocket_judge.PROMPTS_PATH if config.model == POCKET else DEFAULT_PROMPTS
     return Prompts.load(Path(config.prompts or default))
+
+
+def digit_questions(config: EditScoreConfig) -> DigitQuestions:
+    """Return the questions whose marks are read from one token: those that the configuration names, or ours.
+
+    Raises:
+        PromptError: they cannot be used.
+    """
+    return DigitQuestions.load(config.logits.prompts or questions.DEFAULT)
 
 
 def pair_question(config: PairwiseConfig) -> question.PairQuestion:

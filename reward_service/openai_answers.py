@@ -29,6 +29,14 @@ class Completion:
     remark: str = ""
 
 
+@dataclass(frozen=True)
+class Chance:
+    """A token that might have come, and the logarithm of its probability, whatever number a server put there."""
+
+    token: str
+    logprob: float
+
+
 def read_completions(body: str) -> list[Completion]:
     """Read the answer to a chat request.
 
@@ -41,6 +49,23 @@ def read_completions(body: str) -> list[Completion]:
     if not choices:
         raise ForeignAnswerError("an empty list `choices`")
     return [_completion(choice) for choice in choices]
+
+
+def read_chances(body: str) -> list[Chance]:
+    """Read the likeliest first tokens of the answer to a chat request that asked for them.
+
+    Raises:
+        ForeignAnswerError: it is no completion, or tells no chances.
+    """
+    choices = _list(_content(body), "choices")
+    told = choices[0].get("logprobs") if choices and isinstance(choices[0], dict) else None
+    tokens = _list(told, "content") if isinstance(told, dict) else []
+    if not tokens:
+        raise ForeignAnswerError("no `logprobs` of a first token, which were asked for")
+    likeliest = _list(tokens[0], "top_logprobs")
+    if not likeliest:
+        raise ForeignAnswerError("an empty list `top_logprobs`")
+    return [_chance(entry) for entry in likeliest]
 
 
 def read_models(body: str) -> list[str]:
@@ -82,6 +107,13 @@ def _completion(choice: Any) -> Completion:
     if reason in ("stop", "length"):
         return Completion(text, finished=reason == "stop")
     return Completion(text, finished=False, remark=f"ended by finish_reason {_shown(reason)}")
+
+
+def _chance(entry: Any) -> Chance:
+    token, logprob = (entry.get("token"), entry.get("logprob")) if isinstance(entry, dict) else (None, None)
+    if not isinstance(token, str) or isinstance(logprob, bool) or not isinstance(logprob, int | float):
+        raise ForeignAnswerError("an entry of `top_logprobs` without `token` and `logprob`")
+    return Chance(token, float(logprob))
 
 
 def _shown(value: Any) -> str:

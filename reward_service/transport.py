@@ -28,6 +28,10 @@ LIMIT_BYTES = 4 * 2**20
 QUOTED_CHARACTERS = 300
 """Of what a server said, in messages."""
 
+IDLE_S = 2.0
+"""A connection that was not used for so long is let go. A server of uvicorn's, as vLLM's is, lets go after five
+seconds, and so would httpx: a request that is sent in that moment is lost."""
+
 _CONNECT_S = 10.0
 _LATER = (408, 425, 429)
 _NOWHERE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol, httpx.InvalidURL)
@@ -129,7 +133,7 @@ class Transport:
     def _client(self, url: str) -> httpx.AsyncClient:
         here = is_loopback(url)
         if here not in self._clients:
-            limits = httpx.Limits(max_connections=None)
+            limits = httpx.Limits(max_connections=None, keepalive_expiry=IDLE_S)
             try:
                 self._clients[here] = httpx.AsyncClient(
                     # A transport of one's own is what httpx does not put proxies before.

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from rc_grpo.config import SamplingConfig, ServedConfig
 from rc_grpo.images import Pixels, encode_png
+from rc_grpo.messages import EditTask
 from reward_service.client import ChatClient, ForeignServerError, RequestRefusedError
 from reward_service.contract import AnswerError
 from reward_service.endpoint import Endpoint
-from reward_service.judge import JudgeSetupError, JudgeUnavailableError
+from reward_service.judge import JudgeSetupError, JudgeUnavailableError, Verdict
 from reward_service.openai_answers import Completion
 
 logger = logging.getLogger(__name__)
@@ -87,6 +89,10 @@ class VisionJudge(ABC):
         if self._client is not None:
             await self._client.close()
         await self._endpoint.close()
+
+    @abstractmethod
+    async def score(self, task: EditTask, images: NDArray[np.uint8]) -> Sequence[Verdict]:
+        """Score images ``[G, H, W, 3]``, as of `Judge.score`."""
 
     @abstractmethod
     async def _opening(self, sampling: SamplingConfig) -> None:

@@ -41,6 +41,8 @@ _ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     # Its internal queues would bind the machine's own address.
     "VLLM_HOST_IP": "127.0.0.1",
+    # Seconds; the client is to be the one who lets go of a connection (`transport.IDLE_S`).
+    "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "60",
 }
 
 
@@ -144,6 +146,7 @@ class VllmServer:
         command += ["--limit-mm-per-prompt", json.dumps({"image": self._images, "video": 0})]
         if self._on_gpu:
             command += ["--gpu-memory-utilization", str(config.gpu_memory_utilization)]
+            command += ["--quantization", config.quantization] if config.quantization is not None else []
         else:
             # A seeded request whose prompt is read in pieces ends vLLM's CPU engine: it rewinds the generator as only
             # CUDA's can be ("CPU Generator does not use offset", 0.32).

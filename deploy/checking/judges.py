@@ -75,7 +75,7 @@ def _answer(config: RunConfig, name: str, task: EditTask) -> Finding:
     source = decode_rgb(task.source)
     with tempfile.TemporaryDirectory() as folder:
         logs = Path(folder)
-        if isinstance(judge, EditScoreConfig):
+        if isinstance(judge, EditScoreConfig) and judge.scoring == "text":
             try:
                 said = asyncio.run(sample(judge, task, source, logs))
             except (JudgeUnavailableError, *mendable()) as error:

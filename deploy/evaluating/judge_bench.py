@@ -4,7 +4,7 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from rc_grpo.config import AnyJudgeConfig, ConfigError, RewardConfig
 from rc_grpo.data.preferences import Pair, read_pairs
 from rc_grpo.durable import write_whole
 from rc_grpo.editor.geometry import resize_image
+from rc_grpo.evaluation.likeness import Likeness, Opinions, compared
 from rc_grpo.evaluation.preferences import Agreement, Compared, agreement
 from rc_grpo.evaluation.scores import plain
 from rc_grpo.images import decode_rgb
@@ -43,6 +44,7 @@ class Bench:
         images: edits that it was asked about.
         seconds: from the first question to the last answer, reading included.
         reasons: why it scored some not; the first few.
+        opinions: what it said of each edit and pair.
     """
 
     judge: str
@@ -50,6 +52,7 @@ class Bench:
     images: int = 0
     seconds: float = 0.0
     reasons: list[str] = field(default_factory=list)
+    opinions: Opinions = field(default_factory=Opinions)
 
     def agreements(self, margin: float) -> dict[str, Agreement]:
         """Return the figures over all pairs, and by subset where there are several."""
@@ -109,16 +112,17 @@ def show_bench(
     for name, config in chosen.items():
         with console.status(f"asking {name} ..."):
             found.append(asyncio.run(_asked(name, config, islice(read_pairs(pairs), limit))))
-    text = json.dumps(
-        {"pairs": str(pairs), "margin": margin, "judges": {bench.judge: bench.as_json(margin) for bench in found}},
-        indent=2,
-    )
+    alike = compared({bench.judge: bench.opinions for bench in found}, margin)
+    record = {"pairs": str(pairs), "margin": margin, "judges": {bench.judge: bench.as_json(margin) for bench in found}}
+    text = json.dumps(record | {"alike": {names: pair.as_json() for names, pair in alike.items()}}, indent=2)
     if out is not None:
         write_whole(out, text + "\n")
     if machine_readable:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     else:
         console.print(_table(found, margin))
+        if alike:
+            console.print(_alike(alike))
         for bench in found:
             for reason in bench.reasons:
                 console.print(Text(f"{bench.judge} scored not: {reason}", "yellow"), soft_wrap=True)
@@ -151,7 +155,7 @@ async def _asked(name: str, config: AnyJudgeConfig, pairs: Iterable[Pair]) -> Be
             try:
                 for group in ([pair] for pair in pairs) if config.relative else _groups(pairs):
                     await places.acquire()
-                    task = asyncio.create_task(_ask(judge, group, bench, places))
+                    task = asyncio.create_task(_ask(judge, group, bench, places, relative=config.relative))
                     asked.add(task)
                     # Of what is done, errors come up at once, and no task of thousands is kept.
                     for done in [task for task in asked if task.done()]:
@@ -173,7 +177,7 @@ def _groups(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
         yield list(group)
 
 
-async def _ask(judge: Judge, pairs: Sequence[Pair], bench: Bench, places: asyncio.Semaphore) -> None:
+async def _ask(judge: Judge, pairs: Sequence[Pair], bench: Bench, places: asyncio.Semaphore, *, relative: bool) -> None:
     try:
         edits = list(dict.fromkeys(edit for pair in pairs for edit in pair.candidates))
         height, width = decode_rgb(pairs[0].task.source).shape[:2]
@@ -185,8 +189,11 @@ async def _ask(judge: Judge, pairs: Sequence[Pair], bench: Bench, places: asynci
     failures = [str(verdict.reason) for verdict in verdicts if np.isnan(verdict.reward)]
     bench.reasons += [f"{pairs[0].place}: {reason}" for reason in failures][: max(0, _REASONS - len(bench.reasons))]
     bench.images += len(edits)
+    if not relative:
+        bench.opinions.rewards[pairs[0].place] = tuple(rewards.values())
     for pair in pairs:
         first, second = (rewards[edit] for edit in pair.candidates)
+        bench.opinions.differences[pair.place] = first - second
         bench.compared.setdefault(pair.subset, []).append(Compared(pair.human, first - second, pair.group))
 
 
@@ -209,6 +216,16 @@ def _table(found: Sequence[Bench], margin: float) -> Table:
                 _percent(figures.group_accuracy),
                 f"{bench.seconds_an_image:.3g}" if subset == WHOLE else "",
             )
+    return table
+
+
+def _alike(found: Mapping[str, Likeness]) -> Table:
+    table = Table(caption="how alike the judges are; ranks: rank correlation of rewards, of all and within a source")
+    for heading in ("judges", "edits", "ranks", "within", "difference", "pairs", "same preference"):
+        table.add_column(heading, justify="left" if heading == "judges" else "right")
+    for names, pair in found.items():
+        figures = (f"{value:.3f}" for value in (pair.spearman, pair.within, pair.difference))
+        table.add_row(Text(names), str(pair.images), *figures, str(pair.pairs), _percent(pair.preferences))
     return table
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from rc_grpo.evaluation.likeness import correlation, spearman
 from reward_service.contract import QUESTIONS, SUBSCORES, AnswerError, Question, parse_answer
 from reward_service.judge import FULL_MARKS
 from reward_service.pocket_judge.architecture import IMAGE_TOKENS, MERGE
@@ -103,14 +104,9 @@ def agreement(truth: Marks, judged: Marks) -> dict[str, float | None]:
     report["pairwise_accuracy_any"] = float(right[some].mean()) if some.any() else float("nan")
     whole = readable.all(axis=1)
     centred = [values[whole] - values[whole].mean(axis=1, keepdims=True) for values in (true, mine)]
-    report["within_group_correlation"] = _correlation(*(values.ravel() for values in centred))
+    report["within_group_correlation"] = correlation(*(values.ravel() for values in centred))
     report["unreadable"] = float(1 - readable.mean())
     return {name: round(value, 4) if np.isfinite(value) else None for name, value in report.items()}
-
-
-def spearman(one: Marks, other: Marks) -> float:
-    """Return the rank correlation of two rows; ties share their mean rank."""
-    return _correlation(_ranks(one), _ranks(other))
 
 
 def _ask(
@@ -146,15 +142,3 @@ def _marks(text: str) -> tuple[float, float]:
         return parse_answer(text).score
     except AnswerError:
         return (float("nan"), float("nan"))
-
-
-def _ranks(values: Marks) -> Marks:
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return (ends - (counts - 1) / 2)[places]
-
-
-def _correlation(one: Marks, other: Marks) -> float:
-    if len(one) < 2 or one.std() == 0 or other.std() == 0:
-        return float("nan")
-    return float(np.corrcoef(one, other)[0, 1])

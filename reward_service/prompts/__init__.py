@@ -67,7 +67,9 @@ class Prompts(BaseModel):
         return self.sc if question == "sc" else self.pq
 
 
-def chat(prompt: Prompt, images: Sequence[str], instruction: str, family: Family) -> list[dict[str, Any]]:
+def chat(
+    prompt: Prompt, images: Sequence[str], instruction: str, family: Family, *, words_first: bool = False
+) -> list[dict[str, Any]]:
     """Lay a question out as OpenAI chat messages.
 
     Args:
@@ -75,12 +77,25 @@ def chat(prompt: Prompt, images: Sequence[str], instruction: str, family: Family
         images: as URLs (``data:image/png;base64,...``), the source first.
         instruction: what the editor was asked to do.
         family: how the images are introduced.
+        words_first: what all edits of a source share comes before what they do not, the text before the images.
     """
-    content: list[dict[str, Any]] = []
-    for number, image in enumerate(images, start=1):
-        if family == "qwen2_5_vl":
-            content.append({"type": "text", "text": f"<img{number}>: "})
-        content.append({"type": "image_url", "image_url": {"url": image}})
-    content.append({"type": "text", "text": prompt.filled(instruction)})
+    words = [text_part(prompt.filled(instruction))]
+    shown = image_parts(images, family)
+    content = [*words, *shown] if words_first else [*shown, *words]
     system = [{"role": "system", "content": prompt.system}] if prompt.system is not None else []
     return [*system, {"role": "user", "content": content}]
+
+
+def text_part(text: str) -> dict[str, Any]:
+    """Return a text as a part of a message."""
+    return {"type": "text", "text": text}
+
+
+def image_parts(images: Sequence[str], family: Family) -> list[dict[str, Any]]:
+    """Return images, as URLs, as parts of a message, introduced as the family knows it."""
+    parts: list[dict[str, Any]] = []
+    for number, image in enumerate(images, start=1):
+        if family == "qwen2_5_vl":
+            parts.append(text_part(f"<img{number}>: "))
+        parts.append({"type": "image_url", "image_url": {"url": image}})
+    return parts

@@ -24,8 +24,9 @@ from reward_service import guardian, pocket_judge
 from reward_service.client import ChatClient, RequestRefusedError
 from reward_service.contract import ANSWER_SCHEMA
 from reward_service.editscore import EditScoreJudge
-from reward_service.factory import family, make_judge, prompts
+from reward_service.factory import digit_questions, family, make_judge, prompts
 from reward_service.judge import JudgeSetupError
+from reward_service.logits.judge import LogitsJudge
 from reward_service.pairwise.judge import PairwiseJudge
 from reward_service.pool import RewardPool
 from reward_service.prompts import Prompt, chat
@@ -203,6 +204,45 @@ def test_malformed_answers_are_asked_again_and_what_stays_malformed_is_no_reward
     # A candidate needs two answers, each of which fails twice in a row with a chance of 0.06.
     assert counts["failed"] < 0.35 * counts["candidates"]
     assert max(update["reward/judge_attempts_max"] for update in run.updates) == 2
+
+
+@pytest.mark.slow
+def test_marks_are_read_from_the_chances_that_a_real_server_tells_and_a_word_is_none(
+    loop: asyncio.AbstractEventLoop, server: VllmServer, tmp_path: Path
+) -> None:
+    """By a model that never learned the questions: it begins each answer with a brace, unless it is held to a digit."""
+    asked = tmp_path / "questions.yaml"  # short, as above
+    asked.write_text(
+        'sc: {text: "Instruction: {instruction}", marks: {success: "Score the success.", over_editing: "Score."}}\n'
+        'pq: {text: "Score the image.", marks: {naturalness: "Score.", artifacts: "Score the artifacts."}}\n'
+    )
+
+    def scored(images: np.ndarray, **logits: Any) -> list[Any]:
+        changes = {"scoring": "logits", "logits": {"prompts": asked, **logits}}
+        config = EditScoreConfig.model_validate(judge_config().model_dump() | changes)
+        judge = LogitsJudge(config, server, digit_questions(config), family(config))
+        return list(loop.run_until_complete(judge.score(TASKS[0], images)))
+
+    free = scored(edits(0))
+    assert np.isnan([verdict.reward for verdict in free]).all()
+    assert all("a first token that is a digit with probability" in verdict.reason for verdict in free)
+    together = scored(edits(0), held=True)
+    rewards = np.array([verdict.reward for verdict in together])
+    assert ((rewards >= 0) & (rewards <= 1)).all()
+    assert len({verdict.subscores["success"] for verdict in together}) == 4  # a mean of ten levels, no level itself
+    alone = [scored(edit[None], held=True)[0].reward for edit in edits(0)]
+    np.testing.assert_allclose(alone, rewards, atol=1e-3)  # float32: neighbours change the last digits, no more
+
+
+@pytest.mark.slow
+def test_a_reasoning_is_bounded_by_the_schema_and_still_an_answer(
+    loop: asyncio.AbstractEventLoop, server: VllmServer
+) -> None:
+    config = judge_config(reasoning_characters=4)
+    judge = EditScoreJudge(config, server, prompts(config), family(config))
+    said = loop.run_until_complete(judge.sample(TASKS[0].instruction, edits(0)[2], edits(0)[0]))
+    assert said.answer is not None, said.fault
+    assert len(said.answer.reasoning) <= 4
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Judges that ask a vision-language model behind the OpenAI protocol, on a server that is started or attached."""
 
 import math
+from itertools import zip_longest
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
@@ -37,6 +38,35 @@ class ClientConfig(Strict):
     backoff_max_s: Seconds = Field(10.0, description="longest pause between tries")
 
 
+class LogitsConfig(Strict):
+    """How marks are read from the chances of one token; with `scoring: logits`."""
+
+    prompts: Path | None = Field(None, description="YAML file with the four questions, one a mark; none is ours")
+    least_mass: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="a first token that is one of the ten digits with less probability than this is a failed score",
+    )
+    held: bool = Field(
+        False,
+        description="hold the server to a digit by a schema; what the judge would have said instead is then not seen, "
+        "and least_mass has nothing to check",
+    )
+
+
+_SLEEP, _IMAGE_CACHE = "--enable-sleep-mode", "--mm-processor-cache-gb"
+
+
+def _given(arguments: tuple[str, ...]) -> dict[str, str]:
+    """Return what a command line says of each flag; the last one counts."""
+    given = {}
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
+        flag, equals, value = argument.partition("=")
+        given[flag] = value if equals else following
+    return given
+
+
 class ServerConfig(Strict):
     """The vLLM server that an actor starts and cares for on its own GPUs, or on the CPU if it has none."""
 
@@ -45,6 +75,9 @@ class ServerConfig(Strict):
     )
     tensor_parallel: PositiveInt = Field(1, description="GPUs of one server; the actor's resources must hold them")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("bfloat16", description="of the judge's weights")
+    quantization: Literal["fp8"] | None = Field(
+        None, description="weights and activations of a server on GPUs in float8, made of the folder's as it starts"
+    )
     max_model_len: PositiveInt = Field(4096, description="tokens of prompt and answer; 4096 holds two 1024x1024 images")
     max_num_seqs: PositiveInt = Field(64, description="requests that vLLM works on at the same time")
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory that vLLM takes")
@@ -59,6 +92,17 @@ class ServerConfig(Strict):
     probes_missed: PositiveInt = Field(3, description="unanswered probes in a row after which it counts as hanging")
     restarts: NonNegativeInt = Field(3, description="failed starts in a row after which the actor gives up")
     drain_deadline_s: Seconds = Field(20.0, description="time to finish what is under way when stopped")
+
+    @model_validator(mode="after")
+    def _never_asleep_with_images(self) -> Self:
+        given = _given(self.arguments)
+        if _SLEEP in given and given.get(_IMAGE_CACHE) != "0":
+            raise ValueError(
+                f"arguments: {_SLEEP} beside vLLM's cache of images: its two halves part company in a sleep, and the "
+                f"engine dies of the next image that it has seen before (vLLM issue 42995); leave {_SLEEP} out, or add "
+                f"{_IMAGE_CACHE} 0"
+            )
+        return self
 
 
 class ServedConfig(JudgeConfig):
@@ -91,6 +135,11 @@ class ServedConfig(JudgeConfig):
                 f"server.tensor_parallel = {self.server.tensor_parallel} but resources.num_gpus = {gpus:g}: "
                 "a server runs on its actor's own GPUs"
             )
+        if not self.urls and gpus == 0 and self.server.quantization is not None:
+            raise ValueError(
+                f"server.quantization = {self.server.quantization} but resources.num_gpus = 0: a server on the CPU "
+                "has no float8; give the judge a GPU, or leave it out"
+            )
         if not self.urls and 0 < gpus < 1 and share > gpus:
             raise ValueError(
                 f"server.gpu_memory_utilization = {share:g} but resources.num_gpus = {gpus:g}: it would take the "
@@ -100,6 +149,14 @@ class ServedConfig(JudgeConfig):
             if (fault := _fault(url)) is not None:
                 raise ValueError(f"urls: {url!r} {fault}; an address is http://host:port/v1")
         return self
+
+
+_OF_TEXT = {
+    "prompts": "its questions are logits.prompts",
+    "order": "its words always come first",
+    "reasoning_characters": "nothing is reasoned",
+    "sampling.passes": "all passes would be alike",
+}
 
 
 class EditScoreConfig(ServedConfig):
@@ -115,6 +172,35 @@ class EditScoreConfig(ServedConfig):
         description="YAML file with the two questions; none is ours; `editscore`: the published ones, out of the "
         "package of that name where it is installed",
     )
+    order: Literal["images_first", "words_first"] = Field(
+        "images_first",
+        description="images before the question, as EditScore is trained and published, or after it, so that all "
+        "edits of a source share words and source; ask judge-bench whether your judge scores alike",
+    )
+    reasoning_characters: PositiveInt | None = Field(
+        None, description="longest reasoning that the answer's schema allows; none leaves it to sampling.max_tokens"
+    )
+    scoring: Literal["text", "logits"] = Field(
+        "text",
+        description="marks written as text after a reasoning, or expected from the chances of one token each, with no "
+        "text written: four questions an edit, on ten levels",
+    )
+    logits: LogitsConfig = LogitsConfig()
+
+    @model_validator(mode="after")
+    def _logits_are_read_once(self) -> Self:
+        if self.scoring == "logits":
+            for name, value, plain in (
+                ("prompts", self.prompts, None),
+                ("order", self.order, "images_first"),
+                ("reasoning_characters", self.reasoning_characters, None),
+                ("sampling.passes", self.sampling.passes, 1),
+            ):
+                if value != plain:
+                    raise ValueError(f"scoring: logits has no use for {name} = {value}; {_OF_TEXT[name]}")
+        elif self.logits != LogitsConfig():
+            raise ValueError("logits is set, and scoring is text; set scoring: logits, or leave logits out")
+        return self
 
 
 class PairwiseConfig(ServedConfig):

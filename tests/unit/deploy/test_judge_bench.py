@@ -107,6 +107,26 @@ def test_several_judges_are_asked_or_those_that_are_named(tmp_path: Path) -> Non
     assert "--judge nobody is no judge of the configuration; its judges are kept, seen" in refused.stderr
 
 
+def test_judges_are_compared_with_each_other_over_the_same_edits(tmp_path: Path) -> None:
+    pairs = written(
+        tmp_path,
+        row(101, 150, "A>B"),
+        row(140, 120, "B>A", instruction="y"),
+        row(1, 2, "A>B", instruction="z", mask=None),
+    )
+    two = (
+        "reward.judges={kept: {kind: region_preservation, measure: pixels}, "
+        "again: {kind: region_preservation, measure: pixels}}"
+    )
+    done = bench(pairs, "--json", judges=two)
+    alike = json.loads(done.stdout)["alike"]["kept/again"]
+    # What both failed on tells nothing.
+    same = {"images": 4, "spearman": 1, "within": 1, "difference": 0, "pairs": 2, "preferences": 1}
+    assert alike == pytest.approx(same)
+    assert "kept/again" in bench(pairs, judges=two).stdout
+    assert json.loads(bench(pairs, "--json").stdout)["alike"] == {}
+
+
 def test_a_table_is_printed_json_is_written_and_a_limit_kept(tmp_path: Path) -> None:
     pairs = written(tmp_path, *(row(101, 150, "A>B", instruction=str(n)) for n in range(5)))
     done = bench(pairs, "--limit", "3", "--out", str(tmp_path / "a.json"))

@@ -1,7 +1,8 @@
 """A real HTTP server of the OpenAI chat protocol whose answers a test decides."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,6 +20,19 @@ def texts(*contents: str, finish: str = "stop") -> web.Response:
     return web.json_response(
         {"id": "x", "object": "chat.completion", "created": 0, "model": "judge", "choices": choices}
     )
+
+
+def chances(likeliest: Mapping[str, float]) -> web.Response:
+    """The response of one token with these probabilities, in vLLM's form."""
+    told = [{"token": token, "logprob": math.log(chance)} for token, chance in likeliest.items()]
+    first = told[0] if told else {"token": "", "logprob": 0.0}
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": first["token"]},
+        "logprobs": {"content": [{**first, "top_logprobs": told}]},
+        "finish_reason": "length",
+    }
+    return web.json_response({"id": "x", "object": "chat.completion", "model": "judge", "choices": [choice]})
 
 
 def refusal(status: int, message: str) -> web.Response:

@@ -167,3 +167,24 @@ def test_a_judge_can_be_slow_with_one_group_and_its_server_sees_no_more_than_agr
 
     asyncio.run(run())
     assert most == [3]
+
+
+def test_words_may_come_first_so_that_edits_of_a_source_share_them_and_it() -> None:
+    _, requests = score(good, settings(order="words_first", reasoning_characters=160))
+    both = [body for body in requests if len(shown(body)) == 2]
+    content = [body["messages"][-1]["content"] for body in both]
+    assert all(parts[:4] == content[0][:4] for parts in content)
+    assert TASK.instruction in content[0][0]["text"]
+    assert {parts[-1]["type"] for parts in content} == {"image_url"}
+    for body in requests:
+        asked = body["response_format"]["json_schema"]["schema"]["properties"]
+        assert asked["reasoning"] == {"type": "string", "maxLength": 160}
+        assert asked["score"]["maxItems"] == 2
+
+
+def test_as_published_the_source_comes_first_and_the_words_last() -> None:
+    _, requests = score(good)
+    content = [body["messages"][-1]["content"] for body in requests if len(shown(body)) == 2]
+    assert all(parts[:2] == content[0][:2] for parts in content)
+    assert all(TASK.instruction in parts[-1]["text"] for parts in content)
+    assert "maxLength" not in str(requests[0]["response_format"])

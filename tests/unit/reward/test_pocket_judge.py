@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
+from rc_grpo.evaluation.likeness import spearman
 from rc_grpo.pocket import grammar
 from rc_grpo.pocket.pairs import PRETRAINING_SEED, Scenes, generate
 from rc_grpo.pocket.world import PocketWorld
@@ -19,7 +20,7 @@ from reward_service.pocket_judge.architecture import build_model, save
 from reward_service.pocket_judge.batches import Batch, make
 from reward_service.pocket_judge.damage import DAMAGES
 from reward_service.pocket_judge.edits import SYNTHETIC, candidates, improved
-from reward_service.pocket_judge.evaluate import agreement, judge, spearman
+from reward_service.pocket_judge.evaluate import agreement, judge
 from reward_service.pocket_judge.learning import COLUMNS, Lesson, mark_distribution
 from reward_service.pocket_judge.material import Material, pick, stamps, unit
 from reward_service.pocket_judge.network import Network, pixel_values

@@ -8,8 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from rc_grpo.config import ClientConfig, SamplingConfig
+from reward_service import transport
 from reward_service.client import ChatClient
 from reward_service.contract import ANSWER_SCHEMA
 from reward_service.endpoint import Probe
@@ -295,3 +297,32 @@ def test_a_body_that_trickles_ends_at_the_deadline() -> None:
 )
 def test_what_a_server_says_is_one_line_clean_and_bounded(body: str, gist: str) -> None:
     assert Reply(400, body).gist == gist
+
+
+def test_a_connection_that_was_idle_for_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the server may let go of it at that moment, and the request would be lost."""
+    monkeypatch.setattr(transport, "IDLE_S", 0.2)
+    assert transport.IDLE_S < 5.0  # when uvicorn's servers let go
+    ports: list[int] = []
+
+    async def reply(request: web.Request) -> web.Response:
+        ports.append(request.transport.get_extra_info("peername")[1] if request.transport else 0)
+        return web.Response(text="{}")
+
+    async def run() -> None:
+        app = web.Application()
+        app.router.add_get("/health", reply)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        sender = Transport(5.0)
+        try:
+            for pause in (0.0, 0.0, 0.5):
+                await asyncio.sleep(pause)
+                await sender.send("GET", f"http://127.0.0.1:{runner.addresses[0][1]}/health")
+        finally:
+            await sender.close()
+            await runner.cleanup()
+
+    asyncio.run(run())
+    assert ports[0] == ports[1] != ports[2]

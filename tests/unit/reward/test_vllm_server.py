@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from rc_grpo.config import EditScoreConfig, ServerConfig
 from reward_service import pocket_judge
@@ -8,6 +9,7 @@ from reward_service.factory import check_judge, family, prompts
 from reward_service.judge import JudgeSetupError
 from reward_service.judge_folder import JudgeFolderError
 from reward_service.prompts import DEFAULT_PROMPTS, PromptError, Prompts
+from reward_service.transport import IDLE_S
 from reward_service.vllm_server import VllmServer
 
 
@@ -31,6 +33,28 @@ def test_a_gpu_server_is_started_as_configured(tmp_path: Path) -> None:
     assert command[-2:] == ["--mm-processor-cache-gb", "8"]
     assert "--enforce-eager" not in command
     assert "--trust-remote-code" not in command
+
+
+def test_float8_weights_are_for_servers_on_gpus(tmp_path: Path) -> None:
+    assert value(server(tmp_path, on_gpu=True, quantization="fp8").command(1), "--quantization") == "fp8"
+    assert "--quantization" not in server(tmp_path, on_gpu=True).command(1)
+    on_cpu = {"kind": "editscore", "model": "pocket", "server": {"quantization": "fp8"}}
+    with pytest.raises(ValidationError, match=r"server\.quantization = fp8 but resources\.num_gpus = 0"):
+        EditScoreConfig.model_validate(on_cpu)
+    EditScoreConfig.model_validate(on_cpu | {"resources": {"num_gpus": 1}})
+
+
+@pytest.mark.parametrize(
+    "cache", [[], ["--mm-processor-cache-gb", "4"], ["--mm-processor-cache-gb=0", "--mm-processor-cache-gb=1"]]
+)
+def test_a_server_that_keeps_images_is_never_put_to_sleep(cache: list[str], tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="--enable-sleep-mode beside vLLM's cache of images"):
+        server(tmp_path, arguments=("--enable-sleep-mode", *cache))
+    server(tmp_path, arguments=("--enable-sleep-mode", "--mm-processor-cache-gb", "0"))
+
+
+def test_the_client_lets_go_of_idle_connections_before_the_server(tmp_path: Path) -> None:
+    assert float(server(tmp_path).environment()["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"]) > IDLE_S
 
 
 def test_a_cpu_server_reads_prompts_in_one_piece(tmp_path: Path) -> None:
