@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# What these ask for beside themselves holds back protobuf and Pillow; to log, they need no more than this.
+TRACKERS := swanlab pyecharts prettytable simplejson pyroaring orjson trackio gradio_client
 RUN ?= pocket-$(shell date +%Y%m%d-%H%M%S)
 ARGS ?=
 # The shell's EDITOR is somebody's text editor: only the one named to make counts.
@@ -33,6 +35,7 @@ $(INSTALLED): pyproject.toml requirements/cpu.txt requirements/torchvision_cpu.p
 	  || $(BIN)/pip install -q --index-url $(TORCH_INDEX) '$(TORCH)' \
 	  || $(BIN)/pip install -q torch==2.13.0
 	$(BIN)/pip install -q -c requirements/cpu.txt -e '.[cpu,judge-cpu,dev]'
+	$(BIN)/pip install -q --no-deps -c requirements/cpu.txt $(TRACKERS)
 	$(BIN)/pip uninstall -q -y torchaudio torchcodec triton
 	$(BIN)/python requirements/torchvision_cpu.py
 	touch $@
@@ -140,7 +143,7 @@ gpu: ## on a GPU: its tests, then FLUX.1 Kontext at full size measured; writes b
 	$(GPU_PYTHON) -m benchmarks.gpu.precompile
 	for part in rollout acd update swap whole; do $(GPU_PYTHON) -m benchmarks.gpu.$$part || exit 1; done
 
-gpu-families: ## the other families at full size on a GPU, and a whole run of each on two; writes benchmarks/results/gpu_families.json
+gpu-families: ## the other families at full size on a GPU, and a whole run of each (on two, if there are); writes benchmarks/results/gpu_families.json
 	$(GPU_PYTHON) -m benchmarks.gpu.precompile --families
 	$(GPU_PYTHON) -m benchmarks.gpu.families $(ARGS)
 

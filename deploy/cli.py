@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from deploy.configs import load_config
 from deploy.errors import plain_errors
+from deploy.exporting.cli import export
 from deploy.masks.cli import masks
 from deploy.study.cli import study_app
 from rc_grpo.config import dump
@@ -17,6 +18,7 @@ from rc_grpo.config import dump
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(study_app, name="study")
 app.command()(masks)
+app.command()(export)
 console = Console()
 
 ConfigArgument = Annotated[
@@ -26,7 +28,10 @@ SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=VALUE
 RunOption = Annotated[str | None, typer.Option(help="name or folder of the run; not needed while it is the only one")]
 AddressOption = Annotated[str | None, typer.Option(help="of the Ray cluster; else what the run's folder says")]
 RootOption = Annotated[Path, typer.Option(help="folder with the runs' folders")]
-LoraOption = Annotated[Path | None, typer.Option(help="folder with LoRA weights, such as runs/NAME/lora")]
+LoraOption = Annotated[
+    Path | None,
+    typer.Option(help="folder with LoRA weights, such as runs/NAME/lora, or ORG/NAME[@REVISION] on the Hub"),
+]
 
 
 def _say_version(asked: bool) -> None:

@@ -20,7 +20,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from learner.errors import LearnerLostError
 from learner.rank import LearnerActor
 from learner.statistics import merge
-from learner.work import GroupWork, RunShape, batch_advantages, draw_anchors, draw_steps, spread
+from learner.updates import UPDATES
+from learner.work import GroupWork, RunShape, batch_advantages, draw_anchors, draw_steps, idle_share, spread
 from rc_grpo.config import EditorConfig, LearnerConfig, ObjectiveConfig, actor_options
 from rc_grpo.messages import PolicyVersion, ScoredGroup
 from rc_grpo.waiting import DeadlineExceededError, Waits
@@ -175,14 +176,15 @@ class LearnerGroup:
         )
 
     async def _step(self, work: list[GroupWork]) -> dict[str, float]:
-        shares = spread(work, len(self._ranks))
+        shares = spread(work, len(self._ranks), by_chain=UPDATES[self._objective.algorithm].by_chain)
         name = f"update from version {self.version.number}"
         calls = [
             rank.update.options(name=name).remote(share, len(work))
             for rank, share in zip(self._ranks, shares, strict=True)
         ]
         results = await self._call(asyncio.gather(*calls), f"the {name}")
-        return {f"update/{name}": value for name, value in merge(results).items()}
+        figures = merge(results) | {"rank_idle_share": idle_share(shares)}
+        return {f"update/{name}": value for name, value in figures.items()}
 
     def _all(self, method: str, *arguments: Any) -> "asyncio.Future[list[Any]]":
         return asyncio.gather(*(getattr(rank, method).remote(*arguments) for rank in self._ranks))

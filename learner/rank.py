@@ -25,7 +25,7 @@ from learner.statistics import Figures, Statistics
 from learner.updates import UPDATES, GroupUpdate
 from learner.work import GroupWork, RunShape
 from rc_grpo.config import EditorConfig, LearnerConfig, ObjectiveConfig
-from rc_grpo.editor import export, lora
+from rc_grpo.editor import export, files, lora
 from rc_grpo.editor.distance import DistanceFromBase
 from rc_grpo.editor.loading import load_denoiser
 from rc_grpo.messages import CandidateGroup, PolicyVersion
@@ -66,6 +66,7 @@ class LearnerRank:
             torch.backends.cuda.matmul.allow_tf32 = True
         activations.arrange(self._denoiser.body, config.activations, compiled=editor.compile)
         self._distance = DistanceFromBase(self._denoiser.policy, editor.lora)
+        self._travels = files.dtype(editor)
         self._past: dict[int, dict[str, Tensor]] = {}
         self._updates = 0
         self._ema: dict[str, Tensor] | None = None
@@ -139,7 +140,7 @@ class LearnerRank:
         Raises:
             NonFiniteError: its weights are not finite.
         """
-        weights = self._weights()
+        weights = lora.rounded(self._weights(), self._travels)
         if self._objective.old_path == "recompute":
             self._past[self._updates] = weights
             while len(self._past) > self._run.max_staleness + 1:
@@ -156,13 +157,14 @@ class LearnerRank:
             average: write the moving average instead, if one is kept.
 
         Returns:
-            Digest of the weights as they are read back from the file.
+            Digest of the weights as they are read back from the file, that of the version if they are one's.
         """
         weights = self._ema if average and self._ema is not None else self._weights()
         if self.rank != 0:
             return None
-        export.save_lora(self._denoiser, weights, folder)
-        return lora.digest(export.read_lora(self._settings, folder))
+        # What acted and was measured is what is handed out, to the bit.
+        export.save_lora(self._denoiser, lora.rounded(lora.rounded(weights, self._travels), torch.float32), folder)
+        return lora.digest(lora.rounded(export.read_lora(self._settings, folder), self._travels))
 
     def save(self, folder: Path, tag: str) -> None:
         """Write engine, optimiser and moving average; all together.
@@ -200,7 +202,8 @@ class LearnerRank:
             of_group = Statistics()
             update.backward(scale, self._engine.backward, of_group)
             bad += [f"the {name} of task {group.task_id}" for name in of_group.not_finite(*update.figures)]
-            statistics.add(of_group)
+            if item.weight > 0:
+                statistics.add(of_group)
         return old
 
     def _require_finite(self, found: str | None) -> None:

@@ -1,8 +1,9 @@
-"""What a batch of scores asks of the ranks: advantages, anchors and trained steps of each group, dealt out whole.
+"""What a batch of scores asks of the ranks: advantages, anchors and trained steps of each group, dealt out evenly.
 
 Statistics of the minibatch are taken here, over all groups together, so that how groups are dealt cannot change them.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +25,9 @@ from rc_grpo.algorithm.surrogate import sample_anchors
 from rc_grpo.config import ObjectiveConfig, SdeConfig, Solver
 from rc_grpo.messages import GroupScores
 from rc_grpo.seeds import derive, permutation
+
+IDLE_SHARE = 0.05
+"""Of the ranks' time that may be lost before groups are cut: pieces go through the model in smaller batches."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class GroupWork:
         anchors: candidate indices, never 0.
         steps: trained steps n (0-based), each leading to state n+1.
         on_policy: the group was rolled out under the weights that the learner has now.
-        weight: 1, or 0 for work that only keeps ranks in step.
+        weight: the share of the group that its anchors are, or 0 for work that only keeps ranks in step.
     """
 
     group: Any
@@ -128,8 +132,42 @@ def draw_steps(
     return tuple(sorted([n for n in order if among is None or n in among][:count]))
 
 
-def spread(work: Sequence[GroupWork], ranks: int) -> list[list[GroupWork]]:
-    """Deal whole groups to ranks, as many to each; what is missing is work of weight 0, so that ranks stay in step."""
-    shares = [list(work[rank::ranks]) for rank in range(ranks)]
-    idle = replace(work[0], weight=0.0)
+def spread(work: Sequence[GroupWork], ranks: int, *, by_chain: bool) -> list[list[GroupWork]]:
+    """Deal groups to ranks, as many to each; what is missing is work of weight 0, so that ranks stay in step.
+
+    A group's objective is a mean over its anchors, so where groups do not come out even they are cut into as few
+    pieces as leave no rank idle for more than `IDLE_SHARE`, or as leave it idle least.
+
+    Args:
+        work: of a minibatch; every group has as many anchors.
+        ranks: how many.
+        by_chain: groups may be cut.
+    """
+    size = _piece(len(work), len(work[0].anchors), ranks) if by_chain else None
+    pieces = list(work) if size is None else [piece for item in work for piece in _cut(item, size)]
+    shares = [pieces[rank::ranks] for rank in range(ranks)]
+    idle = replace(pieces[0], weight=0.0)
     return [share + [idle] * (len(shares[0]) - len(share)) for share in shares]
+
+
+def idle_share(shares: Sequence[Sequence[GroupWork]]) -> float:
+    """Return the share of the ranks' work that only keeps them in step."""
+    dealt = [item.weight for share in shares for item in share]
+    return dealt.count(0.0) / len(dealt)
+
+
+def _piece(groups: int, anchors: int, ranks: int) -> int | None:
+    """Return how many anchors a piece has; None where groups stay whole."""
+    idle = {size: 1 - _full(groups * anchors // size, ranks) for size in range(anchors, 0, -1) if anchors % size == 0}
+    chosen = next((size for size, share in idle.items() if share <= IDLE_SHARE), min(idle, key=lambda size: idle[size]))
+    return None if chosen == anchors else chosen
+
+
+def _full(pieces: int, ranks: int) -> float:
+    return pieces / (math.ceil(pieces / ranks) * ranks)
+
+
+def _cut(item: GroupWork, size: int) -> list[GroupWork]:
+    share = item.weight * size / len(item.anchors)
+    starts = range(0, len(item.anchors), size)
+    return [replace(item, anchors=item.anchors[start : start + size], weight=share) for start in starts]

@@ -70,12 +70,12 @@ def parse_answer(text: str) -> Answer:
         content = json.loads(text)
     # A number of thousands of digits is a ValueError without `msg`, and brackets by the thousand are a RecursionError.
     except (ValueError, RecursionError) as error:
-        raise AnswerError(f"not JSON ({getattr(error, 'msg', error)}): {_shown(text)}") from error
+        raise AnswerError(f"not JSON ({getattr(error, 'msg', error)}): {shown(text)}") from error
     if not isinstance(content, dict) or not isinstance(content.get("score"), list):
-        raise AnswerError(f"no object with a list `score`: {_shown(text)}")
+        raise AnswerError(f"no object with a list `score`: {shown(text)}")
     score = content["score"]
     if len(score) != 2 or not all(_is_mark(value) for value in score):
-        raise AnswerError(f"score is not two numbers in 0..{FULL_MARKS:g}: {_shown(_text(score))}")
+        raise AnswerError(f"score is not two numbers in 0..{FULL_MARKS:g}: {shown(_text(score))}")
     reasoning = storable(_text(content.get("reasoning", "")), REASONING_CHARACTERS)
     return Answer((float(score[0]), float(score[1])), reasoning)
 
@@ -104,5 +104,6 @@ def _text(value: object) -> str:
         return "(nested too deeply)"
 
 
-def _shown(text: str, limit: int = 120) -> str:
+def shown(text: str, limit: int = 120) -> str:
+    """Return a text as an error quotes it, cut."""
     return repr(text if len(text) <= limit else text[:limit] + "...")

@@ -6,7 +6,7 @@ from typing import get_args
 
 from transformers import AutoConfig
 
-from rc_grpo.config import AnyJudgeConfig, EditScoreConfig, JudgePlugin
+from rc_grpo.config import AnyJudgeConfig, EditScoreConfig, JudgePlugin, PairwiseConfig, ServedConfig
 from rc_grpo.storable import one_line
 from reward_service import pocket_judge
 from reward_service.editscore import EditScoreJudge
@@ -14,6 +14,8 @@ from reward_service.endpoint import AttachedServer, Endpoint
 from reward_service.judge import Judge, JudgeSetupError
 from reward_service.judge_folder import check_judge_folder
 from reward_service.local.making import check_local, make_local
+from reward_service.pairwise import question
+from reward_service.pairwise.judge import PairwiseJudge
 from reward_service.prompts import DEFAULT_PROMPTS, Family, Prompts
 from reward_service.prompts.published import published_prompts
 from reward_service.transport import QUOTED_CHARACTERS
@@ -36,18 +38,15 @@ def make_judge(worker: str, config: AnyJudgeConfig, logs: Path, attach: tuple[st
     """
     match config:
         case EditScoreConfig():
-            return make_editscore(worker, config, logs, attach)
+            endpoint = _endpoint(worker, config, logs, attach, images=2)
+            return EditScoreJudge(config, endpoint, prompts(config), family(config))
+        case PairwiseConfig():
+            endpoint = _endpoint(worker, config, logs, attach, images=3)
+            return PairwiseJudge(config, endpoint, pair_question(config))
         case JudgePlugin():
             return _made(config)
         case _:
             return make_local(config)
-
-
-def make_editscore(
-    worker: str, config: EditScoreConfig, logs: Path, attach: tuple[str, str] | None = None
-) -> EditScoreJudge:
-    """Return an EditScore judge; the arguments are those of `make_judge`."""
-    return EditScoreJudge(config, _endpoint(worker, config, logs, attach), prompts(config), family(config))
 
 
 def check_judge(name: str, config: AnyJudgeConfig) -> None:
@@ -62,7 +61,14 @@ def check_judge(name: str, config: AnyJudgeConfig) -> None:
         case JudgePlugin():
             _check_plugin(name, config)
         case EditScoreConfig():
-            _check_editscore(name, config)
+            prompts(config)
+            family(config)
+            _check_served(name, config)
+        case PairwiseConfig():
+            pair_question(config)
+            if not config.urls:
+                _model_type(config, "give it urls")
+            _check_served(name, config)
         case _:
             check_local(config)
 
@@ -79,6 +85,15 @@ def prompts(config: EditScoreConfig) -> Prompts:
     return Prompts.load(Path(config.prompts or default))
 
 
+def pair_question(config: PairwiseConfig) -> question.PairQuestion:
+    """Return what is asked of two edits: the question that the configuration names, or ours.
+
+    Raises:
+        PromptError: it cannot be used.
+    """
+    return question.PairQuestion.load(config.prompts or question.DEFAULT)
+
+
 def family(config: EditScoreConfig) -> Family:
     """Return how the judge's family introduces images, read from the model's own config.json unless it is configured.
 
@@ -87,27 +102,28 @@ def family(config: EditScoreConfig) -> Family:
     """
     if config.family != "auto":
         return config.family
-    try:
-        kind = AutoConfig.from_pretrained(model(config)).model_type
-    except (OSError, ValueError) as error:
-        raise JudgeSetupError(
-            f"judge {config.model!r} is neither a folder here nor a model that the hub gives. Merge one with "
-            f"`rc-grpo merge-judge BASE ADAPTER {config.model}`; or, if only other nodes see it, set family to one "
-            f"of {get_args(Family)} ({error})"
-        ) from error
+    kind = _model_type(config, f"set family to one of {get_args(Family)}")
     if kind not in get_args(Family):
         raise JudgeSetupError(f"judge {config.model!r} is a {kind}, not one of {get_args(Family)}; set family")
-    return kind  # type: ignore[no-any-return]
+    return kind  # type: ignore[return-value]
 
 
-def model(config: EditScoreConfig) -> str:
+def model(config: ServedConfig) -> str:
     """Return the folder or hub id to serve."""
     return str(pocket_judge.MODEL_PATH) if config.model == POCKET else config.model
 
 
-def _check_editscore(name: str, config: EditScoreConfig) -> None:
-    prompts(config)
-    family(config)
+def _model_type(config: ServedConfig, otherwise: str) -> str:
+    try:
+        return str(AutoConfig.from_pretrained(model(config)).model_type)
+    except (OSError, ValueError) as error:
+        raise JudgeSetupError(
+            f"judge {config.model!r} is neither a folder here nor a model that the hub gives. Merge one with "
+            f"`rc-grpo merge-judge BASE ADAPTER {config.model}`; or, if only other nodes see it, {otherwise} ({error})"
+        ) from error
+
+
+def _check_served(name: str, config: ServedConfig) -> None:
     if config.urls and config.api_key_variable not in os.environ:
         raise JudgeSetupError(f"judge {name} has urls; set ${config.api_key_variable} to their key")
     if not config.urls and Path(model(config)).is_dir():
@@ -143,11 +159,13 @@ def _gist(error: Exception) -> str:
     return one_line(f"{type(error).__name__}: {error}", QUOTED_CHARACTERS)
 
 
-def _endpoint(worker: str, config: EditScoreConfig, logs: Path, attach: tuple[str, str] | None) -> Endpoint:
+def _endpoint(
+    worker: str, config: ServedConfig, logs: Path, attach: tuple[str, str] | None, *, images: int
+) -> Endpoint:
     if attach is not None:
         return AttachedServer(*attach, config.server)
     source = model(config)
     if Path(source).is_dir():
         check_judge_folder(Path(source))
     on_gpu = config.resources.num_gpus > 0
-    return VllmServer(worker, source, config.model, config.server, logs, on_gpu=on_gpu)
+    return VllmServer(worker, source, config.model, config.server, logs, on_gpu=on_gpu, images=images)

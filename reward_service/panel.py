@@ -1,7 +1,7 @@
 """The panel: all judges of a run, each with its own pool of actors, asked about every group at the same time."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ class JudgePanel:
     def __init__(self, config: RewardConfig, namespace: str) -> None:
         self.pools = {name: RewardPool(name, judge, namespace) for name, judge in config.judges.items()}
         self._weights = config.weights
+        self._relative = {name for name, judge in config.judges.items() if judge.relative}
         self._metrics_deadline_s = config.metrics_deadline_s
 
     async def open(self) -> None:
@@ -38,7 +39,7 @@ class JudgePanel:
             pool.close()
 
     async def score(self, task: EditTask, group: Any) -> GroupScores:
-        """Have every judge score one group.
+        """Have every judge score one group; of a group of one, those that compare candidates have nothing to say.
 
         Args:
             task: what was to be edited.
@@ -46,7 +47,7 @@ class JudgePanel:
         """
         names = list(self.pools)
         scores = await asyncio.gather(*(self.pools[name].score(task, group) for name in names))
-        return merged(dict(zip(names, scores, strict=True)), self._weights)
+        return merged(_meaningful(dict(zip(names, scores, strict=True)), self._relative), self._weights)
 
     @property
     def summaries(self) -> dict[str, dict[str, float]]:
@@ -63,19 +64,24 @@ class JudgePanel:
         }
 
 
+def _meaningful(scores: Mapping[str, GroupScores], relative: Collection[str]) -> Mapping[str, GroupScores]:
+    alone = {name: part for name, part in scores.items() if name not in relative or len(part.task_reward) > 1}
+    return alone or scores
+
+
 def merged(scores: Mapping[str, GroupScores], weights: Mapping[str, float]) -> GroupScores:
     """Return what several judges made of one group as one message.
 
-    Its task reward is the weighted mean of the judges that count (weight above 0), NaN where one of them failed. It is
-    for people; the learner standardises each judge's reward on its own.
+    Its task reward is the weighted mean of the judges that count (weight above 0; all alike where none does, as in an
+    evaluation whose counting judges only compare), NaN where one of them failed. It is for people; the learner
+    standardises each judge's reward on its own.
     """
     if len(scores) == 1:
         return next(iter(scores.values()))
     parts = list(scores.values())
-    counted = [name for name in scores if weights[name] > 0]
-    mean = np.average(
-        np.stack([scores[name].task_reward for name in counted]), axis=0, weights=[weights[name] for name in counted]
-    )
+    counted = {name: weights[name] for name in scores if weights[name] > 0} or dict.fromkeys(scores, 1.0)
+    rewards = np.stack([scores[name].task_reward for name in counted])
+    mean = np.average(rewards, axis=0, weights=list(counted.values()))
     return GroupScores(
         task_id=parts[0].task_id,
         judge="+".join(scores),

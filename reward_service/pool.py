@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
-from rc_grpo.config import AnyJudgeConfig, EditScoreConfig, JudgePlugin, dump_judge
+from rc_grpo.config import AnyJudgeConfig, JudgePlugin, ServedConfig, dump_judge
 from rc_grpo.messages import EditTask, GroupScores
 from rc_grpo.pool import WorkerPool
 from rc_grpo.seats import Member
@@ -102,7 +102,7 @@ class RewardPool(WorkerPool[Any]):
     def _grace(self) -> float | None:
         """Seconds that an actor may take to finish and to end what it started; None where it starts nothing."""
         match self._reward:
-            case EditScoreConfig(server=server):
+            case ServedConfig(server=server):
                 return server.drain_deadline_s
             case JudgePlugin(drain_deadline_s=seconds):
                 return seconds
@@ -114,7 +114,7 @@ class RewardPool(WorkerPool[Any]):
 
     def _attachment(self) -> tuple[str, str] | None:
         """Return address and key of the configured server that has the fewest actors, if servers are configured."""
-        if not isinstance(self._reward, EditScoreConfig) or not self._reward.urls:
+        if not isinstance(self._reward, ServedConfig) or not self._reward.urls:
             return None
         users = Counter(self._attached.values())
         return min(self._reward.urls, key=lambda url: users[url]), os.environ[self._reward.api_key_variable]

@@ -11,14 +11,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rc_grpo.config import AnyJudgeConfig, EditScoreConfig
+from rc_grpo.config import AnyJudgeConfig, EditScoreConfig, ServedConfig
 from rc_grpo.editor.geometry import resize_image
 from rc_grpo.images import Pixels, decode_rgb
 from rc_grpo.messages import EditTask
 from reward_service.client import ChatClient, ForeignServerError, RequestRefusedError
 from reward_service.editscore import EditScoreJudge, Sample
 from reward_service.endpoint import AttachedServer
-from reward_service.factory import make_editscore, make_judge
+from reward_service.factory import make_judge
 from reward_service.judge import Judge, JudgeSetupError, JudgeUnavailableError, ServedJudge, Verdict
 from reward_service.scoring import verdicts_of
 from reward_service.transport import NoReplyError
@@ -56,7 +56,7 @@ async def probe(judges: Mapping[str, AnyJudgeConfig]) -> list[Finding]:
     attached = [
         (name, config, url)
         for name, config in judges.items()
-        if isinstance(config, EditScoreConfig)
+        if isinstance(config, ServedConfig)
         for url in dict.fromkeys(config.urls)
     ]
     return list(await asyncio.gather(*(_look(name, config, url) for name, config, url in attached)))
@@ -80,7 +80,8 @@ async def sample(config: EditScoreConfig, task: EditTask, edited: Pixels, logs: 
         JudgeUnavailableError: it can be used, but not now.
     """
     height, width = edited.shape[:2]
-    async with _editscore(config, logs) as judge:
+    async with opened(config, logs) as judge:
+        assert isinstance(judge, EditScoreJudge)
         return await judge.sample(task.instruction, resize_image(decode_rgb(task.source), height, width), edited)
 
 
@@ -99,25 +100,11 @@ async def opened(config: AnyJudgeConfig, logs: Path) -> AsyncIterator[Judge]:
 
     Arguments and errors are those of `sample`.
     """
-    if isinstance(config, EditScoreConfig):
-        async with _editscore(config, logs) as served:
-            yield served
-        return
-    judge = await asyncio.to_thread(make_judge, "check", config, logs)
+    attach = (config.urls[0], _key(config)) if isinstance(config, ServedConfig) and config.urls else None
+    judge = await asyncio.to_thread(make_judge, "check", config, logs, attach)
     if not isinstance(judge, ServedJudge):
         yield judge
         return
-    try:
-        await judge.open()
-        yield judge
-    finally:
-        await judge.close()
-
-
-@asynccontextmanager
-async def _editscore(config: EditScoreConfig, logs: Path) -> AsyncIterator[EditScoreJudge]:
-    attach = (config.urls[0], _key(config)) if config.urls else None
-    judge = make_editscore("check", config, logs, attach)
     try:
         if attach is None:
             await judge.open()
@@ -128,7 +115,7 @@ async def _editscore(config: EditScoreConfig, logs: Path) -> AsyncIterator[EditS
         await judge.close()
 
 
-async def _look(name: str, config: EditScoreConfig, url: str) -> Finding:
+async def _look(name: str, config: ServedConfig, url: str) -> Finding:
     try:
         state, said = await _state(config, url)
     except (JudgeSetupError, ForeignServerError) as error:
@@ -136,7 +123,7 @@ async def _look(name: str, config: EditScoreConfig, url: str) -> Finding:
     return Finding(name, url, state, said)
 
 
-async def _state(config: EditScoreConfig, url: str) -> tuple[State, str]:
+async def _state(config: ServedConfig, url: str) -> tuple[State, str]:
     server = AttachedServer(url, _key(config), config.server)
     quick = config.client.model_copy(update={"tries": 1, "request_deadline_s": config.server.probe_deadline_s})
     client = ChatClient(server.url, server.api_key, config.model, quick)
@@ -155,7 +142,7 @@ async def _state(config: EditScoreConfig, url: str) -> tuple[State, str]:
     return "serves", ""
 
 
-def _key(config: EditScoreConfig) -> str:
+def _key(config: ServedConfig) -> str:
     if (key := os.environ.get(config.api_key_variable)) is None:
         raise JudgeSetupError(f"the judge has urls; set ${config.api_key_variable} to their key")
     return key

@@ -58,10 +58,19 @@ class VllmServer:
         config: how to start it and how patiently to watch it.
         logs: folder in which it leaves ``vllm-NAME.log``.
         on_gpu: the actor has GPUs, which the server inherits; else it runs on the CPU.
+        images: most of a request.
     """
 
     def __init__(
-        self, name: str, model: str, served_as: str, config: ServerConfig, logs: Path, *, on_gpu: bool
+        self,
+        name: str,
+        model: str,
+        served_as: str,
+        config: ServerConfig,
+        logs: Path,
+        *,
+        on_gpu: bool,
+        images: int = 2,
     ) -> None:
         self.api_key = secrets.token_urlsafe(32)
         self.restarts = 0
@@ -71,6 +80,7 @@ class VllmServer:
         self._served_as = served_as
         self._config = config
         self._on_gpu = on_gpu
+        self._images = images
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
         self._serving = asyncio.Event()
@@ -131,7 +141,7 @@ class VllmServer:
         command += ["--max-model-len", str(config.max_model_len), "--max-num-seqs", str(config.max_num_seqs)]
         # The model's own generation_config would change sampling behind the request's back.
         command += ["--generation-config", "vllm", "--structured-outputs-config", json.dumps(structured)]
-        command += ["--limit-mm-per-prompt", json.dumps({"image": 2, "video": 0})]
+        command += ["--limit-mm-per-prompt", json.dumps({"image": self._images, "video": 0})]
         if self._on_gpu:
             command += ["--gpu-memory-utilization", str(config.gpu_memory_utilization)]
         else:

@@ -20,7 +20,14 @@ _HERE = re.compile(r"<<'?(\w+)'?")
 
 SITTINGS = (
     ("README.md",),
-    ("docs/quickstart.md", "docs/data.md", "docs/judge.md", "docs/evaluating.md", "docs/operating.md"),
+    (
+        "docs/quickstart.md",
+        "docs/data.md",
+        "docs/judge.md",
+        "docs/evaluating.md",
+        "docs/export.md",
+        "docs/operating.md",
+    ),
 )
 """Pages whose examples one reader gives one after the other, in a fresh checkout: each may use what was left before."""
 
@@ -39,6 +46,7 @@ EXECUTED = (
     "rc-grpo masks ",
     "rc-grpo evaluate pocket ",
     "rc-grpo edit ",
+    "rc-grpo export ",
     "rc-grpo replay ",
     "rc-grpo report ",
     "rc-grpo study serve ",
@@ -56,6 +64,10 @@ ELSEWHERE = {
     "rc-grpo evaluate pocket .*--(pipeline|edits) ": (
         "not run",
         "wants published weights; gated: tests/unit/editor/test_reference.py, tests/unit/evaluation/test_foreign.py",
+    ),
+    "(rc-grpo export .*--push |rc-grpo evaluate pocket --lora my-lab/)": (
+        "not run",
+        "wants an account on the Hub; gated: tests/unit/deploy/exporting/test_hub.py, on a server that speaks its API",
     ),
     "rc-grpo masks .*--by grounded": (
         "not run",
@@ -81,7 +93,7 @@ ELSEWHERE = {
     "grafana-server": ("not run", "wants Grafana"),
     "kubectl ": ("not run", "wants Kubernetes; gated: tests/unit/manifests checks the files"),
     "pip install ": ("measured", "`make clean-install`"),
-    "(.umask|export WANDB)": ("gated", "secrets; tests make their own"),
+    "(.umask|export WANDB|export HF_TOKEN)": ("gated", "secrets; tests make their own"),
 }
 """Not by that test: how sure they are, and by what or why. One of these counts before one of `EXECUTED`."""
 

@@ -114,7 +114,7 @@ def doctor(family: str) -> Part:
 
 
 def whole(family: str) -> Part:
-    """Run the whole system on two GPUs for two updates, and load its LoRA into the stock pipeline."""
+    """Run the whole system for two updates, on two GPUs if there are, and load its LoRA into the stock pipeline."""
     from benchmarks.gpu import family_run
 
     return family_run.measure(CONFIGS[family][0], overrides_of(family), OUT / family)

@@ -1,5 +1,6 @@
-"""Two updates of the whole system on two GPUs, one rolls out and one learns, and its LoRA in the stock pipeline.
+"""Two updates of the whole system, one worker rolls out and one rank learns, and its LoRA in the stock pipeline.
 
+Each has a GPU of its own where there are two; of one each takes half.
 The judge is a server that gives every image marks by its digest: edits of random weights are noise, which no judge of
 meaning can tell apart.
 """
@@ -16,6 +17,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from benchmarks.results import Figure
 from deploy.configs import load_config
@@ -84,9 +87,11 @@ def measure(config: str, overrides: Sequence[str], folder: Path) -> tuple[dict[s
     Raises:
         RuntimeError: the run failed.
     """
+    gpus = min(2, torch.cuda.device_count())
+    shares = [f"{part}.resources.num_gpus={gpus / 2:g}" for part in ("rollout", "learner")]
     started = time.perf_counter()
     with judged() as judge:
-        every = (*overrides, *RUN, judge, f"output.root={folder}")
+        every = (*overrides, *RUN, *shares, judge, f"output.root={folder}")
         options = [part for override in every for part in ("--set", override)]
         command = [sys.executable, "-m", "deploy.train", "--config", config, *options]
         ended = subprocess.run(command, check=False, env=os.environ | {"RC_GRPO_JUDGE_KEY": "any"})
@@ -100,7 +105,9 @@ def measure(config: str, overrides: Sequence[str], folder: Path) -> tuple[dict[s
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     modules = summary["final_version"]["modules"]
     return {
-        "whole_updates": Figure(len(updates), "updates", "2", f"{seconds:.0f} s from the command to its end"),
+        "whole_updates": Figure(
+            len(updates), "updates", "2", f"{seconds:.0f} s from the command to its end; GPUs: {gpus}"
+        ),
         "whole_max_abs_log_ratio": Figure(max(ratios), "log ratio", "0", "of the first step, on policy"),
         "whole_lora_modules_missing": Figure(
             modules - bound(config, overrides, run / "lora"), "modules", "0", f"of {modules}, in the stock pipeline"

@@ -10,7 +10,7 @@ import numpy as np
 from deploy.checking.finding import Finding, finding
 from deploy.errors import mendable
 from deploy.evaluating.preflight import check_judges
-from rc_grpo.config import AnyJudgeConfig, EditScoreConfig, RunConfig
+from rc_grpo.config import AnyJudgeConfig, EditScoreConfig, RunConfig, ServedConfig
 from rc_grpo.data import load_tasks
 from rc_grpo.images import decode_rgb
 from rc_grpo.messages import EditTask
@@ -59,7 +59,7 @@ def check_answers(config: RunConfig, *, start_servers: bool) -> Iterator[Finding
 
 def not_asked(name: str, judge: AnyJudgeConfig, *, start_servers: bool) -> Finding | None:
     """Return that a judge is not asked, where only the run starts its server and none is to be started here."""
-    if not isinstance(judge, EditScoreConfig) or judge.urls or start_servers:
+    if not isinstance(judge, ServedConfig) or judge.urls or start_servers:
         return None
     said = "its server is started by the run; nothing was asked of it (--start-servers starts one here and asks)"
     return Finding(f"reward.judges.{name}", "note", said)
@@ -83,10 +83,12 @@ def _answer(config: RunConfig, name: str, task: EditTask) -> Finding:
             if said.fault is not None:
                 return Finding(subject, "note", f"its answer does not parse ({said.fault}): {said.raw}")
             return Finding(subject, "fine", f"of the untouched source of {task.task_id} it says: {said.raw}")
+        images = np.stack([source, 255 - source]) if judge.relative else source[None]
         try:
-            (verdict,) = asyncio.run(verdicts(judge, task, source[None], logs))
+            verdict, *_ = asyncio.run(verdicts(judge, task, images, logs))
         except (JudgeUnavailableError, *mendable()) as error:
             return Finding(subject, "fault", f"asked about the untouched source of {task.task_id}: {error}")
     if np.isnan(verdict.reward):
         return Finding(subject, "fault", f"it cannot score {task.task_id}: {verdict.reason}")
-    return Finding(subject, "fine", f"of the untouched source of {task.task_id} it says: {verdict.reward:.3f}")
+    beside = " beside its negative" if judge.relative else ""
+    return Finding(subject, "fine", f"of the untouched source of {task.task_id}{beside} it says: {verdict.reward:.3f}")

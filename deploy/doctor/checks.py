@@ -1,6 +1,7 @@
 """What the doctor looks at: each check takes the editor apart as little as it needs, and says one thing."""
 
 import asyncio
+import gc
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -129,6 +130,8 @@ def ranks_in_float8(config: RunConfig, prepared: PreparedTask, task: EditTask) -
         actor.adopt(version, data, worker="doctor")
         scores.append(_distances(_group(config, actor, prepared, task, version, size=12)))
         del actor
+        # Its parts hold each other, and the next might find no room beside it.
+        gc.collect()
     kept = float(spearman_corrcoef(*scores))
     said = f"rank correlation of 12 candidates against bfloat16: {kept:.3f}"
     state: State = "fine" if kept >= RANKS_KEPT else "fault" if config.rollout.fp8 else "note"

@@ -16,7 +16,8 @@ ALIKE = {torch.float32: 1e-4, torch.bfloat16: 0.05}
 @torch.no_grad()
 def training_side_edit(editor: Editor, conditions: Conditions, noise: Tensor, guidance: float, steps: int) -> Pixels:
     """Edit from the stock pipeline's noise, keeping states in the model's precision as it does."""
-    velocity, sigmas = editor.velocity(conditions, guidance), editor.sigmas(steps, conditions).float()
+    # On the device, as the scheduler's are: a scalar there is rounded to the model's precision, one on the host not.
+    velocity, sigmas = editor.velocity(conditions, guidance), editor.sigmas(steps, conditions).float().to(editor.device)
     # Both passes of a guidance are combined in the model's precision, too.
     x = noise.to(editor.device, files.dtype(editor.config))
     for n in range(steps):

@@ -149,7 +149,7 @@ async def _asked(name: str, config: AnyJudgeConfig, pairs: Iterable[Pair]) -> Be
             started = time.perf_counter()
             asked: set[asyncio.Task[None]] = set()
             try:
-                for group in _groups(pairs):
+                for group in ([pair] for pair in pairs) if config.relative else _groups(pairs):
                     await places.acquire()
                     task = asyncio.create_task(_ask(judge, group, bench, places))
                     asked.add(task)

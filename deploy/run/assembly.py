@@ -14,6 +14,7 @@ from learner.protocol import Learner
 from learner.work import RunShape
 from rc_grpo.config import RunConfig
 from rc_grpo.data.tasks import TaskSet
+from rc_grpo.editor.lora_hub import on_the_hub
 from reward_service.panel import JudgePanel
 from rollout_workers.pool import RolloutPool
 
@@ -35,7 +36,7 @@ def make_services(config: RunConfig) -> tuple[RolloutPool, JudgePanel, Learner]:
         config.rollout.sde,
     )
     learner = config.learner
-    if learner.start_from is not None:
+    if learner.start_from is not None and on_the_hub(learner.start_from) is None:
         # The ranks' working folder is not the driver's.
         learner = learner.model_copy(update={"start_from": learner.start_from.resolve()})
     return rollouts, judges, LearnerGroup(config.editor, learner, config.objective, shape, home)

@@ -1,1 +1,1 @@
-"""Weights & Biases and MLflow beside a run's own records: what goes to them, and how it gets there."""
+"""Experiment trackers beside a run's own records: what goes to them, and how it gets there."""

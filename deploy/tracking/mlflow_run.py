@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from PIL import Image
 
-from deploy.tracking.tracker import DEFAULT_PROJECT, PICTURES, Ending
+from deploy.tracking.tracker import DEFAULT_PROJECT, PICTURES, Ending, summary_figures
 from rc_grpo.config import RunConfig, dump
 from rc_grpo.config.differences import flat
 
@@ -24,14 +24,14 @@ _STATUS: Mapping[Ending, str] = {"finished": "FINISHED", "failed": "FAILED", "st
 
 
 class MlflowRun:
-    """`Tracker` of MLflow; server and credentials are read by its library from the environment.
+    """`Tracker` of MLflow; the configuration becomes parameters, and an artifact."""
 
-    Args:
-        config: of the run; becomes parameters, and an artifact.
-    """
-
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, folder: Path) -> None:
         self._config = config
+
+    @classmethod
+    def check(cls) -> None:
+        """Leave it to `open`: a server without credentials is a usual one."""
 
     def open(self, run_id: str | None) -> str:
         """Begin a run, or go on with the one of this id."""
@@ -63,8 +63,7 @@ class MlflowRun:
     def summary(self, update: int, values: Mapping[str, Any]) -> None:
         """Write the artifact summary.json, and the numbers in it as metrics under ``summary/``."""
         self._client.log_dict(self._id, dict(values), "summary.json")
-        leaves = {f"summary/{name.replace('.', '/')}": value for name, value in flat(dict(values)).items()}
-        self.metrics(update, {name: value for name, value in leaves.items() if isinstance(value, int | float)})
+        self.metrics(update, summary_figures(values))
 
     def close(self, ending: Ending) -> None:
         """Set the run's status."""

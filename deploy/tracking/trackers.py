@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import pkgutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,14 @@ from deploy.tracking.tracker import Ending, Tracker, TrackerError
 from rc_grpo.config import OutputConfig, RunConfig
 
 FOLDER = "trackers"
+
+CLASSES: Mapping[str, str] = {
+    "wandb": "deploy.tracking.wandb_run:WandbRun",
+    "mlflow": "deploy.tracking.mlflow_run:MlflowRun",
+    "swanlab": "deploy.tracking.swanlab_run:SwanlabRun",
+    "trackio": "deploy.tracking.trackio_run:TrackioRun",
+}
+"""Each tracker's class; its name is the module of its library, and the extra that installs it."""
 
 
 def check_trackers(output: OutputConfig) -> None:
@@ -26,10 +35,7 @@ def check_trackers(output: OutputConfig) -> None:
         # Without an origin it is no package but a folder of that name: W&B leaves one where its library was used.
         if found is None or found.origin is None:
             raise TrackerError(f"output.trackers names {name}, which is not installed: pip install 'rc-grpo[{name}]'")
-    if "wandb" in output.trackers:
-        from deploy.tracking.wandb_run import check_login
-
-        check_login()
+        _class(name).check()
 
 
 class Trackers:
@@ -99,11 +105,11 @@ def _grid(update: int, path: Path) -> Record:
 
 
 def make_tracker(name: str, config: RunConfig, folder: Path) -> Tracker:
-    """Return a tracker, not opened yet; its library is imported here and not before."""
-    if name == "wandb":
-        from deploy.tracking.wandb_run import WandbRun
+    """Return a tracker, not opened yet."""
+    return _class(name)(config, folder)
 
-        return WandbRun(config, folder)
-    from deploy.tracking.mlflow_run import MlflowRun
 
-    return MlflowRun(config)
+def _class(name: str) -> type[Tracker]:
+    """Return the class of a tracker; its library is imported here and not before."""
+    found: type[Tracker] = pkgutil.resolve_name(CLASSES[name])
+    return found

@@ -7,9 +7,8 @@ from typing import Any
 
 import wandb
 
-from deploy.tracking.tracker import DEFAULT_PROJECT, PICTURES, Ending, TrackerError
+from deploy.tracking.tracker import DEFAULT_PROJECT, PICTURES, Ending, TrackerError, summary_leaves
 from rc_grpo.config import RunConfig
-from rc_grpo.config.differences import flat
 
 FINISH_S = 50.0
 """What is not sent by then stays in the folder, for ``wandb sync``; without it, a dead network holds the exit up."""
@@ -17,34 +16,25 @@ FINISH_S = 50.0
 _EXIT_CODES: Mapping[Ending, int] = {"finished": 0, "failed": 1, "stopped": 255}
 
 
-def check_login() -> None:
-    """Ask for the key now, and not in the middle of a start. The server is not asked whether it is right.
-
-    Raises:
-        TrackerError: there is none, and nobody at a terminal to type it.
-    """
-    if os.environ.get("WANDB_MODE", "online") != "online":
-        return
-    try:
-        wandb.login(verify=False)
-    except wandb.errors.Error as error:
-        raise TrackerError(
-            f"output.trackers names wandb, which has no key ({error}): set WANDB_API_KEY, or WANDB_MODE=offline and "
-            "`wandb sync` later"
-        ) from error
-
-
 class WandbRun:
-    """`Tracker` of W&B; key, entity, server and mode are read by its library from the environment.
-
-    Args:
-        config: of the run; becomes W&B's.
-        folder: where its library keeps its files.
-    """
+    """`Tracker` of W&B."""
 
     def __init__(self, config: RunConfig, folder: Path) -> None:
         self._config = config
         self._folder = folder
+
+    @classmethod
+    def check(cls) -> None:
+        """Ask for the key now, and not in the middle of a start. The server is not asked whether it is right."""
+        if os.environ.get("WANDB_MODE", "online") != "online":
+            return
+        try:
+            wandb.login(verify=False)
+        except wandb.errors.Error as error:
+            raise TrackerError(
+                f"output.trackers names wandb, which has no key ({error}): set WANDB_API_KEY, or WANDB_MODE=offline "
+                "and `wandb sync` later"
+            ) from error
 
     def open(self, run_id: str | None) -> str:
         """Begin a run, or go on with the one of this id."""
@@ -75,8 +65,7 @@ class WandbRun:
 
     def summary(self, update: int, values: Mapping[str, Any]) -> None:
         """Write to the run's summary, under ``summary/``."""
-        leaves = {f"summary/{name.replace('.', '/')}": value for name, value in flat(dict(values)).items()}
-        self._run.summary.update({"update": update, **leaves})
+        self._run.summary.update({"update": update, **summary_leaves(values)})
 
     def close(self, ending: Ending) -> None:
         """Finish with the exit code of the ending, after at most `FINISH_S`."""

@@ -32,6 +32,9 @@ class GroupUpdate(ABC):
     figures: ClassVar[tuple[str, ...]] = ("objective",)
     """Means that must be finite."""
 
+    by_chain: ClassVar[bool] = False
+    """The update of a group is the mean of its anchors' updates, each of them alone."""
+
     def __init__(
         self,
         denoiser: Denoiser,

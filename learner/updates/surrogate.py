@@ -16,6 +16,7 @@ class SurrogateUpdate(GroupUpdate):
     """One group under the paper's objective, and Neighbor GRPO's; see `GroupUpdate`."""
 
     figures: ClassVar[tuple[str, ...]] = ("objective", "kl")
+    by_chain: ClassVar[bool] = True
 
     def _begin(self) -> None:
         self._method = self._run.method

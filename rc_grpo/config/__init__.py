@@ -18,16 +18,20 @@ from rc_grpo.config.judges.local import (
     RewardHeadConfig,
 )
 from rc_grpo.config.judges.plugin import JudgePlugin
+from rc_grpo.config.judges.served import (
+    ClientConfig,
+    EditScoreConfig,
+    PairwiseConfig,
+    SamplingConfig,
+    ServedConfig,
+    ServerConfig,
+)
 from rc_grpo.config.learner import LearnerConfig
 from rc_grpo.config.objective import Algorithm, NftConfig, ObjectiveConfig
 from rc_grpo.config.reading import ConfigError
 from rc_grpo.config.reward import (
     AnyJudgeConfig,
-    ClientConfig,
-    EditScoreConfig,
     RewardConfig,
-    SamplingConfig,
-    ServerConfig,
     dump_judge,
     parse_judge,
 )
@@ -69,6 +73,7 @@ __all__ = [
     "NftConfig",
     "ObjectiveConfig",
     "OutputConfig",
+    "PairwiseConfig",
     "PickScoreConfig",
     "PoolConfig",
     "RegionPreservationConfig",
@@ -79,6 +84,7 @@ __all__ = [
     "RunConfig",
     "SamplingConfig",
     "SdeConfig",
+    "ServedConfig",
     "ServerConfig",
     "Solver",
     "TaskSource",

@@ -41,7 +41,8 @@ class LearnerConfig(Strict):
     start_from: Path | None = Field(
         None,
         description="folder of the LoRA that training begins with, such as an earlier run's `lora`, where every rank "
-        "sees it; none is an untrained one. `objective.reference_penalty` holds to the base model all the same",
+        "sees it, or `ORG/NAME@REVISION` on the Hugging Face Hub; none is an untrained one. "
+        "`objective.reference_penalty` holds to the base model all the same",
     )
     start_deadline_s: Seconds = Field(900.0, description="all ranks must be up by then")
     call_deadline_s: Seconds = Field(3600.0, description="an update, a checkpoint or a publication must end by then")

@@ -15,7 +15,7 @@ from rc_grpo.config.objective import ObjectiveConfig
 from rc_grpo.config.reward import RewardConfig
 
 Solver = Method
-Tracker = Literal["wandb", "mlflow"]
+Tracker = Literal["wandb", "mlflow", "swanlab", "trackio"]
 MOST_GROUPS = 10**7
 
 
@@ -177,8 +177,8 @@ class OutputConfig(Strict):
     project: str | None = Field(
         None,
         min_length=1,
-        description="W&B project and MLflow experiment; none takes WANDB_PROJECT and MLFLOW_EXPERIMENT_NAME, "
-        "or `rc-grpo`",
+        description="project of the trackers, MLflow's experiment; none takes WANDB_PROJECT, MLFLOW_EXPERIMENT_NAME "
+        "or SWANLAB_PROJ_NAME, or `rc-grpo`",
     )
 
     @model_validator(mode="after")

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import safetensors.torch
 from diffusers.loaders.lora_base import LoraBaseMixin
+from peft import LoraConfig
 from torch import Tensor
 
 from rc_grpo.config import EditorConfig, LoraSettings
@@ -12,7 +15,16 @@ from rc_grpo.editor.loading import load_architecture
 from rc_grpo.editor.lora import adapted, diffusers_state
 from rc_grpo.editor.lora_file import PREFIX, WEIGHTS_NAME, LoraFile, foreign, open_lora
 
-__all__ = ["WEIGHTS_NAME", "check_lora", "for_any_loader", "read_lora", "save_lora"]
+__all__ = [
+    "WEIGHTS_NAME",
+    "at_scale_1",
+    "check_lora",
+    "for_any_loader",
+    "read_lora",
+    "save_lora",
+    "write_for_diffusers",
+    "write_for_peft",
+]
 
 
 def save_lora(denoiser: Denoiser, weights: Mapping[str, Tensor], folder: Path) -> Path:
@@ -32,8 +44,50 @@ def save_lora(denoiser: Denoiser, weights: Mapping[str, Tensor], folder: Path) -
     """
     layers, metadata = diffusers_state(denoiser.transformer, weights)
     settings = LoraSettings(rank=metadata["r"], alpha=metadata["lora_alpha"])
-    metadata["lora_alpha"] = settings.rank
+    return _write(layers, settings, metadata, folder)
+
+
+def write_for_diffusers(weights: Mapping[str, Tensor], settings: LoraSettings, folder: Path) -> Path:
+    """Write what `save_lora` writes, of weights whose model is not loaded.
+
+    Args:
+        weights: canonical names to float32 tensors, see `check_lora`.
+        settings: that they are for.
+        folder: created if need be.
+    """
+    return _write(weights, settings, _peft_config(weights, settings).to_dict(), folder)
+
+
+def write_for_peft(weights: Mapping[str, Tensor], settings: LoraSettings, folder: Path, base: str) -> Path:
+    """Write the adapter of a transformer as ``PeftModel.from_pretrained(transformer, folder)`` takes it.
+
+    Args:
+        weights: canonical names to float32 tensors, see `check_lora`; written as they are, alpha beside them.
+        settings: that they are for.
+        folder: created if need be.
+        base: name of the model, for whoever reads the configuration.
+
+    Returns:
+        The weights' file.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    config = _peft_config(weights, settings)
+    config.base_model_name_or_path, config.inference_mode = base, True
+    config.save_pretrained(str(folder))
+    path = folder / "adapter_model.safetensors"
+    named = {f"base_model.model.{name}": tensor.contiguous() for name, tensor in weights.items()}
+    safetensors.torch.save_file(named, path, metadata={"format": "pt"})
+    return path
+
+
+def _peft_config(weights: Mapping[str, Tensor], settings: LoraSettings) -> LoraConfig:
+    modules = sorted({name.rsplit(".lora_", 1)[0] for name in weights})
+    return LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=modules)
+
+
+def _write(layers: Mapping[str, Tensor], settings: LoraSettings, metadata: Mapping[str, Any], folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    told = {**metadata, "lora_alpha": settings.rank}
     LoraBaseMixin.write_lora_layers(
         for_any_loader(settings, layers),
         str(folder),
@@ -41,15 +95,20 @@ def save_lora(denoiser: Denoiser, weights: Mapping[str, Tensor], folder: Path) -
         weight_name=WEIGHTS_NAME,
         save_function=None,
         safe_serialization=True,
-        lora_adapter_metadata={PREFIX + name: value for name, value in metadata.items()},
+        lora_adapter_metadata={PREFIX + name: value for name, value in told.items()},
     )
     return folder / WEIGHTS_NAME
 
 
 def for_any_loader(settings: LoraSettings, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return weights by the names that pipelines know, with alpha / rank multiplied into B."""
+    return {PREFIX + name: tensor for name, tensor in at_scale_1(settings, weights).items()}
+
+
+def at_scale_1(settings: LoraSettings, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights with alpha / rank multiplied into B; bit for bit undone by dividing if that is a power of two."""
     scale = settings.alpha / settings.rank
-    return {PREFIX + name: tensor * scale if ".lora_B." in name else tensor for name, tensor in weights.items()}
+    return {name: tensor * scale if ".lora_B." in name else tensor for name, tensor in weights.items()}
 
 
 def check_lora(editor: EditorConfig, folder: Path) -> dict[str, Tensor]:

@@ -2,7 +2,8 @@
 
 A sync that binds nothing must be impossible, so nothing here ignores a leftover: the modules that were wrapped must be
 those that the architecture has for the targets, a version's keys must equal the model's, and the digest is taken again
-from the weights that are in the model afterwards.
+from the weights that are in the model afterwards. It is of the bits that travel: in bfloat16 where the editor computes
+in it, while the learner goes on from its own float32 weights.
 """
 
 import hashlib
@@ -30,6 +31,9 @@ ADAPTER = "policy"
 
 Shapes = Mapping[str, tuple[int, int]]
 """Projections by full name, ``(out, in)``."""
+
+TRAVELLING = {"F32": torch.float32, "BF16": torch.bfloat16}
+"""Precisions that versions travel in, by their names in safetensors."""
 
 
 def adapted(projections: Shapes, targets: tuple[str, ...]) -> dict[str, tuple[int, int]]:
@@ -163,14 +167,21 @@ def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", torch.float32, copy=True) for name, tensor in weights.items()}
 
 
+def rounded(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return weights in a precision that they travel in; those that are in it already are not copied."""
+    return {name: tensor.detach().to(dtype) for name, tensor in weights.items()}
+
+
 def digest(weights: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 (hex) over names, shapes and float32 bytes in canonical order."""
+    """Return the SHA-256 (hex) over names, shapes, bytes in canonical order, and a precision other than float32."""
     sha = hashlib.sha256()
     names = sorted(weights)
-    on_host = _on_host([weights[name].detach().float() for name in names])
+    on_host = _on_host([weights[name].detach() for name in names])
     for name, tensor in zip(names, on_host, strict=True):
-        sha.update(f"{name}:{tuple(tensor.shape)};".encode())
-        sha.update(tensor.numpy().data)
+        precision = "" if tensor.dtype == torch.float32 else f"{tensor.dtype};"
+        sha.update(f"{name}:{tuple(tensor.shape)};{precision}".encode())
+        # NumPy knows no bfloat16.
+        sha.update(tensor.flatten().view(torch.uint8).numpy().data)
     return sha.hexdigest()
 
 
@@ -210,7 +221,7 @@ def deserialise(data: bytes | NDArray[np.uint8], device: torch.device | None = N
     On the CPU the tensors share the memory of ``data``, which may be read-only: copy before writing.
 
     Raises:
-        VersionMismatchError: the bytes are not float32 safetensors, or are cut off.
+        VersionMismatchError: the bytes are not safetensors in a precision that weights travel in, or are cut off.
     """
     whole = np.frombuffer(data, dtype=np.uint8)
     try:
@@ -226,9 +237,10 @@ def deserialise(data: bytes | NDArray[np.uint8], device: torch.device | None = N
 
 def _slice(values: Tensor, entry: Mapping[str, Any]) -> Tensor:
     first, last = entry["data_offsets"]
-    if entry["dtype"] != "F32" or not 0 <= first <= last <= len(values):
-        raise ValueError(f"a tensor {entry} is not float32, or ends behind the last of {len(values)} bytes")
-    return values[first:last].view(torch.float32).view(entry["shape"])
+    if entry["dtype"] not in TRAVELLING or not 0 <= first <= last <= len(values):
+        names = " or ".join(TRAVELLING)
+        raise ValueError(f"a tensor {entry} is not {names}, or ends behind the last of {len(values)} bytes")
+    return values[first:last].view(TRAVELLING[entry["dtype"]]).view(entry["shape"])
 
 
 def load(transformer: nn.Module, weights: Mapping[str, Tensor]) -> int:
@@ -252,6 +264,17 @@ def copy_into(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
     Raises:
         VersionMismatchError: names or shapes differ.
     """
+    require_fitting(own, weights)
+    for name, parameter in own.items():
+        parameter.copy_(weights[name])
+
+
+def require_fitting(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Raise unless weights have the names and shapes of a model's.
+
+    Raises:
+        VersionMismatchError: names or shapes differ.
+    """
     if own.keys() != weights.keys():
         missing, foreign = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
         raise VersionMismatchError(
@@ -263,8 +286,6 @@ def copy_into(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
             raise VersionMismatchError(
                 f"{name} has shape {tuple(weights[name].shape)}, the model {tuple(parameter.shape)}"
             )
-    for name, parameter in own.items():
-        parameter.copy_(weights[name])
 
 
 @contextmanager

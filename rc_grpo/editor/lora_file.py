@@ -18,6 +18,8 @@ from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from rc_grpo.editor.lora_hub import local_folder
+
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 PREFIX = "transformer."
 _METADATA = "lora_adapter_metadata"
@@ -91,14 +93,15 @@ def open_lora(folder: Path, example: str) -> LoraFile:
     """Read names, shapes and metadata of the LoRA in a folder, and no weights.
 
     Args:
-        folder: holding the file under the name that diffusers gives it.
+        folder: holding the file under the name that diffusers gives it; or a name on the Hub, see
+            `rc_grpo.editor.lora_hub`.
         example: a name that would fit, to be shown beside one that does not.
 
     Raises:
         ValueError: there is no such file, it is not whole, or diffusers would do something else with it than add the
             scaled products of pairs of matrices to the transformer's projections.
     """
-    path = _find(folder)
+    path = _find(local_folder(folder, WEIGHTS_NAME))
     with _opened(path) as file:
         tensors = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         shapes = {name: tuple(tensor.get_shape()) for name, tensor in tensors.items()}

@@ -59,7 +59,9 @@ class MergedPolicy:
     @torch.no_grad()
     def load(self, weights: Mapping[str, Tensor]) -> int:
         """Merge other weights: ``round(pristine + scale * B A)`` in every projection."""
-        lora.copy_into(self._weights, weights)
+        lora.require_fitting(self._weights, weights)
+        # In the precision that they come in: the digest is of the bits that travelled.
+        self._weights = {name: own.to(weights[name].dtype).copy_(weights[name]) for name, own in self._weights.items()}
         self._digest = lora.digest(self._weights)
         self._merge()
         return self.modules
@@ -104,7 +106,8 @@ class MergedPolicy:
             weight.copy_(round_stochastically(merged, weight.dtype, derive("merge", self._digest, name)))
 
     def _change(self, name: str) -> Tensor:
-        return self._scale * (self._weights[f"{name}.lora_B.weight"] @ self._weights[f"{name}.lora_A.weight"])
+        b, a = (self._weights[f"{name}.lora_{part}.weight"].float() for part in "BA")
+        return self._scale * (b @ a)
 
 
 def _unit(module: Projection) -> Tensor | float:

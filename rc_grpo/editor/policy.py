@@ -18,7 +18,7 @@ class Policy(Protocol):
     """Number of modules that the weights are bound to."""
 
     def weights(self) -> Mapping[str, Tensor]:
-        """Return the float32 weights themselves, where they are, in canonical order."""
+        """Return the weights themselves, where they are, in canonical order; those that train are float32."""
         ...
 
     def load(self, weights: Mapping[str, Tensor]) -> int:
@@ -56,6 +56,7 @@ class AdapterPolicy:
         self._transformer = transformer
         self._wrapped = lora.attach(transformer, expected, settings, seed)
         self.modules = len(self._wrapped)
+        self._travelled = torch.float32
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return the trained parameters."""
@@ -63,11 +64,13 @@ class AdapterPolicy:
 
     def load(self, weights: Mapping[str, Tensor]) -> int:
         """Copy weights into the layers."""
-        return lora.load(self._transformer, weights)
+        modules = lora.load(self._transformer, weights)
+        self._travelled = next(iter(weights.values())).dtype
+        return modules
 
     def digest(self) -> str:
-        """Return the digest of the parameters."""
-        return lora.digest(self.weights())
+        """Return the digest of the parameters, in the precision that they came in."""
+        return lora.digest(lora.rounded(self.weights(), self._travelled))
 
     def base(self) -> Mapping[str, Tensor]:
         """Return the weights that the layers are around."""

@@ -17,15 +17,16 @@ from typer.testing import CliRunner
 from deploy.cli import app
 from deploy.configs import load_config
 from deploy.errors import plain_errors
-from rc_grpo.config import EditScoreConfig, SamplingConfig
+from rc_grpo.config import EditScoreConfig, PairwiseConfig, SamplingConfig
 from rc_grpo.images import decode_rgb, encode_png
 from rc_grpo.pocket.world import PocketWorld
 from reward_service import guardian, pocket_judge
 from reward_service.client import ChatClient, RequestRefusedError
 from reward_service.contract import ANSWER_SCHEMA
 from reward_service.editscore import EditScoreJudge
-from reward_service.factory import family, prompts
+from reward_service.factory import family, make_judge, prompts
 from reward_service.judge import JudgeSetupError
+from reward_service.pairwise.judge import PairwiseJudge
 from reward_service.pool import RewardPool
 from reward_service.prompts import Prompt, chat
 from reward_service.server_metrics import read
@@ -202,6 +203,36 @@ def test_malformed_answers_are_asked_again_and_what_stays_malformed_is_no_reward
     # A candidate needs two answers, each of which fails twice in a row with a chance of 0.06.
     assert counts["failed"] < 0.35 * counts["candidates"]
     assert max(update["reward/judge_attempts_max"] for update in run.updates) == 2
+
+
+@pytest.mark.slow
+def test_three_images_go_through_a_real_server_and_pairs_get_answers_of_the_schema(
+    loop: asyncio.AbstractEventLoop, tmp_path: Path
+) -> None:
+    """By a model that never learned the question: what it prefers is nothing, that it chooses is all."""
+    asked = tmp_path / "question.yaml"  # short: the pocket judge reads 512 tokens, images included
+    images = [{"image": {"source": "edited_images", "index": index}} for index in (0, 1)]
+    parts = [{"text": "{{ instruction }}"}, {"image": {"source": "input_image"}}, *images]
+    asked.write_text(json.dumps({"user_prompt": parts}))
+    config = PairwiseConfig(
+        kind="pairwise",
+        model="pocket",
+        prompts=asked,
+        server=judge_config().server,
+        sampling=SamplingConfig(max_tokens=64),
+    )
+    judge = make_judge("pairwise", config, tmp_path)
+    assert isinstance(judge, PairwiseJudge)
+
+    async def scored() -> Any:
+        try:
+            await judge.open()
+            return await judge.score(TASKS[0], edits(0))
+        finally:
+            await judge.close()
+
+    rewards = [verdict.reward for verdict in loop.run_until_complete(scored())]
+    assert np.mean(rewards) == pytest.approx(0.5)
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ def test_an_override_reaches_its_key_and_its_neighbours_stay() -> None:
         ("name=../escape", "name"),
         ("reward.judges.ground_truth.weight=0", "every judge has weight 0"),
         ("evaluation.measured_by=oracle", "no judge of the run; its judges are ground_truth"),
+        ("reward.judges.p={kind: pairwise, model: m, comparisons: 3}", "reward.judges.p.pairwise.comparisons"),
         ("reward.judges.ground_truth.kind=oracle", "reward.judges.ground_truth"),
         ("reward.judges.Other={kind: ground_truth}", "reward.judges.Other"),
         ("reward.judges.vlm={kind: editscore}", "reward.judges.vlm.editscore.model"),

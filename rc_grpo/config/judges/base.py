@@ -18,6 +18,9 @@ class JudgeConfig(PoolConfig):
     asks_for_the_edit: ClassVar[bool] = True
     """Whether a finished edit earns more than an untouched source; not so where only damage is looked for."""
 
+    relative: ClassVar[bool] = False
+    """Whether candidates are compared with each other, so that a reward means something within its group alone."""
+
     weight: float = Field(
         1.0, ge=0, description="in the sum of the judges' z-scores; 0: scored, logged, evaluated, never learned from"
     )

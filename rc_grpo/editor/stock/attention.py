@@ -36,15 +36,17 @@ class ProbedAttention:
         self.concentration: Tensor | None = None
         """What the probe found at the last call."""
 
-    def norm_and_rotate(
-        self, streams: Sequence[Tensor], norms: Sequence[nn.RMSNorm], rotary: tuple[Tensor, Tensor] | None
-    ) -> Tensor:
+    def norm_and_rotate(self, streams: Sequence[Tensor], norms: Sequence[nn.RMSNorm], rotary: Any) -> Tensor:
         """Return queries or keys ``[B, S, H, D]`` of all streams one after the other, normed and rotated."""
         if self._fused and rotary is not None:
             eps = [norm.eps or torch.finfo(streams[0].dtype).eps for norm in norms]
             return kernels.norm_and_rotate(list(streams), [norm.weight for norm in norms], eps, *rotary)  # type: ignore[no-any-return]
         normed = torch.cat([norm(stream) for norm, stream in zip(norms, streams, strict=True)], dim=1)
-        return apply_rotary_emb(normed, rotary, sequence_dim=1)  # type: ignore[no-any-return]
+        return self.rotate(normed, rotary)
+
+    def rotate(self, x: Tensor, rotary: Any) -> Tensor:
+        """Turn queries or keys ``[B, S, H, D]`` by their positions, as diffusers' own processor does."""
+        return apply_rotary_emb(x, rotary, sequence_dim=1)  # type: ignore[no-any-return]
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """Probe and attend, by the backend that diffusers has set: ``[B, S, H, D]`` to ``[B, S, H * D]``."""

@@ -14,6 +14,9 @@ from typer.testing import CliRunner
 
 from deploy.checking import places
 from deploy.cli import app
+from deploy.configs import load_config
+from deploy.evaluating.preflight import check_judges
+from rc_grpo.config import ConfigError
 from tests.unit.reward.beside import served_beside
 from tests.unit.reward.chat_server import marks, refusal, texts
 
@@ -54,10 +57,10 @@ def faults(findings: list[dict[str, str]]) -> list[str]:
     return [f"{item['subject']}: {item['said']}" for item in findings if item["state"] == "fault"]
 
 
-def judged_by(url: str) -> str:
+def judged_by(url: str, kind: str = "editscore, family: qwen2_5_vl") -> str:
     patience = "reach_deadline_s: 0.3, probe_deadline_s: 2"
     return (
-        f"reward.judges={{mine: {{kind: editscore, model: judge, family: qwen2_5_vl, urls: ['{url}'], "
+        f"reward.judges={{mine: {{kind: {kind}, model: judge, urls: ['{url}'], "
         f"server: {{{patience}}}, client: {{tries: 1}}, resources: {{num_cpus: 0.25}}}}}}"
     )
 
@@ -138,6 +141,46 @@ def test_a_judge_s_answer_to_a_real_question_is_shown(tmp_path: Path, monkeypatc
         (asked,) = server.requests
         content = json.dumps(asked["messages"])
         assert content.count("data:image/") == 2
+
+
+def test_a_judge_that_compares_is_asked_about_the_source_beside_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def first(_: dict[str, Any]) -> web.Response:
+        return texts(json.dumps({"winner": "Image A"}))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RC_GRPO_JUDGE_KEY", "key")
+    with served_beside(first) as server:
+        findings = checked("data.train.limit=3", judged_by(server.url, "pairwise"))
+        assert [item for item in findings if item["said"].endswith("beside its negative it says: 0.500")]
+        assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (("reward.judges={p: {kind: pairwise, model: m, urls: ['http://h:1/v1']}}",), "or set evaluation.tasks=0"),
+        (
+            ("reward.judges.p={kind: pairwise, model: m, urls: ['http://h:1/v1']}", "evaluation.measured_by=p"),
+            "which compares the candidates of a group with each other",
+        ),
+    ],
+)
+def test_evaluations_that_only_a_judge_that_compares_could_measure_are_refused(
+    settings: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_judges(load_config("pocket", settings))
+
+
+def test_a_judge_that_compares_may_stand_beside_one_that_measures_or_where_nothing_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RC_GRPO_JUDGE_KEY", "key")
+    judge = "p: {kind: pairwise, model: m, urls: ['http://h:1/v1']}"
+    check_judges(load_config("pocket", [f"reward.judges={{{judge}, truth: {{kind: ground_truth, weight: 0}}}}"]))
+    check_judges(load_config("pocket", [f"reward.judges={{{judge}}}", "evaluation.tasks=0"]))
 
 
 @pytest.mark.parametrize("command", ["check", "train"])

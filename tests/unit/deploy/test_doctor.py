@@ -1,6 +1,8 @@
 """What the doctor says of a healthy editor, and that it finds what was done to a sick one."""
 
 import json
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,30 @@ def test_in_bfloat16_the_pictures_differ_by_the_rounding_of_their_pixels_alone(m
     said = [item for item in examine(config, steps=8) if item.subject.startswith("picture at")]
     assert [item.state for item in said] == ["fine", "fine"]
     assert all(item.figures["max_abs"] <= 1 for item in said)
+
+
+def test_a_card_never_has_to_hold_more_than_a_rollout_workers_and_a_learners_copy(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
+    most = []
+
+    def counted(name: str, transformer_of: Callable[[Any], torch.nn.Module]) -> None:
+        load = getattr(examination, name)
+
+        def loading(*arguments: Any) -> Any:
+            model = load(*arguments)
+            there.add(transformer_of(model))
+            most.append(len(there))
+            return model
+
+        monkeypatch.setattr(examination, name, loading)
+
+    counted("load_pipeline", lambda pipeline: pipeline.transformer)  # type: ignore[no-any-return]
+    for name in ("load_rollout_editor", "load_denoiser"):
+        counted(name, lambda editor: editor.body.transformer)  # type: ignore[no-any-return]
+    found(configured(models))
+    assert most == [1, 1, 2]
 
 
 @pytest.fixture

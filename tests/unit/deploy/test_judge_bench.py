@@ -8,10 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from aiohttp import web
 from typer.testing import CliRunner
 
 from deploy.cli import app
 from rc_grpo.images import encode_png
+from tests.unit.reward.beside import served_beside
+from tests.unit.reward.test_pairwise import greys, texts, winner
 
 SOURCE = encode_png(np.full((32, 32, 3), 100, np.uint8))
 """What is preserved: the nearer to its level outside the mask, the better."""
@@ -130,3 +133,25 @@ def test_pairs_that_are_none_are_one_line(tmp_path: Path) -> None:
     refused = bench(tmp_path / "nothing")
     assert refused.exit_code == 2
     assert "no parquet file and no .jsonl at" in refused.stderr
+
+
+def test_a_judge_that_compares_is_asked_about_the_very_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nearer(body: dict[str, Any]) -> web.Response:
+        first, second = (abs(grey - 100) for grey in greys(body))
+        return texts(winner("Tie" if first == second else "Image A" if first < second else "Image B"))
+
+    pairs = written(
+        tmp_path,
+        row(101, 120, "A>B", "3pair", comparison_type="AvsB"),
+        row(101, 140, "C>A", "3pair", comparison_type="AvsC"),
+        row(120, 80, "B=C", "3pair", comparison_type="BvsC"),
+    )
+    monkeypatch.setenv("RC_GRPO_JUDGE_KEY", "key")
+    with served_beside(nearer) as server:
+        judges = f"reward.judges={{pair: {{kind: pairwise, model: judge, urls: ['{server.url}']}}}}"
+        found = in_json(pairs, judges=judges)["pair"]
+        assert sorted(greys(body) for body in server.requests) == sorted(
+            [(101, 120), (120, 101), (101, 140), (140, 101), (120, 80), (80, 120)]
+        )
+    assert found["agreement"]["all"]["accuracy"] == pytest.approx(2 / 3)
+    assert (found["agreement"]["all"]["judge_ties"], found["images"]) == (pytest.approx(1 / 3), 6)

@@ -11,26 +11,38 @@ import safetensors.torch
 import torch
 
 from rc_grpo.editor import lora
-from rc_grpo.editor.denoiser import Denoiser
+from rc_grpo.editor.denoiser import Denoiser, PolicyMaker
+from rc_grpo.editor.merged import MergedPolicy
+from rc_grpo.editor.policy import AdapterPolicy
 from rc_grpo.messages import VersionMismatchError
+from tests.conftest import tiny_denoiser
 
 A, B = "x.attn.to_q.lora_A.weight", "x.attn.to_q.lora_B.weight"
 VALUES = torch.tensor([[0.5, -1.25, 3.0], [2.0, 0.0, -0.75]])
-GOLDEN = hashlib.sha256(
-    f"{A}:(2, 3);".encode()
-    + struct.pack("<6f", 0.5, -1.25, 3.0, 2.0, 0.0, -0.75)
-    + f"{B}:(1,);".encode()
-    + struct.pack("<f", 8.0)
-).hexdigest()
+GOLDEN = {
+    torch.float32: hashlib.sha256(
+        f"{A}:(2, 3);".encode()
+        + struct.pack("<6f", 0.5, -1.25, 3.0, 2.0, 0.0, -0.75)
+        + f"{B}:(1,);".encode()
+        + struct.pack("<f", 8.0)
+    ).hexdigest(),
+    # The upper halves of the same numbers.
+    torch.bfloat16: hashlib.sha256(
+        f"{A}:(2, 3);torch.bfloat16;".encode()
+        + struct.pack("<6H", 0x3F00, 0xBFA0, 0x4040, 0x4000, 0x0000, 0xBF40)
+        + f"{B}:(1,);torch.bfloat16;".encode()
+        + struct.pack("<H", 0x4100)
+    ).hexdigest(),
+}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_the_digest_is_over_names_shapes_and_float32_bytes_in_the_order_of_names(dtype: torch.dtype) -> None:
-    last = torch.tensor([8.0], dtype=dtype)
-    assert lora.digest({A: VALUES.to(dtype), B: last}) == GOLDEN
-    assert lora.digest({B: last, A: VALUES.to(dtype)}) == GOLDEN
-    assert lora.digest({A: VALUES.to(dtype).requires_grad_(), B: last}) == GOLDEN
-    assert lora.digest({A: VALUES.T.contiguous().T.to(dtype), B: last}) == GOLDEN
+@pytest.mark.parametrize("dtype", list(GOLDEN))
+def test_the_digest_is_over_names_shapes_and_the_bytes_that_travel_in_the_order_of_names(dtype: torch.dtype) -> None:
+    last, golden = torch.tensor([8.0], dtype=dtype), GOLDEN[dtype]
+    assert lora.digest({A: VALUES.to(dtype), B: last}) == golden
+    assert lora.digest({B: last, A: VALUES.to(dtype)}) == golden
+    assert lora.digest({A: VALUES.to(dtype).requires_grad_(), B: last}) == golden
+    assert lora.digest({A: VALUES.T.contiguous().T.to(dtype), B: last}) == golden
 
 
 def test_another_shape_name_or_value_is_another_digest() -> None:
@@ -100,6 +112,24 @@ def test_loading_tells_for_how_many_modules_it_was_and_the_digest_is_of_what_is_
     with torch.no_grad():
         next(iter(denoiser.policy.weights().values())).add_(1)
     assert denoiser.policy.digest() != lora.digest(others)
+
+
+@pytest.mark.parametrize("policy", [AdapterPolicy, MergedPolicy])
+def test_a_version_that_travels_in_bfloat16_is_proved_by_its_bits_and_one_bit_of_it_is_not(policy: PolicyMaker) -> None:
+    denoiser = tiny_denoiser(policy=policy)
+    exact = {name: tensor + 0.1003 for name, tensor in lora.copied(denoiser.policy.weights()).items()}
+    version, data = lora.pack(3, lora.rounded(exact, torch.bfloat16))
+    assert len(data) < 0.6 * len(lora.pack(3, exact)[1])
+    assert denoiser.adopt(version, data, worker="w").digest == version.digest != lora.pack(3, exact)[0].digest
+    held = denoiser.policy.weights()
+    assert all(held[name].float().equal(tensor.bfloat16().float()) for name, tensor in exact.items())
+    changed = data.copy()
+    changed[-1] ^= 1
+    with pytest.raises(VersionMismatchError, match="digest"):
+        denoiser.adopt(version, changed, worker="w")
+    # And the next may come in float32 again.
+    version, data = lora.pack(4, exact)
+    assert denoiser.adopt(version, data, worker="w").digest == version.digest
 
 
 def test_bytes_are_read_where_they_lie_with_shapes_and_without_warnings() -> None:

@@ -211,13 +211,20 @@ def test_a_group_without_its_trajectory_is_refused(policy: Denoiser, conditions:
         SurrogateUpdate(policy, bare, conditions, work_for(), ObjectiveConfig(), run_by("euler"))
 
 
-@pytest.mark.parametrize(("groups", "ranks"), [(1, 1), (5, 2), (6, 3), (2, 4)])
-def test_groups_are_dealt_whole_and_every_rank_gets_as_many(groups: int, ranks: int) -> None:
-    work = [work_for(anchors=(index,)) for index in range(groups)]
-    shares = spread(work, ranks)
-    assert len({len(share) for share in shares}) == 1
-    counted = [item.anchors[0] for share in shares for item in share if item.weight > 0]
-    assert sorted(counted) == list(range(groups))
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("path", ["chain", "step"])
+def test_however_many_ranks_share_groups_that_do_not_come_out_even_their_gradients_sum_to_the_same(
+    policy: Denoiser, conditions: Conditions, path: str, ranks: int
+) -> None:
+    group = make_group(policy, conditions)
+    config = ObjectiveConfig(anchor_path=path, reference_penalty=0.3, beta=0.1)  # type: ignore[arg-type]
+    work = [work_for(anchors=(1, 2, 3)), work_for(ADVANTAGES[::-1].copy(), anchors=(1, 2, 3))]
+    whole = sum(gradients(policy, group, conditions, config, item)[0] for item in work)
+    shares = spread(work, ranks, by_chain=True)
+    dealt = sum(
+        gradients(policy, group, conditions, config, item, scale=item.weight)[0] for share in shares for item in share
+    )
+    torch.testing.assert_close(dealt, whole, rtol=1e-5, atol=1e-8)
 
 
 def test_statistics_of_ranks_merge_by_their_kind() -> None:

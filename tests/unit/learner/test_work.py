@@ -1,9 +1,12 @@
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from learner.work import GroupWork, RunShape, batch_advantages, draw_anchors, draw_steps, spread
+from learner.work import GroupWork, RunShape, batch_advantages, draw_anchors, draw_steps, idle_share, spread
 from rc_grpo.config import ObjectiveConfig
 from rc_grpo.messages import GroupScores
 
@@ -123,10 +126,36 @@ def test_every_step_is_drawn_sometimes_the_first_and_the_last_included() -> None
 
 def test_groups_are_dealt_in_turn_and_idle_work_is_the_first_groups_without_weight() -> None:
     work = [GroupWork(f"group{i}", f"task{i}", np.zeros(4), (1,), (0,), on_policy=True) for i in range(5)]
-    shares = spread(work, 3)
+    shares = spread(work, 3, by_chain=False)
     assert [[item.group for item in share] for share in shares] == [
         ["group0", "group3"],
         ["group1", "group4"],
         ["group2", "group0"],
     ]
     assert [[item.weight for item in share] for share in shares] == [[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]]
+
+
+@given(groups=st.integers(1, 9), anchors=st.integers(1, 8), ranks=st.integers(1, 6))
+def test_every_chain_is_dealt_once_in_pieces_of_one_size_and_ranks_wait_no_longer_than_for_whole_groups(
+    groups: int, anchors: int, ranks: int
+) -> None:
+    chosen = tuple(range(1, anchors + 1))
+    work = [GroupWork(group, f"task{group}", np.zeros(9), chosen, (0,), on_policy=True) for group in range(groups)]
+    shares = spread(work, ranks, by_chain=True)
+    assert len({len(share) for share in shares}) == 1
+    items = [item for share in shares for item in share]
+    assert len({len(item.anchors) for item in items}) == 1
+    counted = [item for item in items if item.weight > 0]
+    chains = [(item.group, anchor) for item in counted for anchor in item.anchors]
+    assert sorted(chains) == [(group, anchor) for group in range(groups) for anchor in chosen]
+    assert all(item.weight == len(item.anchors) / anchors for item in counted)
+    # The fewest rounds that any way of dealing needs, or 5 percent more of them.
+    single = math.ceil(groups * anchors / ranks) * ranks
+    assert idle_share(shares) <= max(0.05, 1 - groups * anchors / single) + 1e-12
+    assert idle_share(shares) <= idle_share(spread(work, ranks, by_chain=False)) + 1e-12
+
+
+def test_groups_that_come_out_even_stay_whole_and_a_batch_of_eight_never_leaves_two_or_three_ranks_idle() -> None:
+    work = [GroupWork(f"group{i}", "task", np.zeros(9), (1, 2, 3), (0,), on_policy=True) for i in range(8)]
+    assert all(len(item.anchors) == 3 for share in spread(work, 2, by_chain=True) for item in share)
+    assert {idle_share(spread(work[:kept], ranks, by_chain=True)) for kept in (6, 8) for ranks in (2, 3)} == {0.0}

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rc_grpo.config import GroundTruthConfig, RewardConfig
+from rc_grpo.config import GroundTruthConfig, PairwiseConfig, RewardConfig
 from rc_grpo.messages import EditTask, GroupScores
 from reward_service.panel import JudgePanel, merged
 
@@ -74,6 +74,11 @@ def test_a_single_judge_is_handed_on_as_it_is() -> None:
     assert merged({"a": alone}, {"a": 1.0}) is alone
 
 
+def test_where_nobody_counts_all_do_alike() -> None:
+    parts = {"vlm": scores("vlm", 0.2), "truth": scores("truth", 0.6)}
+    np.testing.assert_allclose(merged(parts, {"vlm": 0.0, "truth": 0.0}).task_reward, [0.4])
+
+
 class Pool:
     """A judge's pool that keeps what is asked of it; all of a panel's calls meet before the first is answered."""
 
@@ -104,6 +109,22 @@ class Pool:
     async def server_metrics(self, deadline: float) -> dict[str, float]:
         await self._met("server_metrics", deadline)
         return {"requests": len(self.name)}
+
+
+@pytest.mark.parametrize(("size", "heard"), [(1, ["vlm"]), (2, ["pair", "vlm"])])
+def test_of_a_single_edit_a_judge_that_compares_says_nothing_and_the_others_measure(
+    size: int, heard: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Scoring(Pool):
+        async def score(self, task: object, group: object) -> GroupScores:
+            return scores(self.name, *([0.8] * size if self.name == "vlm" else [NAN] * size))
+
+    monkeypatch.setattr("reward_service.panel.RewardPool", Scoring)
+    judges = {"pair": PairwiseConfig(kind="pairwise", model="m"), "vlm": GroundTruthConfig(weight=0.0)}
+    panel = JudgePanel(RewardConfig(judges=judges), "space")
+    group = asyncio.run(panel.score(EditTask("t", "add", b"", "", b""), "group"))
+    assert list(group.rewards) == heard
+    np.testing.assert_array_equal(group.task_reward, [0.8] if size == 1 else [NAN] * 2)
 
 
 def test_a_panel_asks_all_its_judges_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:

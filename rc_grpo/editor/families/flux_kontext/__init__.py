@@ -2,6 +2,7 @@
 
 from types import MappingProxyType
 
+from rc_grpo.editor.families.flux_kontext.names import FIRST_NAMES
 from rc_grpo.editor.family import Guidance
 from rc_grpo.editor.files import FULL_SIZE, POCKET
 from rc_grpo.editor.stock.family import StockFamily
@@ -15,6 +16,7 @@ class FluxKontext(StockFamily):
     hub_ids = MappingProxyType({"black-forest-labs/FLUX.1-Kontext-dev": FULL_SIZE})
     pipeline = "FluxKontextPipeline"
     transformer = "FluxTransformer2DModel"
+    first_names = FIRST_NAMES
     guidance: Guidance = "embedded"
 
 

@@ -2,6 +2,7 @@
 
 from types import MappingProxyType
 
+from rc_grpo.editor.families.qwen_image_edit.names import FIRST_NAMES
 from rc_grpo.editor.families.qwen_image_edit.sizes import STOCK_SOURCE
 from rc_grpo.editor.family import Guidance
 from rc_grpo.editor.stock.family import StockFamily
@@ -20,6 +21,7 @@ class QwenImageEdit(StockFamily):
     )
     pipeline = "QwenImageEditPlusPipeline"
     transformer = "QwenImageTransformer2DModel"
+    first_names = FIRST_NAMES
     guidance: Guidance = "cfg"
     source_resolution = STOCK_SOURCE
 

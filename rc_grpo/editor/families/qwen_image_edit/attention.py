@@ -1,13 +1,14 @@
 """The joint attention of Qwen-Image's blocks: like other double-stream blocks' but for how positions turn it.
 
-Positions come as complex numbers, apart for image and text. They turn queries and keys as cosines and sines of both
-together: what the fused kernel of norm and rotation reads, and what a compiler fuses.
+Positions come as complex numbers, apart for image and text, and turn queries and keys so where diffusers' rounding is
+followed; elsewhere as cosines and sines, which the fused kernel of norm and rotation reads and a compiler fuses.
 """
 
 from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention
+from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
 from torch import Tensor
 
 from rc_grpo.editor.fp8 import QuantisedRows
@@ -32,11 +33,18 @@ class QwenJointAttention(ProbedAttention):
         head_dim = attn.inner_dim // attn.heads
         image = heads(head_dim, hidden_states, (attn.to_q, attn.to_k, attn.to_v))
         text = heads(head_dim, encoder_hidden_states, (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj))
-        rotary = _as_turns(*image_rotary_emb)
+        as_turns = self._fused or torch.compiler.is_compiling()
+        rotary = _as_turns(*image_rotary_emb) if as_turns else torch.cat(image_rotary_emb[::-1])
         query = self.norm_and_rotate((text[0], image[0]), (attn.norm_added_q, attn.norm_q), rotary)
         key = self.norm_and_rotate((text[1], image[1]), (attn.norm_added_k, attn.norm_k), rotary)
         mixed = self.attend(query, key, torch.cat([text[2], image[2]], dim=1))
         return apart(attn, mixed, encoder_hidden_states.shape[1])
+
+    def rotate(self, x: Tensor, rotary: Any) -> Tensor:
+        """Turn queries or keys; a product of complex numbers rounds otherwise than its parts on a GPU."""
+        if isinstance(rotary, Tensor):
+            return apply_rotary_emb_qwen(x, rotary, use_real=False)  # type: ignore[no-any-return]
+        return super().rotate(x, rotary)
 
 
 def _as_turns(of_images: Tensor, of_text: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from deploy.records.metrics import MetricsLog
 from deploy.stopping import RunStoppedError
 from deploy.tracking import courier
 from deploy.tracking.tracker import Ending, TrackerError
-from deploy.tracking.trackers import Trackers, check_trackers
+from deploy.tracking.trackers import CLASSES, Trackers, check_trackers
 from rc_grpo.config import ConfigError
 
 BOTH = load_config("pocket", ["output.trackers=[wandb, mlflow]"])
@@ -71,7 +71,7 @@ def test_a_tracker_that_is_unknown_or_named_twice_is_refused(value: str) -> None
         load_config("pocket", [f"output.trackers={value}"])
 
 
-@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+@pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("found", [None, ModuleSpec("a folder of that name", None)], ids=["nothing", "a folder"])
 def test_a_tracker_that_is_not_installed_is_refused_before_the_start(
     name: str, found: ModuleSpec | None, monkeypatch: pytest.MonkeyPatch
