@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: one thread, so that numbers repeat, and a tiny random editor."""
 
+import gc
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -66,6 +67,12 @@ def denoiser() -> Denoiser:
 @pytest.fixture
 def conditions() -> Conditions:
     return tiny_conditions()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the imports made out of every later collection: a merge, for one, asks for a whole one each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

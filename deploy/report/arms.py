@@ -3,8 +3,9 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import takewhile
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -66,10 +67,15 @@ def from_packaged(run: RunRecord) -> tuple[str, list[Difference]]:
     """Return the packaged config that a run is nearest to, and the keys that differ: there, and in the run."""
     found = {}
     for path in sorted(PACKAGED.glob("*.yaml")):
-        packaged = yaml.safe_load(dump(load_config(path.stem)))
-        found[path.stem] = _differing(packaged, run.config)
+        found[path.stem] = _differing(_packaged(path.stem), run.config)
     nearest = min(found, key=lambda name: len(found[name]))
     return nearest, found[nearest]
+
+
+@cache
+def _packaged(name: str) -> Mapping[str, Any]:
+    """Return a packaged config as a run's file gives it; every run of a page is compared with all of them."""
+    return cast(Mapping[str, Any], yaml.safe_load(dump(load_config(name))))
 
 
 def _differing(*configs: Mapping[str, Any]) -> list[Difference]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pycocotools import mask as coco
 
 from rc_grpo.data.rle import Rle
 
@@ -24,6 +25,13 @@ def test_runs_go_down_the_columns_whether_as_numbers_string_or_bytes(counts: obj
     assert (mask.height, mask.width) == (3, 4)
     assert mask.decode().dtype == np.bool_
     np.testing.assert_array_equal(mask.decode(), BLOCK)
+
+
+@given(st.integers(0, 999), st.integers(1, 40), st.integers(1, 40), st.sampled_from([0.0, 0.02, 0.5, 1.0]))
+def test_what_cocos_own_tools_write_is_what_was_drawn(seed: int, height: int, width: int, share: float) -> None:
+    inside = np.random.default_rng(seed).random((height, width)) < share
+    written = coco.encode(np.asfortranarray(inside.astype(np.uint8)))
+    np.testing.assert_array_equal(Rle.parse(written).decode(), inside)
 
 
 def test_a_size_may_be_written_as_text() -> None:

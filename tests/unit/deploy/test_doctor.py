@@ -46,6 +46,11 @@ def found(config: RunConfig) -> dict[str, Finding]:
     return {item.subject: item for item in examine(config, steps=3)}
 
 
+def first(config: RunConfig, subject: str) -> Finding:
+    """What is found of it; nothing behind it is looked at."""
+    return next(item for item in examine(config, steps=3) if item.subject == subject)
+
+
 @pytest.mark.parametrize("row", [KLEIN, QWEN], ids=lambda row: row.name)
 def test_a_healthy_editor_makes_the_stock_pipelines_picture_to_the_bit(models: Path, row: Row) -> None:
     said = found(configured(models, row, "evaluation.guidance=1"))
@@ -102,8 +107,9 @@ def test_a_velocity_of_the_other_sign_is_found(sick: tuple[RunConfig, pytest.Mon
     config, monkeypatch = sick
     healthy = KleinBound.__call__
     monkeypatch.setattr(KleinBound, "__call__", lambda *arguments: -healthy(*arguments))
-    assert found(config)[PICTURE].state == "fault"
-    assert "opposite sign" in found(config)[PICTURE].said
+    picture = first(config, PICTURE)
+    assert picture.state == "fault"
+    assert "opposite sign" in picture.said
 
 
 def test_a_schedule_that_is_not_the_pipelines_is_found(sick: tuple[RunConfig, pytest.MonkeyPatch]) -> None:
@@ -111,7 +117,7 @@ def test_a_schedule_that_is_not_the_pipelines_is_found(sick: tuple[RunConfig, py
     config, monkeypatch = sick
     even = lambda self, steps, conditions: torch.linspace(1, 0, steps + 1, dtype=torch.float64)  # noqa: E731
     monkeypatch.setattr(KleinBody, "sigmas", even)
-    picture = found(config)[PICTURE]
+    picture = first(config, PICTURE)
     assert picture.state == "fault"
     assert "its schedule is 1.0000, 0.6667, 0.3333, 0.0000, the stock pipeline's 1.0000, 0." in picture.said
 
@@ -129,7 +135,7 @@ def test_padding_that_the_pipeline_attends_and_the_training_side_does_not_is_fou
         return Conditions(conditions.height, conditions.width, arrays, conditions.text_valid[:last])
 
     monkeypatch.setattr(KleinCodec, "encode_image", cut)
-    picture = found(config)[PICTURE]
+    picture = first(config, PICTURE)
     assert picture.state == "fault"
     assert "text (template, padding, length)" in picture.said
 
@@ -137,14 +143,14 @@ def test_padding_that_the_pipeline_attends_and_the_training_side_does_not_is_fou
 def test_guidance_that_is_asked_for_and_not_run_is_found(sick: tuple[RunConfig, pytest.MonkeyPatch]) -> None:
     config, monkeypatch = sick
     monkeypatch.setattr(denoiser, "is_two_passes", lambda guidance, scale: False)
-    assert found(config)[PICTURE].state == "fault"
+    assert first(config, PICTURE).state == "fault"
 
 
 def test_targets_that_bind_nothing_or_leave_blocks_without_a_lora_are_said_by_name(models: Path) -> None:
     nothing = found(configured(models, KLEIN, "editor.lora.targets=[attn.to_q, attn.to_out_0]"))
     assert list(nothing) == ["editor"]
     assert "names 'attn.to_out_0', which is none of this editor's projections" in nothing["editor"].said
-    double = found(configured(models, KLEIN, f"editor.lora.targets=[{', '.join(ATTENTION)}]"))["LoRA"]
+    double = first(configured(models, KLEIN, f"editor.lora.targets=[{', '.join(ATTENTION)}]"), "LoRA")
     assert double.state == "note"
     assert "blocks without any: 2 single_transformer_blocks" in double.said
 
@@ -165,7 +171,7 @@ def test_a_recorder_that_changes_the_velocity_is_found(sick: tuple[RunConfig, py
         return Meddling(probe)
 
     monkeypatch.setattr(KleinBody, "processor", processor)
-    assert found(config)["recorder"].state == "fault"
+    assert first(config, "recorder").state == "fault"
 
 
 def test_a_learner_that_is_another_model_than_the_rollouts_is_found(
@@ -182,7 +188,7 @@ def test_a_learner_that_is_another_model_than_the_rollouts_is_found(
         return learner
 
     monkeypatch.setattr(examination, "load_denoiser", other)
-    assert found(config)["ratio on policy"].state != "fine"
+    assert first(config, "ratio on policy").state != "fine"
 
 
 def test_float8_is_looked_at_on_an_editor_loaded_for_it_beside_one_that_is_not(
@@ -199,7 +205,7 @@ def test_float8_is_looked_at_on_an_editor_loaded_for_it_beside_one_that_is_not(
 
     monkeypatch.setattr(checks, "load_rollout_editor", load)
     monkeypatch.setattr(checks.fp8, "check", lambda device, dtype: None)
-    ranks = found(config)["float8"]
+    ranks = first(config, "float8")
     assert loaded == [False, True]
     assert ranks.state == "fine"
     assert ranks.figures["rank_correlation"] == pytest.approx(1.0)

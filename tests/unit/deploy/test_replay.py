@@ -1,7 +1,7 @@
 import io
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,16 +12,18 @@ import torch
 from rich.console import Console
 
 from deploy.configs import load_config
+from deploy.looking import replay as replaying
 from deploy.looking.replay import ReplayError, replay
 from deploy.looking.replay_report import ReplayReport, compare
 from deploy.records.data import fingerprints, keep
 from deploy.records.folder import RunFolder
 from deploy.records.provenance import provenance
-from rc_grpo.config import RunConfig, TaskSource, dump
+from rc_grpo.config import EditorConfig, RolloutConfig, RunConfig, TaskSource, dump
 from rc_grpo.data import DataError, load_tasks
 from rc_grpo.data.experience import Level, ScoredCandidates, write_experience
 from rc_grpo.data.policies import PolicyAlteredError, PolicyNotKeptError, PolicyStore
 from rc_grpo.editor import lora
+from rc_grpo.editor.editor import Editor
 from rc_grpo.editor.loading import load_rollout_editor
 from rc_grpo.messages import CandidateGroup, GroupScores, PolicyVersion, RolloutSeeds
 from rc_grpo.pocket.world import PocketWorld
@@ -50,6 +52,22 @@ def written() -> Written:
     group = CandidateGroup.from_arrow(rolled_out.to_arrow())
     scores = GroupScores(TASK.task_id, "ground_truth", np.linspace(0, 1, 4), group.acd_reward)
     return ScoredCandidates(TASK, group, scores, np.zeros(4), 12, prepared.conditions), data
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded_once() -> Iterator[None]:
+    """The first who asks for an editor of a configuration loads it; an adopted policy is all that changes in it."""
+    editors: dict[str, Editor] = {}
+
+    def load(editor: EditorConfig, rollout: RolloutConfig, seed: int) -> Editor:
+        key = f"{editor!r} {rollout!r} {seed}"
+        if key not in editors:
+            editors[key] = load_rollout_editor(editor, rollout, seed)
+        return editors[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replaying, "load_rollout_editor", load)
+        yield
 
 
 Make = Callable[..., Path]

@@ -1,8 +1,8 @@
 """What every family of editors keeps, tried on a small model of each; the rows are in `tests.families`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partialmethod
+from functools import cache, partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,15 @@ every_case = pytest.mark.parametrize(
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_models(tmp_path_factory.mktemp("models"))
+
+
+Encode = Callable[[EditorConfig], Conditions]
+
+
+@pytest.fixture(scope="module")
+def encoded() -> Encode:
+    """The picture and `INSTRUCTION` as an editor of a configuration encodes them; who wants these alone loads none."""
+    return cache(lambda config: load_editor(config, seed=0).encode_image(source(), INSTRUCTION))
 
 
 def states_of_the_stock_pipeline(
@@ -186,10 +195,10 @@ def by_hand(
 
 
 @every_case
-def test_the_gradient_through_a_rollout_is_autograds(row: Row, guidance: float, models: Path) -> None:
+def test_the_gradient_through_a_rollout_is_autograds(row: Row, guidance: float, models: Path, encoded: Encode) -> None:
     denoiser = load_denoiser(row.editor(models, guidance), seed=0)
     denoiser.policy.load(trained(denoiser))
-    conditions = load_editor(row.editor(models, guidance), seed=0).encode_image(source(), INSTRUCTION)
+    conditions = encoded(row.editor(models, guidance))
     field, sigmas = denoiser.velocity(conditions), denoiser.sigmas(STEPS, conditions)
     x = normal(5, 1, *denoiser.latent_shape(conditions))
     towards = normal(6, STEPS + 1, *x.shape)
@@ -231,12 +240,12 @@ def test_a_version_is_proved_and_one_of_other_names_is_refused(row: Row, models:
 
 @every_row
 @torch.no_grad()
-def test_rearranged_blocks_with_a_merged_lora_are_the_same_function(row: Row, models: Path) -> None:
+def test_rearranged_blocks_with_a_merged_lora_are_the_same_function(row: Row, models: Path, encoded: Encode) -> None:
     config = row.editor(models)
     plain = load_denoiser(config, seed=0)
     weights = trained(plain)
     plain.policy.load(weights)
-    conditions = load_editor(config, seed=0).encode_image(source(), INSTRUCTION)
+    conditions = encoded(config)
     x = normal(5, 2, *plain.latent_shape(conditions))
     family = find(config)
     body = family.body(family.load_transformer(config, torch.device("cpu"), torch.float32), config)
@@ -255,11 +264,11 @@ def test_rearranged_blocks_with_a_merged_lora_are_the_same_function(row: Row, mo
 @torch._dynamo.config.patch(recompile_limit=compiling.GRAPHS)
 @every_row
 def test_blocks_are_traced_whole_for_rollouts_and_for_training_with_and_without_a_recorder(
-    row: Row, models: Path
+    row: Row, models: Path, encoded: Encode
 ) -> None:
     """What a GPU's compiler does with the graphs is not asked here; that there is one graph a block is."""
     config = row.editor(models)
-    conditions = load_editor(config, seed=0).encode_image(source(), INSTRUCTION)
+    conditions = encoded(config)
     family = find(config)
     body = family.body(family.load_transformer(config, torch.device("cpu"), torch.float32), config)
     body.arrange(fp8=False)
@@ -308,9 +317,9 @@ def test_instructions_of_all_lengths_share_compiled_blocks_with_a_recorder_and_i
 
 @every_row
 @torch.no_grad()
-def test_an_evaluation_may_be_guided_otherwise_than_the_training(row: Row, models: Path) -> None:
-    one, four = (load_editor(row.editor(models, guidance), seed=0) for guidance in (1.0, 4.0))
-    conditions = one.encode_image(source(), INSTRUCTION)
+def test_an_evaluation_may_be_guided_otherwise_than_the_training(row: Row, models: Path, encoded: Encode) -> None:
+    one, four = (load_denoiser(row.editor(models, guidance), seed=0) for guidance in (1.0, 4.0))
+    conditions = encoded(row.editor(models, 1.0))
     x = normal(5, 2, *one.latent_shape(conditions))
     guided = one.velocity(conditions, 4.0)(x, 0.5)
     assert torch.equal(guided, four.velocity(conditions)(x, 0.5))
@@ -318,11 +327,13 @@ def test_an_evaluation_may_be_guided_otherwise_than_the_training(row: Row, model
 
 
 @every_row
-def test_a_lora_of_attention_alone_leaves_the_mlps_rows_of_fused_projections_at_zero(row: Row, models: Path) -> None:
+def test_a_lora_of_attention_alone_leaves_the_mlps_rows_of_fused_projections_at_zero(
+    row: Row, models: Path, encoded: Encode
+) -> None:
     config = row.editor(models)
+    conditions = encoded(config)
     config = config.model_copy(update={"lora": config.lora.model_copy(update={"fused": "attention"})})
     denoiser = load_denoiser(config, seed=0)
-    conditions = load_editor(config, seed=0).encode_image(source(), INSTRUCTION)
     optimiser = torch.optim.AdamW(denoiser.policy.weights().values(), lr=0.1)
     for number in range(2):
         x = normal(number, 1, *denoiser.latent_shape(conditions))

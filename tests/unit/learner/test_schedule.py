@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from torch.optim.lr_scheduler import LambdaLR
+from transformers import get_scheduler
 
 from learner.schedule import follow_plan, learning_rate_factor
 from rc_grpo.config import LearnerConfig
@@ -45,6 +46,14 @@ def test_a_rate_that_came_down_to_nothing_stays_there(schedule: str) -> None:
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_a_run_that_is_all_warm_up_has_a_rate(schedule: str) -> None:
     assert rates(schedule, 3, 3, 4) == pytest.approx([1 / 3, 2 / 3, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_without_warm_up_it_is_transformers_schedule_to_the_end_of_the_plan(schedule: str) -> None:
+    optimiser, _ = optimiser_of(LearnerConfig(), 120)
+    theirs = get_scheduler(schedule, optimiser, num_warmup_steps=0, num_training_steps=120).lr_lambdas[0]
+    # A linear one is counted from the other end, and so rounded otherwise.
+    assert rates(schedule, 0, 120, 121) == pytest.approx([theirs(step) for step in range(121)], rel=0, abs=2e-16)
 
 
 def test_without_warm_up_the_first_step_has_the_whole_rate() -> None:

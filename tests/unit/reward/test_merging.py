@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple, NoReturn, get_args
 
@@ -38,24 +39,38 @@ class Halves(NamedTuple):
         return Halves(self.base, folder)
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Family], Halves]:
+    """Base and adapter of a family, the base of Qwen3-VL in several files."""
+
+    @cache
+    def make(family: Family) -> Halves:
+        folder = tmp_path_factory.mktemp(family)
+        base = make_base(folder / "base", family, shard="150KB" if family == "qwen3_vl" else "5GB")
+        return Halves(base, make_adapter(folder / "adapter", base))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Halves], MergeReport]:
+    """What merging them into a new folder, in the type of the base, said."""
+    return cache(lambda halves: halves.merge(tmp_path_factory.mktemp("merged") / "judge"))
+
+
 @pytest.fixture(scope="module", params=get_args(Family))
-def halves(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Halves:
-    folder = tmp_path_factory.mktemp(request.param)
-    shard = "150KB" if request.param == "qwen3_vl" else "5GB"
-    base = make_base(folder / "base", request.param, shard=shard)
-    return Halves(base, make_adapter(folder / "adapter", base))
+def halves(request: pytest.FixtureRequest, made: Callable[[Family], Halves]) -> Halves:
+    return made(request.param)
 
 
 @pytest.fixture(scope="module")
-def qwen25(tmp_path_factory: pytest.TempPathFactory) -> Halves:
-    folder = tmp_path_factory.mktemp("halves")
-    base = make_base(folder / "base", "qwen2_5_vl")
-    return Halves(base, make_adapter(folder / "adapter", base))
+def qwen25(made: Callable[[Family], Halves]) -> Halves:
+    return made("qwen2_5_vl")
 
 
 @pytest.fixture(scope="module")
-def pristine(qwen25: Halves, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return qwen25.merge(tmp_path_factory.mktemp("merged") / "judge").out
+def pristine(qwen25: Halves, merged: Callable[[Halves], MergeReport]) -> Path:
+    return merged(qwen25).out
 
 
 @pytest.fixture
@@ -77,11 +92,11 @@ def filed_as(module: str, names: set[str]) -> str:
 
 
 def test_every_weight_is_base_plus_adapter_rounded_once_and_the_rest_is_untouched(
-    halves: Halves, tmp_path: Path
+    halves: Halves, merged: Callable[[Halves], MergeReport]
 ) -> None:
-    merged, base = weights(halves.merge(tmp_path / "out").out), weights(halves.base)
+    found, base = weights(merged(halves).out), weights(halves.base)
     adapter = load_file(halves.adapter / ADAPTER_WEIGHTS)
-    assert merged.keys() == base.keys()
+    assert found.keys() == base.keys()
     touched = set()
     for name, low in adapter.items():
         if ".lora_A." in name:
@@ -89,19 +104,21 @@ def test_every_weight_is_base_plus_adapter_rounded_once_and_the_rest_is_untouche
             weight = filed_as(name.removeprefix("base_model.model.").removesuffix(".lora_A.weight"), set(base))
             expected = (base[weight].float() + SCALE * (high.float() @ low.float())).to(torch.bfloat16)
             # The product's order of summation is the library's; a bfloat16 that lies between two may fall either way.
-            assert (merged[weight] != expected).float().mean() < 1e-3, weight
-            torch.testing.assert_close(merged[weight], expected)
+            assert (found[weight] != expected).float().mean() < 1e-3, weight
+            torch.testing.assert_close(found[weight], expected)
             touched.add(weight)
     assert any("visual" in name and "merger" not in name for name in touched)
     assert any("merger" in name for name in touched)
     assert any("self_attn" in name for name in touched)
     for name in base.keys() - touched:
-        assert torch.equal(merged[name], base[name]), name
+        assert torch.equal(found[name], base[name]), name
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("bfloat16", 0.05)])
-def test_merged_judges_answer_like_base_and_adapter(halves: Halves, dtype: str, bound: float, tmp_path: Path) -> None:
-    report = halves.merge(tmp_path / "out", dtype=dtype)
+def test_merged_judges_answer_like_base_and_adapter(
+    halves: Halves, merged: Callable[[Halves], MergeReport], dtype: str, bound: float, tmp_path: Path
+) -> None:
+    report = merged(halves) if dtype == "bfloat16" else halves.merge(tmp_path / "out", dtype=dtype)
     parity = report.manifest.parity
     assert parity.error <= bound * parity.effect
     assert parity.effect > 0.1
@@ -222,8 +239,8 @@ def test_an_adapter_with_the_module_names_of_its_time_is_the_same_adapter(
 
     older = qwen25.with_adapter(tmp_path / "adapter", old)
     assert not load_file(older.adapter / ADAPTER_WEIGHTS).keys() & load_file(qwen25.adapter / ADAPTER_WEIGHTS).keys()
-    merged = weights(older.merge(tmp_path / "out").out)
-    assert all(torch.equal(merged[name], tensor) for name, tensor in weights(pristine).items())
+    same = weights(older.merge(tmp_path / "out").out)
+    assert all(torch.equal(same[name], tensor) for name, tensor in weights(pristine).items())
 
 
 def test_a_bound_that_does_not_hold_leaves_no_folder(qwen25: Halves, tmp_path: Path) -> None:
@@ -253,14 +270,13 @@ def test_an_interrupted_merge_leaves_nothing_behind(
         with pytest.raises(interruption):
             qwen25.merge(tmp_path / "out")
     assert not any(tmp_path.iterdir())
-    assert not qwen25.merge(tmp_path / "out").already_merged
 
 
 def test_what_a_killed_merge_left_is_removed_by_the_next(qwen25: Halves, tmp_path: Path) -> None:
     left = tmp_path / ".out.by-elsewhere-17"
     left.mkdir()
     (left / "model.safetensors").write_bytes(b"half")
-    qwen25.merge(tmp_path / "out")
+    assert not qwen25.merge(tmp_path / "out").already_merged
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -280,14 +296,9 @@ def test_two_merges_at_once_make_one(qwen25: Halves, tmp_path: Path) -> None:
     check_judge_folder(tmp_path / "out", verify_digests=True)
 
 
-@pytest.fixture(scope="module")
-def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_base(tmp_path_factory.mktemp("sharded") / "base", "qwen3_vl", shard="150KB")
-
-
 @pytest.fixture
-def shards(sharded: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(sharded, tmp_path / "shards"))
+def shards(made: Callable[[Family], Halves], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made("qwen3_vl").base, tmp_path / "shards"))
 
 
 def test_a_model_from_elsewhere_is_whole_without_a_manifest(shards: Path) -> None:

@@ -236,14 +236,46 @@ def test_agreement_counts_clear_pairs_and_leaves_unreadable_answers_out() -> Non
     assert spearman(np.array([1.0, 2.0, 2.0, 4.0]), np.array([1.0, 2.0, 3.0, 9.0])) == pytest.approx(0.9487, abs=1e-4)
 
 
-def test_a_short_training_saves_a_judge_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    composed: list[tuple[Any, ...]] = []
+@pytest.fixture
+def composed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Split, size and seed of the scenes that a training composes."""
+    asked: list[tuple[Any, ...]] = []
 
     def recorded(split: Any, size: int, workers: int, device: torch.device, seed: int) -> Scenes:
-        composed.append((split, size, seed))
+        asked.append((split, size, seed))
         return generate(split, size, workers, device, seed)
 
     monkeypatch.setattr(train, "generate", recorded)
+    return asked
+
+
+SIZES = ("--scenes", "2", "--batch", "2", "--eval-tasks", "1", "--workers", "1", "--log-every", "1")
+COMPOSED = [("train", 2, train.WORLD_SEED), ("heldout", 1, train.WORLD_SEED)]
+
+
+def test_held_out_photographs_only_ever_score_it_and_nothing_is_from_the_worlds_of_the_editor_or_of_rl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, composed: list[tuple[Any, ...]]
+) -> None:
+    used: dict[str, list[str]] = {}
+    monkeypatch.setattr(train, "roll_out", lambda editor, scenes, *rest: None)
+    monkeypatch.setattr(train, "train", lambda *given: used.update(train=given[3].scenes.instructions))
+    monkeypatch.setattr(train, "score", lambda *given: used.update(score=given[2].scenes.instructions))
+    for name in ("build_model", "save", "finish"):
+        monkeypatch.setattr(train, name, lambda *given, **named: None)
+    train.main(["--out", str(tmp_path), "--device", "cpu", "--minutes", "0", *SIZES])
+    assert composed == COMPOSED
+    assert train.WORLD_SEED not in (0, PRETRAINING_SEED)
+    world, heldout = PocketWorld("train", 2, train.WORLD_SEED), PocketWorld("heldout", 1, train.WORLD_SEED)
+    assert used == {
+        "train": [world.scene(index).instruction for index in range(2)],
+        "score": [heldout.scene(0).instruction],
+    }
+
+
+@pytest.mark.slow  # Its witnesses in the gate are its parts above.
+def test_a_short_training_saves_a_judge_that_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, composed: list[tuple[Any, ...]]
+) -> None:
     trained_on: list[Sequence[str]] = []
 
     class Recorded(Form):
@@ -252,11 +284,8 @@ def test_a_short_training_saves_a_judge_that_loads(tmp_path: Path, monkeypatch: 
             super().__init__(tokenizer, prompts, question, instructions, *rest)
 
     monkeypatch.setattr(train, "Form", Recorded)
-    sizes = ["--scenes", "2", "--batch", "2", "--eval-tasks", "1", "--workers", "1", "--log-every", "1"]
-    train.main(["--out", str(tmp_path), "--device", "cpu", "--minutes", "0", *sizes])
-    # Held-out photographs only ever score it, and nothing is from the worlds of the editor or of RL.
-    assert composed == [("train", 2, train.WORLD_SEED), ("heldout", 1, train.WORLD_SEED)]
-    assert train.WORLD_SEED not in (0, PRETRAINING_SEED)
+    train.main(["--out", str(tmp_path), "--device", "cpu", "--minutes", "0", *SIZES])
+    assert composed == COMPOSED
     world = PocketWorld("train", 2, train.WORLD_SEED)
     assert all(texts == [world.scene(i).instruction for i in range(2)] for texts in trained_on)
     report = json.loads((tmp_path / "scores.json").read_text())

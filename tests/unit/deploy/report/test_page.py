@@ -113,20 +113,10 @@ def test_the_page_shows_curves_groups_seeds_as_one_differences_and_the_papers_ro
     assert "Share of groups skipped <b>0</b>" in text
 
 
-def test_names_and_instructions_are_shown_and_never_obeyed(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run", updates=2)
-    (run,) = read_runs([folder])
-    object.__setattr__(run, "name", "<script>alert('x')</script>$\\frac{")
-    text = render([run])
-    assert "<script>alert" not in text
-    assert "&lt;script&gt;alert(" in text
-    assert Page(text).open == []
-
-
 MARKUP = "</script></title><img src=x onerror=alert(1)><script>alert(2)</script>"
 
 
-def test_markup_in_any_file_of_a_run_stays_text(tmp_path: Path) -> None:
+def test_markup_in_the_name_or_in_any_file_of_a_run_is_shown_and_never_obeyed(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", updates=2, every=1)
     plain = Page(render(read_runs([folder])))
     for name, changes in {
@@ -147,10 +137,13 @@ def test_markup_in_any_file_of_a_run_stays_text(tmp_path: Path) -> None:
         (folder / "config.yaml").read_text().replace("model: pocket", f"model: {MARKUP!r}", 1)
     )
     (run,) = read_runs([folder])
-    object.__setattr__(run, "name", MARKUP)
+    # Half a formula, too: matplotlib would set it as one.
+    object.__setattr__(run, "name", f"{MARKUP}$\\frac{{")
     text = render([run])
     page = Page(text)
     assert "&lt;img src=x" in text
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(" in text
     assert page.open == []
     assert not [image for image in page.found["img"] if not str(image["src"]).startswith("data:image/")]
     assert not [
@@ -197,20 +190,18 @@ def test_compbench_results_in_a_runs_folder_stand_above_the_papers(tmp_path: Pat
         render(read_runs([folder]))
 
 
-def test_the_command_writes_the_page_and_refuses_in_a_line_what_is_no_run(runs: list[Path], tmp_path: Path) -> None:
+def test_the_command_writes_the_page_that_its_function_writes_but_for_the_date_and_refuses_in_a_line_what_is_no_run(
+    runs: list[Path], tmp_path: Path
+) -> None:
     out = tmp_path / "new" / "page.html"
     result = CliRunner().invoke(app, ["report", str(runs[0]), "--out", str(out)])
     assert result.exit_code == 0
     assert out.read_text().startswith("<!doctype html>")
+    write_report(runs[:1], tmp_path / "again")
+    first, second = (re.sub(r"written [^<]*", "", path.read_text()) for path in (out, tmp_path / "again"))
+    assert first == second
     refused = CliRunner().invoke(app, ["report", str(tmp_path / "nowhere"), "--out", str(out)])
     assert refused.exit_code == 2
-
-
-def test_two_pages_of_the_same_runs_differ_in_nothing_but_their_date(runs: list[Path], tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        write_report(runs[:1], tmp_path / name)
-    first, second = (re.sub(r"written [^<]*", "", (tmp_path / name).read_text()) for name in ("a", "b"))
-    assert first == second
 
 
 def test_a_metric_is_in_one_section_and_better_downwards_where_its_name_says_so() -> None:
