@@ -23,7 +23,9 @@ import yaml
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from deploy.batches.exploring import chosen_of_pool
 from deploy.batches.ledger import Ledger
+from deploy.records.metrics import explore_metrics
 from learner.activations import arrange
 from learner.schedule import learning_rate_factor
 from learner.statistics import Statistics
@@ -38,12 +40,12 @@ from rc_grpo.editor.files import resolve_device
 from rc_grpo.editor.loading import load_denoiser, load_rollout_editor
 from rc_grpo.evaluation.background import background_metrics
 from rc_grpo.images import Pixels
-from rc_grpo.messages import CandidateGroup, EditTask, PolicyVersion, RolloutSeeds
+from rc_grpo.messages import CandidateGroup, EditTask, Explored, PolicyVersion, RolloutSeeds
 from rc_grpo.seeds import derive
 from reward_service.ground_truth import GroundTruthJudge
 from reward_service.judge import Judge
 from reward_service.scoring import score_group
-from rollout_workers.rollout import diversity, finished, prepare, roll_out
+from rollout_workers.rollout import PreparedTask, diversity, explore, finished, prepare, roll_out
 
 JUDGE = "ground_truth"
 NORMS = ("velocity_norm_edit", "velocity_norm_background")
@@ -129,11 +131,14 @@ def run(config: RunConfig, log: Any, every: int, budget: float, judge: Judge | N
         started, batch = finished(actor.device), []
         for ticket in ledger.dispatch(update):
             task = tasks[ticket.task]
-            prepared = prepare(actor, task, config.rollout)
-            seeds = ledger.seeds(ticket, task.task_id, config.rollout.group_size)
-            group = roll_out(actor, task.task_id, prepared, seeds, replace(POLICY, number=version), config.rollout)
-            scores = asyncio.run(score_group(judge, task, group))
-            batch.append((task, prepared.conditions, group, scores))
+            prepared, policy = prepare(actor, task, config.rollout), replace(POLICY, number=version)
+            seeds = ledger.seeds(ticket, task.task_id, config.rollout.candidates)
+            explored = None
+            if config.rollout.explore is not None:
+                seeds, explored = _chosen(actor, judge, task, prepared, seeds, policy, config)
+            group = roll_out(actor, task.task_id, prepared, seeds, policy, config.rollout)
+            scores = asyncio.run(score_group(judge, task, group, prune=config.reward.prune))
+            batch.append((task, prepared.conditions, group, replace(scores, explored=explored)))
         advantages, skipped = batch_advantages([scores for *_, scores in batch], shape.judge_weights, settings)
         kept = [index for index, reason in enumerate(skipped) if reason is None]
         statistics = Statistics()
@@ -171,6 +176,7 @@ def run(config: RunConfig, log: Any, every: int, budget: float, judge: Judge | N
                 "skipped": len(batch) - len(kept),
                 "grad_norm": float(norm),
                 "trained_seconds": spent,
+                **explore_metrics([scores for *_, scores in batch]),
                 **{name: value for name, value in statistics.result().means.items() if name in NORMS},
             }
         )
@@ -180,6 +186,23 @@ def run(config: RunConfig, log: Any, every: int, budget: float, judge: Judge | N
         if last:
             break
     return lora.copied(trained.policy.weights())
+
+
+def _chosen(
+    actor: Editor,
+    judge: Judge,
+    task: EditTask,
+    prepared: PreparedTask,
+    seeds: RolloutSeeds,
+    policy: PolicyVersion,
+    config: RunConfig,
+) -> tuple[RolloutSeeds, Explored | None]:
+    """Return what a group is made from and the pool that it was chosen from, as the collector does."""
+    pool = explore(actor, task.task_id, prepared, seeds, policy, config.rollout)
+    scores = asyncio.run(score_group(judge, task, pool, prune=config.reward.prune))
+    size = config.rollout.group_size
+    explored = chosen_of_pool(policy, seeds, (), scores, {scores.judge: 1.0}, size)
+    return seeds.of(range(size) if explored is None else explored.chosen), explored
 
 
 def _point(arguments: tuple[int, list[str], str, str, int, float]) -> str:

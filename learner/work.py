@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from rc_grpo.algorithm import sde
+from rc_grpo.algorithm.exploration import combine_pool, whole_pool
 from rc_grpo.algorithm.rewards import (
     GroupAdvantages,
     SkipReason,
@@ -94,16 +95,43 @@ def batch_advantages(
     """
     counted = {name: weight for name, weight in weights.items() if weight > 0}
     rewards = [torch.tensor(np.stack([group.rewards[name] for group in scores])) for name in counted]
-    task = ensemble(rewards, list(counted.values()))
     acd = torch.tensor(np.stack([group.acd_reward for group in scores]))
+    size, pool = acd.shape[1], None
+    if any(group.explored is not None for group in scores):
+        explored, chosen = _pools(scores, list(counted))
+        rewards = [whole_pool(*parts, chosen) for parts in zip(rewards, explored, strict=True)]
+        task = ensemble(rewards, list(counted.values()))
+        pool = combine_pool(task, acd, config.acd_weight)
+        combined, task = pool[:, :size], task[:, :size]
+    else:
+        task = ensemble(rewards, list(counted.values()))
+        combined = combine(task, acd, config.acd_weight)
     return group_advantages(
-        combine(task, acd, config.acd_weight),
+        combined,
         config.advantage_clip,
         min_valid=config.min_valid,
         min_std=config.min_std,
         task=task,
         quasi_norm_p=config.quasi_norm_p,
+        pool=pool,
     )
+
+
+def _pools(scores: Sequence[GroupScores], names: Sequence[str]) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Return each judge's rewards of the pools ``[P, M]``, NaN where there is nobody, and the groups' places in them.
+
+    A group without a pool has its places in one of nobody.
+    """
+    size = len(scores[0].acd_reward)
+    largest = max(size, *(group.explored.size for group in scores if group.explored is not None))
+    explored = [torch.full((len(scores), largest), torch.nan, dtype=torch.float64) for _ in names]
+    chosen = torch.arange(size).repeat(len(scores), 1)
+    for index, group in enumerate(scores):
+        if group.explored is not None:
+            chosen[index] = torch.tensor(group.explored.chosen)
+            for pool, name in zip(explored, names, strict=True):
+                pool[index, : group.explored.size] = torch.tensor(group.explored.rewards[name])
+    return explored, chosen
 
 
 def unlearnable(scores: GroupScores, weights: Mapping[str, float], config: ObjectiveConfig) -> SkipReason | None:

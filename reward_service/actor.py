@@ -30,13 +30,22 @@ class RewardWorker:
         judge: the judge's name in the configuration.
         config: of the judge, as plain values: its class may be of a package that this node lacks.
         attach: address and key of a server to use instead of starting one.
+        prune: see `rc_grpo.config.RewardConfig`.
     """
 
-    def __init__(self, name: str, judge: str, config: Mapping[str, Any], attach: tuple[str, str] | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        judge: str,
+        config: Mapping[str, Any],
+        attach: tuple[str, str] | None,
+        prune: int | None = None,
+    ) -> None:
         self.name = name
         self._judge_name = judge
         self._config = config
         self._attach = attach
+        self._prune = prune
         self._made: Judge | None = None
         self._metrics = ServerMetrics(name)
         self._exporting: asyncio.Task[None] | None = None
@@ -75,7 +84,9 @@ class RewardWorker:
     async def score(self, task: EditTask, group: pa.RecordBatch) -> GroupScores:
         """Score one group."""
         candidates = CandidateGroup.from_arrow(group)
-        scoring = asyncio.ensure_future(score_group(self._judge, task, candidates, name=self._judge_name))
+        scoring = asyncio.ensure_future(
+            score_group(self._judge, task, candidates, name=self._judge_name, prune=self._prune)
+        )
         self._scoring.add(scoring)
         scoring.add_done_callback(self._scoring.discard)
         return await scoring

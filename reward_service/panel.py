@@ -20,7 +20,7 @@ class JudgePanel:
     """
 
     def __init__(self, config: RewardConfig, namespace: str) -> None:
-        self.pools = {name: RewardPool(name, judge, namespace) for name, judge in config.judges.items()}
+        self.pools = {name: RewardPool(name, judge, namespace, config.prune) for name, judge in config.judges.items()}
         self._weights = config.weights
         self._relative = {name for name, judge in config.judges.items() if judge.relative}
         self._metrics_deadline_s = config.metrics_deadline_s
@@ -92,6 +92,7 @@ def merged(scores: Mapping[str, GroupScores], weights: Mapping[str, float]) -> G
         reasons=tuple(_said(scores, index) for index in range(len(mean))),
         attempts=max(part.attempts for part in parts),
         latency=max(part.latency for part in parts),
+        pruned=parts[0].pruned,
     )
 
 

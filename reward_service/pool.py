@@ -27,9 +27,10 @@ class RewardPool(WorkerPool[Any]):
         judge: its name in the configuration.
         config: the pool and the judge.
         namespace: Ray namespace in which the actors are named ``reward-JUDGE-0`` and so on.
+        prune: see `rc_grpo.config.RewardConfig`.
     """
 
-    def __init__(self, judge: str, config: AnyJudgeConfig, namespace: str) -> None:
+    def __init__(self, judge: str, config: AnyJudgeConfig, namespace: str, prune: int | None = None) -> None:
         super().__init__(
             f"reward-{judge}",
             config,
@@ -44,6 +45,7 @@ class RewardPool(WorkerPool[Any]):
         self._judge = judge
         self._reward = config
         self._namespace = namespace
+        self._prune = prune
         self._attached: dict[Any, str] = {}
 
     async def score(self, task: EditTask, group: Any) -> GroupScores:
@@ -85,7 +87,7 @@ class RewardPool(WorkerPool[Any]):
         attach = self._attachment()
         options = self._reward.actor_options(self._namespace, name)
         actor = RewardActor.options(**options, max_concurrency=self._reward.groups_in_flight + _CONTROL_CALLS).remote(
-            name, self._judge, dump_judge(self._reward), attach
+            name, self._judge, dump_judge(self._reward), attach, self._prune
         )
         if attach is not None:
             self._attached[actor] = attach[0]

@@ -12,15 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rc_grpo.editor.geometry import binary_mask, resize_mask
 from rc_grpo.messages import CandidateGroup, EditTask, GroupScores
 from rc_grpo.storable import one_line
 from reward_service.judge import Judge, JudgeSetupError, JudgeUnavailableError, Verdict
 
 logger = logging.getLogger(__name__)
 _LOGGED_CHARACTERS = 1000
+_PRUNED = Verdict.failure("not asked: it looks like the reference")
 
 
-async def score_group(judge: Judge, task: EditTask, group: CandidateGroup, *, name: str | None = None) -> GroupScores:
+async def score_group(
+    judge: Judge, task: EditTask, group: CandidateGroup, *, name: str | None = None, prune: int | None = None
+) -> GroupScores:
     """Score a group; whatever the judge raises becomes NaN for every candidate, with the error as the reason.
 
     Args:
@@ -28,13 +32,19 @@ async def score_group(judge: Judge, task: EditTask, group: CandidateGroup, *, na
         task: what was to be edited.
         group: its candidates.
         name: under which its reward is logged, that of the configuration; the judge's own where there is none.
+        prune: the judge is not asked about candidates that `indistinguishable` names at so many levels; none is off.
 
     Raises:
         JudgeUnavailableError: the judge's server does not answer; the group can be scored elsewhere.
         JudgeSetupError: no group can be scored with this configuration.
     """
     name, started = name or judge.name, time.perf_counter()
-    verdicts = await verdicts_of(judge, task, group.images, name)
+    pruned = () if prune is None else indistinguishable(task, group.images, prune)
+    asked = [index for index in range(group.size) if index not in pruned]
+    verdicts = [_PRUNED] * group.size
+    images = group.images if not pruned else group.images[asked]
+    for index, verdict in zip(asked, await verdicts_of(judge, task, images, name), strict=True):
+        verdicts[index] = verdict
     reward = np.array([verdict.reward for verdict in verdicts])
     parts = sorted({part for verdict in verdicts for part in verdict.subscores})
     return GroupScores(
@@ -48,7 +58,25 @@ async def score_group(judge: Judge, task: EditTask, group: CandidateGroup, *, na
         reasons=tuple(_reason(verdict, name) for verdict in verdicts),
         attempts=max(verdict.attempts for verdict in verdicts),
         latency=time.perf_counter() - started,
+        pruned=pruned,
     )
+
+
+def indistinguishable(task: EditTask, images: NDArray[np.uint8], levels: int) -> tuple[int, ...]:
+    """Return the candidates whose edit region looks like the reference's.
+
+    Args:
+        task: whose mask is the region.
+        images: ``[G, H, W, 3]``, the reference first.
+        levels: of 255, by which no channel of a pixel in the region may differ.
+
+    Returns:
+        Indices in rising order, never the reference's 0.
+    """
+    inside = resize_mask(binary_mask(task.mask), *images.shape[1:3]) > 0
+    region = images[:, inside].astype(np.int16)
+    changes = np.abs(region - region[:1]).max(axis=(1, 2), initial=0)
+    return tuple((np.flatnonzero(changes[1:] <= levels) + 1).tolist()) if inside.any() else ()
 
 
 async def verdicts_of(judge: Judge, task: EditTask, images: NDArray[np.uint8], name: str) -> list[Verdict]:

@@ -97,6 +97,17 @@ class RolloutPool(WorkerPool[Any]):
 
         return await self.run(f"the rollout of {task.task_id}", call)
 
+    async def explore(self, task: EditTask, seeds: RolloutSeeds) -> Rollout:
+        """Make a pool for a group to be chosen from, on the next free worker; see `rollout_workers.rollout.explore`."""
+
+        async def call(member: Member[Any]) -> Rollout:
+            version = await self._bring_up_to_date(member)
+            named = member.handle.explore.options(num_returns=2, name=f"exploration of {task.task_id}")
+            receipt, pool = named.remote(task, seeds, version)
+            return Rollout(await receipt, pool, None)
+
+        return await self.run(f"the exploration of {task.task_id}", call)
+
     async def _start_actor(self, name: str) -> Any:
         actor = RolloutActor.options(**self._rollout.actor_options(self._namespace, name)).remote(
             name, self._editor, self._rollout, self._seed

@@ -1,5 +1,6 @@
 """One rollout: a pure function of task, seeds and policy (Eq. 8, 10-12, 16-18)."""
 
+import hashlib
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -149,6 +150,56 @@ def roll_out(
     )
     seconds = {"integrate": integrated - started, "decode": decoded - integrated}
     return replace(group, seconds=seconds | {"collect": finished(editor.device) - decoded})
+
+
+@torch.no_grad()
+def explore(
+    editor: FlowEditor,
+    task_id: str,
+    prepared: PreparedTask,
+    seeds: RolloutSeeds,
+    policy: PolicyVersion,
+    config: RolloutConfig,
+    *,
+    worker: str = "",
+) -> CandidateGroup:
+    """Make a pool of candidates as `roll_out` does, in few steps and of images alone, for a group to be chosen from.
+
+    A group's number of them goes through the model at a time, so that a pool takes no more memory than a group.
+
+    Args:
+        editor, task_id, prepared, seeds, policy, config, worker: as of `roll_out`.
+
+    Returns:
+        The pool ``[M]``, without states and recordings.
+    """
+    conditions, mask = prepared.conditions, prepared.mask
+    started = finished(editor.device)
+    noise = initial_noise(editor.latent_shape(conditions), mask, seeds, config)
+    sigmas = editor.sigmas(config.exploring_steps, conditions)
+    velocity = editor.velocity(conditions)
+    ends = []
+    with velocity.held():
+        for part in noise.split(config.group_size):
+            ends.append(solver.integrate(velocity, part.to(editor.device), sigmas, config.solver)[-1])
+    integrated = finished(editor.device)
+    images = np.concatenate([editor.decode(end, conditions) for end in ends])
+    return CandidateGroup(
+        task_id=task_id,
+        seeds=seeds,
+        policy=policy,
+        sigmas=sigmas.numpy(),
+        token_mask=mask.numpy(),
+        images=images,
+        background_drift=background_drift(images, prepared, editor.device),
+        worker=worker,
+        seconds={"integrate": integrated - started, "decode": finished(editor.device) - integrated},
+    )
+
+
+def image_digests(images: NDArray[np.uint8]) -> tuple[str, ...]:
+    """Return the SHA-256 (hex) of each image's pixels, ``[G, H, W, 3]``."""
+    return tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in images)
 
 
 def _stochastic(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rc_grpo.config import EditorConfig, RolloutConfig
 from rc_grpo.editor import lora
-from rc_grpo.editor.loading import load_rollout_editor
+from rc_grpo.editor.loading import load_exploring_editor, load_rollout_editor
 from rc_grpo.messages import (
     Conditions,
     EditTask,
@@ -23,7 +23,15 @@ from rc_grpo.messages import (
     VersionProof,
 )
 from rc_grpo.process import prepare_process
-from rollout_workers.rollout import PreparedTask, diversity, finished, prepare, roll_out
+from rollout_workers.rollout import (
+    PreparedTask,
+    diversity,
+    explore,
+    finished,
+    image_digests,
+    prepare,
+    roll_out,
+)
 
 CACHE_BYTES = 2**30
 """Of prepared tasks a worker keeps: some 100 tasks of the paper's editor at 512 pixels, ten thousand pocket tasks."""
@@ -37,6 +45,7 @@ class RolloutWorker:
         self.name = name
         self._config = rollout
         self._editor = load_rollout_editor(editor, rollout, seed)
+        self._explorer = load_exploring_editor(self._editor, editor, rollout, seed)
         self._policy: PolicyVersion | None = None
         self._prepared: OrderedDict[str, PreparedTask] = OrderedDict()
         self._prepared_bytes = 0
@@ -68,6 +77,8 @@ class RolloutWorker:
         """Take a new policy version and prove it; until that succeeded the worker refuses rollouts."""
         self._policy = None
         proof = self._editor.adopt(version, weights, worker=self.name)
+        if self._explorer is not self._editor:
+            self._explorer.adopt(version, weights, worker=self.name)
         self._policy = version
         return proof
 
@@ -85,10 +96,7 @@ class RolloutWorker:
         Returns:
             The receipt for the driver, the group as a record batch, the conditions it was made under.
         """
-        if self._policy != version:
-            raise VersionMismatchError(
-                f"{self.name} holds {self._policy}, the rollout of {task.task_id} is for {version}"
-            )
+        self._require(version, task)
         started = time.perf_counter()
         prepared = self._prepare(task)
         encoded = finished(self._editor.device)
@@ -109,6 +117,29 @@ class RolloutWorker:
         seconds = {"encode": encoded - started} | dict(group.seconds) | {"ship": time.perf_counter() - rolled_out}
         drift, spread = tuple(group.background_drift.tolist()), diversity(group.images, self._editor.device)
         return RolloutReceipt(task.task_id, version, self.name, drift, spread, seconds), batch, prepared.conditions
+
+    def explore(
+        self, task: EditTask, seeds: RolloutSeeds, version: PolicyVersion
+    ) -> tuple[RolloutReceipt, pa.RecordBatch]:
+        """Make a pool for a group to be chosen from, under ``version``, which must be the one this worker has proved.
+
+        Returns:
+            The receipt for the driver, with the images' digests, and the pool as a record batch.
+        """
+        self._require(version, task)
+        pool = explore(
+            self._explorer, task.task_id, self._prepare(task), seeds, version, self._config, worker=self.name
+        )
+        drift, spread = tuple(pool.background_drift.tolist()), diversity(pool.images, self._editor.device)
+        digests = image_digests(pool.images)
+        receipt = RolloutReceipt(task.task_id, version, self.name, drift, spread, pool.seconds, digests)
+        return receipt, pool.to_arrow()
+
+    def _require(self, version: PolicyVersion, task: EditTask) -> None:
+        if self._policy != version:
+            raise VersionMismatchError(
+                f"{self.name} holds {self._policy}, the rollout of {task.task_id} is for {version}"
+            )
 
     def _prepare(self, task: EditTask) -> PreparedTask:
         if task.task_id in self._prepared:

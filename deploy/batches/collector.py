@@ -5,13 +5,15 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from ray.exceptions import ObjectLostError
 
+from deploy.batches.exploring import chosen_of_pool
 from deploy.batches.ledger import Ledger, Ticket
 from deploy.batches.lessons import Lessons
 from learner.protocol import Learner
-from rc_grpo.messages import EditTask, ScoredGroup
+from rc_grpo.messages import EditTask, Explored, RolloutSeeds, ScoredGroup
 from rc_grpo.pool import PoolError
 from rc_grpo.waiting import Waits
 from reward_service.panel import JudgePanel
@@ -74,6 +76,7 @@ class Collector:
         attempts: how often a group is made whose trajectories are lost with the node that held them.
         lessons: counts what the groups are worth.
         stop: once set, no further batch is waited for.
+        pool: M, candidates that a group is chosen from; none makes every group as it is.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Collector:
         attempts: int,
         lessons: Lessons,
         stop: asyncio.Event,
+        pool: int | None = None,
     ) -> None:
         self.ledger = ledger
         self.idle = IdleTime()
@@ -95,6 +99,7 @@ class Collector:
         self._attempts = attempts
         self._lessons = lessons
         self._stop = stop
+        self._pool = pool
         self._under_way: set[asyncio.Task[tuple[Ticket, ScoredGroup]]] = set()
 
     async def batches(
@@ -144,16 +149,39 @@ class Collector:
 
     async def _collect(self, ticket: Ticket, rollouts: RolloutPool, judges: JudgePanel) -> tuple[Ticket, ScoredGroup]:
         task = self._tasks[ticket.task]
-        seeds = self.ledger.seeds(ticket, task.task_id, self._group_size)
         for attempt in range(1, self._attempts + 1):
-            with self.idle.rolling_out():
-                rollout = await rollouts.rollout(task, seeds)
             try:
+                seeds, explored, seconds = await self._seeds(ticket, task, rollouts, judges)
+                with self.idle.rolling_out():
+                    rollout = await rollouts.rollout(task, seeds)
                 scores = await judges.score(task, rollout.group)
             except ObjectLostError:
                 # Its node is gone. The same seeds give the same group on another.
                 logger.warning("the trajectories of %s were lost (attempt %d); rolling it out again", ticket, attempt)
                 self.remade += 1
                 continue
-            return ticket, ScoredGroup(task, rollout.receipt, scores, rollout.group, rollout.conditions)
+            receipt = replace(rollout.receipt, seconds=rollout.receipt.seconds | seconds)
+            scores = replace(scores, explored=explored)
+            return ticket, ScoredGroup(task, receipt, scores, rollout.group, rollout.conditions)
         raise PoolError(f"the trajectories of {task.task_id} were lost {self._attempts} times before they were scored")
+
+    async def _seeds(
+        self, ticket: Ticket, task: EditTask, rollouts: RolloutPool, judges: JudgePanel
+    ) -> tuple[RolloutSeeds, Explored | None, dict[str, float]]:
+        """Return what a ticket's group is made from, the pool that it was chosen from, and how long that took.
+
+        A pool in which too few have a score is no choice: the group is then its first candidates, which fails or not as
+        it would without a pool.
+        """
+        if self._pool is None:
+            return self.ledger.seeds(ticket, task.task_id, self._group_size), None, {}
+        seeds = self.ledger.seeds(ticket, task.task_id, self._pool)
+        with self.idle.rolling_out():
+            pool = await rollouts.explore(task, seeds)
+        scores = await judges.score(task, pool.group)
+        made = pool.receipt
+        explored = chosen_of_pool(made.policy, seeds, made.images, scores, self._lessons.weights, self._group_size)
+        if explored is None:
+            logger.warning("too few of the pool of %s have a score; its first candidates are the group", ticket)
+        chosen = range(self._group_size) if explored is None else explored.chosen
+        return seeds.of(chosen), explored, {"explore": sum(made.seconds.values())}

@@ -24,7 +24,7 @@ class Lessons:
     """
 
     def __init__(self, weights: Mapping[str, float], objective: ObjectiveConfig) -> None:
-        self._weights = weights
+        self.weights = weights
         self._objective = objective
         self.groups: Counter[SkipReason | None] = Counter()
         self.last_failure: dict[str, str] = {}
@@ -32,7 +32,7 @@ class Lessons:
 
     def learn(self, scores: GroupScores) -> SkipReason | None:
         """Count a group, and return why it cannot be learned from, or None."""
-        reason = unlearnable(scores, self._weights, self._objective)
+        reason = unlearnable(scores, self.weights, self._objective)
         self.groups[reason] += 1
         if scores.failures:
             self.last_failure[scores.judge] = scores.failures[-1]

@@ -3,7 +3,7 @@
 No Ray: a rollout is a function of task, seeds, policy and solver, and this process computes it as a worker does.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
+from deploy.batches.exploring import choice
 from deploy.looking.replay_report import Comparison, ReplayReport, Surrounding, compare
 from deploy.outputs import check_picture
 from deploy.records.data import changes_of_task
@@ -22,10 +23,11 @@ from rc_grpo.data import load_tasks
 from rc_grpo.data.experience import read_experience
 from rc_grpo.data.logged import LoggedGroup, read_groups
 from rc_grpo.data.policies import PolicyStore
-from rc_grpo.editor.loading import load_rollout_editor
-from rc_grpo.messages import CandidateGroup, Conditions, EditTask, VersionMismatchError
+from rc_grpo.editor.editor import Editor
+from rc_grpo.editor.loading import load_exploring_editor, load_rollout_editor
+from rc_grpo.messages import CandidateGroup, Conditions, EditTask, PolicyVersion, RolloutSeeds, VersionMismatchError
 from rc_grpo.seeds import GENERATOR
-from rollout_workers.rollout import prepare, roll_out
+from rollout_workers.rollout import PreparedTask, explore, image_digests, prepare, roll_out
 
 WHO = "replay"
 
@@ -58,14 +60,11 @@ def replay(run: Path, group: str) -> ReplayReport:
     config = load(run / "config.yaml")
     logged = _find_group(run, config, group)
     policy = logged.candidates.policy
-    weights = PolicyStore(run / "policies").load(policy.number, policy.digest)
+    weights = _weights(run, policy)
     task = _find_task(RunFolder(run), config, logged)
     torch.set_num_threads(config.rollout.threads)
     editor = load_rollout_editor(config.editor, config.rollout, config.seed)
-    try:
-        editor.adopt(policy, np.frombuffer(weights, dtype=np.uint8), worker=WHO)
-    except VersionMismatchError as error:
-        raise ReplayError(f"editor.model {config.editor.model!r} is not what {run} trained: {error}") from error
+    _adopt(editor, policy, weights, run, config)
     prepared = prepare(editor, task, config.rollout)
     rolled_out = roll_out(
         editor, task.task_id, prepared, logged.candidates.seeds, policy, config.rollout, worker=WHO
@@ -77,9 +76,51 @@ def replay(run: Path, group: str) -> ReplayReport:
         task=task,
         logged=logged,
         replayed=replayed,
-        comparisons=tuple(_comparisons(logged, replayed, prepared.conditions)),
+        comparisons=(
+            *_comparisons(logged, replayed, prepared.conditions),
+            *_of_the_pool(run, config, logged, editor, prepared),
+        ),
         surroundings=tuple(_surroundings(run, config, editor.device)),
     )
+
+
+def _of_the_pool(
+    run: Path, config: RunConfig, logged: LoggedGroup, editor: Editor, prepared: PreparedTask
+) -> Iterator[Comparison]:
+    """Make the pool again that a group was chosen from, and yield whether its images and the choice are the log's."""
+    pool = logged.scores.explored
+    if pool is None:
+        return
+    if config.rollout.explore is None:
+        raise ReplayError(f"the group was chosen from a pool, and config.yaml of {run} has no rollout.explore")
+    explorer = load_exploring_editor(editor, config.editor, config.rollout, config.seed)
+    if explorer is not editor or pool.policy != logged.candidates.policy:
+        _adopt(explorer, pool.policy, _weights(run, pool.policy), run, config)
+    again = explore(explorer, logged.task_id, prepared, pool.seeds, pool.policy, config.rollout, worker=WHO)
+    digests = (_bytes_of(images) for images in (pool.images, image_digests(again.images)))
+    yield compare("the pool's images", *digests)
+    chosen = choice(pool.rewards, config.reward.weights, logged.candidates.size)
+    yield compare("the choice", np.array(pool.chosen), np.array(chosen or ()))
+    yield compare("the chosen seeds", _numbers(logged.candidates.seeds), _numbers(pool.seeds.of(pool.chosen)))
+
+
+def _bytes_of(digests: Sequence[str]) -> NDArray[np.uint8]:
+    return np.array([list(bytes.fromhex(digest)) for digest in digests], dtype=np.uint8)
+
+
+def _numbers(seeds: RolloutSeeds) -> NDArray[np.int64]:
+    return np.array([seeds.reference, *seeds.deltas], dtype=np.int64)
+
+
+def _weights(run: Path, policy: PolicyVersion) -> NDArray[np.uint8]:
+    return np.frombuffer(PolicyStore(run / "policies").load(policy.number, policy.digest), dtype=np.uint8)
+
+
+def _adopt(editor: Editor, policy: PolicyVersion, weights: NDArray[np.uint8], run: Path, config: RunConfig) -> None:
+    try:
+        editor.adopt(policy, weights, worker=WHO)
+    except VersionMismatchError as error:
+        raise ReplayError(f"editor.model {config.editor.model!r} is not what {run} trained: {error}") from error
 
 
 def show_replay(run: Path, group: str, sheet: Path | None, console: Console) -> bool:

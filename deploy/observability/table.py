@@ -281,6 +281,8 @@ METRICS = tuple(metric for metrics in SECTIONS.values() for metric in metrics)
 BY_SHORT_NAME = {metric.short: metric for metric in METRICS}
 ELSEWHERE = {
     "seconds/waiting_for_groups": "the sum of the learner's two waiting phases",
+    "explore/{figure}": "in `metrics.jsonl`, TensorBoard and the trackers alone, of a run with `rollout.explore`",
+    "reward/pruned": "in `metrics.jsonl`, TensorBoard and the trackers alone, of a run with `reward.prune`",
     "judge_server/{judge}/{figure}": "the reward actors export their servers' own metrics, as `ray_vllm_...`",
 }
 """Figures of `metrics.jsonl` that no metric takes, and where they are instead."""

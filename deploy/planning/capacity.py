@@ -5,16 +5,11 @@ them. Nothing is loaded and no cluster is asked.
 """
 
 from dataclasses import dataclass
-from importlib import resources
 from typing import Literal
 
-import yaml
-from pydantic import PositiveFloat
-
 from deploy.planning.hours import Hours, hours_of
+from deploy.planning.speeds import GpuSpeeds, UpdateSpeed, speeds
 from rc_grpo.config import EditorConfig, RunConfig
-from rc_grpo.config.base import Strict
-from rc_grpo.config.learner import Activations
 from rc_grpo.editor import lora
 from rc_grpo.editor.family import Architecture, Tokens
 from rc_grpo.editor.guidance import is_two_passes
@@ -27,23 +22,6 @@ SMALLEST_WIDTH = 1024
 """Below it a model does not fill a GPU, and rates measured on 12 billion parameters say nothing about it."""
 BYTES_PER_LORA_PARAMETER = 16
 """float32 weight, gradient and AdamW's two moments."""
-
-
-class UpdateSpeed(Strict):
-    """The learner under one activation policy."""
-
-    tflop_s: PositiveFloat
-    mib_per_token: PositiveFloat
-
-
-class GpuSpeeds(Strict):
-    """What one GPU of a type does."""
-
-    memory_gib: PositiveFloat
-    source: str
-    rollout: dict[Literal["bfloat16", "fp8"], PositiveFloat]
-    update: dict[Activations, UpdateSpeed]
-    judge_images_s: PositiveFloat
 
 
 class CapacityError(ValueError):
@@ -99,12 +77,6 @@ class Plan:
         return [pool.setting for pool in self.pools]
 
 
-def speeds() -> dict[str, GpuSpeeds]:
-    """Return the measured rates by GPU type."""
-    text = resources.files("deploy.planning").joinpath("speeds.yaml").read_text()
-    return {name: GpuSpeeds.model_validate(entry) for name, entry in yaml.safe_load(text).items()}
-
-
 def make_plan(config: RunConfig, gpus: int, gpu_type: str) -> Plan:
     """Split ``gpus`` so that an update takes least time.
 
@@ -142,7 +114,7 @@ def make_plan(config: RunConfig, gpus: int, gpu_type: str) -> Plan:
         for name in stages
     )
     candidates = config.loop.groups_per_update * config.rollout.group_size
-    warnings = [*work.warnings, *_cost_of_guidance(config, speed)]
+    warnings = [*work.warnings, *_cost_of_guidance(config, speed), *_cost_of_exploring(config, speed)]
     warnings += [
         f"{pool.name} needs {pool.memory_gib:.0f} GiB of the GPU's {speed.memory_gib:.0f}: "
         + ("set learner.anchors_per_pass lower" if pool.name == "learner" else "set rollout.offload_encoders=true")
@@ -200,14 +172,15 @@ def _work(config: RunConfig, speed: GpuSpeeds) -> _Work:
         else (f"the rates are those of 12 billion parameters; {config.editor.model!r} is too small to reach them",)
     )
     tokens = size.tokens(config.editor)
+    judged = config.rollout.group_size + (0 if config.rollout.explore is None else config.rollout.candidates)
     groups, objective, learner = config.loop.groups_per_update, config.objective, config.learner
     path_s = passes * sum(size.forward_tflop(tokens)) / rate
     anchors = groups * objective.anchors
     swept = anchors * learner.steps_per_rollout if config.loop.max_staleness > 0 or learner.steps_per_rollout > 1 else 0
     swept += anchors if objective.old_path == "recompute" else 0
     return _Work(
-        rollout_s=groups * config.rollout.group_size * path_s,
-        judge_s=groups * config.rollout.group_size / speed.judge_images_s,
+        rollout_s=groups * (config.rollout.group_size * path_s + _pool_seconds(config, speed)),
+        judge_s=groups * judged / speed.judge_images_s,
         update_s=groups * learning_tflop(config) / update.tflop_s + swept * path_s,
         rollout_gib=_rollout_gib(config, size, tokens),
         learner_gib=_learner_gib(config, size, tokens, update),
@@ -238,8 +211,37 @@ def _cost_of_guidance(config: RunConfig, speed: GpuSpeeds) -> list[str]:
     ]
 
 
+def _pool_seconds(config: RunConfig, speed: GpuSpeeds) -> float:
+    """Return the seconds of one GPU that making one pool of ``rollout.explore`` takes; 0 without."""
+    rollout = config.rollout
+    if rollout.explore is None:
+        return 0.0
+    size = _architecture(config.editor)
+    made = {"steps": rollout.exploring_steps, "fp8": rollout.fp8 or (rollout.explore.fp8 and "fp8" in speed.rollout)}
+    pool = config.model_copy(update={"rollout": rollout.model_copy(update=made)})
+    rate, _ = _rollout_rate(pool, speed)
+    return rollout.candidates * _passes(pool) * sum(size.forward_tflop(size.tokens(config.editor))) / rate
+
+
+def _cost_of_exploring(config: RunConfig, speed: GpuSpeeds) -> list[str]:
+    """Say what pools cost beside groups that are made as they are."""
+    rollout = config.rollout
+    if rollout.explore is None:
+        return []
+    alone = _work(config.model_copy(update={"rollout": rollout.model_copy(update={"explore": None})}), speed)
+    both = _work(config, speed)
+    return [
+        f"exploring {rollout.candidates} candidates in {rollout.exploring_steps} of {rollout.steps} steps takes, with "
+        f"the {rollout.group_size} exact ones, {rollout.explore_cost:.2f} times the operations of those alone, "
+        f"{both.rollout_s / alone.rollout_s:.2f} times their time and {both.judge_s / alone.judge_s:.1f} times the "
+        "judgements"
+    ]
+
+
 def _rollout_gib(config: RunConfig, size: Architecture, tokens: Tokens) -> float:
-    weights = size.parameters * (1 if config.rollout.fp8 else 2) / GIB
+    rollout = config.rollout
+    beside = rollout.explore is not None and rollout.explore.fp8 and not rollout.fp8
+    weights = size.parameters * ((1 if rollout.fp8 else 2) + (1 if beside else 0)) / GIB
     encoders = 0.0 if config.rollout.offload_encoders else size.encoders_gib
     return weights * 1.25 + encoders + config.rollout.group_size * tokens.total * ROLLOUT_MIB_PER_TOKEN / 1024
 

@@ -14,6 +14,8 @@ def plan_in_words(config: RunConfig, folder: Path, tasks: int, refused: int, hel
     exploration = f"{rollout.exploration}, alpha {rollout.alpha_edit:g} in the mask, {rollout.alpha_base:g} outside"
     if rollout.exploration == "global":
         exploration = f"global, alpha {rollout.alpha_edit:g}"
+    if rollout.explore is not None:
+        exploration += f", chosen from {rollout.candidates} made in {rollout.exploring_steps} steps"
     training, evaluating = config.editor.guidance, config.evaluated.guidance
     guidance = f"guidance {training:g}" + ("" if evaluating == training else f", {evaluating:g} in evaluations")
     shown = config.editor.source_resolution or find(config.editor).source_resolution

@@ -15,7 +15,7 @@ from deploy.tracking.trackers import Trackers
 from learner.group import UpdateReport
 from rc_grpo.durable import write_whole
 from rc_grpo.kept import DamagedFileError, Form, damaged, parse_json, read_bytes
-from rc_grpo.messages import ScoredGroup
+from rc_grpo.messages import GroupScores, ScoredGroup
 from rollout_workers.pool import RolloutPool
 
 METRICS = "metrics.jsonl"
@@ -37,7 +37,7 @@ def batch_metrics(batch: Sequence[ScoredGroup], report: UpdateReport) -> dict[st
         "reward/task_mean": _mean(task),
         "reward/task_within_group_std": _within_group_std(task),
         "reward/reference_candidate": _mean(task[:, 0]),
-        "reward/failed_scores": float(np.isnan(task).sum()),
+        "reward/failed_scores": float(sum(scored.scores.failed for scored in batch)),
         "reward/judge_attempts_max": float(max(scored.scores.attempts for scored in batch)),
         "reward/judge_latency_seconds": float(np.mean([scored.scores.latency for scored in batch])),
         "background_drift/mean": float(drift.mean()),
@@ -47,6 +47,8 @@ def batch_metrics(batch: Sequence[ScoredGroup], report: UpdateReport) -> dict[st
         "staleness/max": float(max(ages)),
         "groups_skipped/share": sum(reason is not None for reason in report.skipped) / len(batch),
     }
+    if pruned := sum(len(scored.scores.pruned) for scored in batch):
+        metrics["reward/pruned"] = float(pruned)
     if not np.isnan(acd).all():
         metrics |= {"acd/mean": _mean(acd), "acd/within_group_std": _within_group_std(acd)}
     for name in sorted({name for scored in batch for name in scored.scores.rewards}):
@@ -54,14 +56,45 @@ def batch_metrics(batch: Sequence[ScoredGroup], report: UpdateReport) -> dict[st
         metrics |= {
             f"reward/{name}_mean": _mean(judged),
             f"reward/{name}_within_group_std": _within_group_std(judged),
-            f"reward/{name}_failed_scores": float(np.isnan(judged).sum()),
+            f"reward/{name}_failed_scores": float(np.isnan(judged).sum() - pruned),
         }
     for name in sorted({name for scored in batch for name in scored.scores.subscores}):
         values = [scored.scores.subscores[name] for scored in batch if name in scored.scores.subscores]
         metrics[f"judge/{name.replace('.', '/')}"] = _mean(np.concatenate(values))
     for part in sorted({part for scored in batch for part in scored.receipt.seconds}):
         metrics[f"rollout_seconds/{part}"] = float(np.mean([scored.receipt.seconds[part] for scored in batch]))
-    return metrics | report.metrics
+    return metrics | explore_metrics([scored.scores for scored in batch]) | report.metrics
+
+
+def explore_metrics(batch: Sequence[GroupScores]) -> dict[str, float]:
+    """Return what the pools of a batch were like, and how far cheap scores foretold exact ones; empty without pools.
+
+    Of each judge the ``shift`` is the mean of exact minus explored rewards over the groups, and the ``agreement`` the
+    mean over groups of their correlation within a group.
+    """
+    pairs = [(scores, pool) for scores in batch if (pool := scores.explored) is not None]
+    if not pairs:
+        return {}
+    unscored = sum(int(np.any([np.isnan(own) for own in pool.rewards.values()], axis=0).sum()) for _, pool in pairs)
+    pruned = sum(len(pool.pruned) for _, pool in pairs)
+    metrics = {
+        "explore/candidates": float(sum(pool.size for _, pool in pairs)),
+        "explore/failed_scores": float(unscored - pruned),
+        "explore/pruned": float(pruned),
+    }
+    for name in pairs[0][1].rewards:
+        exact = np.stack([scores.rewards[name] for scores, _ in pairs])
+        cheap = np.stack([pool.rewards[name][list(pool.chosen)] for _, pool in pairs])
+        metrics[f"explore/{name}_shift"] = _mean(exact - cheap)
+        metrics[f"explore/{name}_agreement"] = _mean(np.array([*map(_correlation, exact, cheap)]))
+    return metrics
+
+
+def _correlation(one: np.ndarray, other: np.ndarray) -> float:
+    both = ~np.isnan(one) & ~np.isnan(other)
+    if both.sum() < 2 or np.ptp(one[both]) == 0 or np.ptp(other[both]) == 0:
+        return math.nan
+    return float(np.corrcoef(one[both], other[both])[0, 1])
 
 
 def pace_metrics(

@@ -54,4 +54,6 @@ def make_source(config: RunConfig, tasks: TaskSet, ledger: Ledger, lessons: Less
     loop = config.loop
     if loop.feed is not None:
         return Feed(loop.feed, tasks, loop.max_staleness, config.output.record_deadline_s, lessons, stop)
-    return Collector(ledger, tasks, config.rollout.group_size, config.rollout.attempts, lessons, stop)
+    rollout = config.rollout
+    pool = None if rollout.explore is None else rollout.candidates
+    return Collector(ledger, tasks, rollout.group_size, rollout.attempts, lessons, stop, pool)

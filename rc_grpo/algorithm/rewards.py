@@ -120,6 +120,7 @@ def group_advantages(
     epsilon: float = 1e-4,
     task: Tensor | None = None,
     quasi_norm_p: float | None = None,
+    pool: Tensor | None = None,
 ) -> GroupAdvantages:
     """Compare every candidate with its own group (Eq. 4).
 
@@ -148,6 +149,8 @@ def group_advantages(
         epsilon: added to the denominator, above 0.
         task: task rewards ``[P, G]`` before they were combined, to see ties.
         quasi_norm_p: exponent above 0 (Neighbor GRPO: 0.8), or None for the standard deviation.
+        pool: rewards ``[P, S]`` of everyone whom a group is compared with, itself included, NaN for who does not count:
+            mean and spread are theirs, see `rc_grpo.algorithm.exploration`. None compares a group with itself.
 
     Returns:
         The advantages, float64 ``[P, G]`` on the device of `rewards`, and the reasons why groups were skipped.
@@ -163,6 +166,8 @@ def group_advantages(
                 f"task has shape {list(task.shape)} and rewards {list(rewards.shape)}, expected equal: "
                 "pass the task rewards that went into combine"
             )
+    if pool is not None and (pool.dim() != 2 or len(pool) != len(rewards)):
+        raise ValueError(f"pool has shape {list(pool.shape)}, expected a row for each of the {len(rewards)} groups")
     if not clip > 0.0:
         raise ValueError(f"clip is {clip}, expected a number above 0: use math.inf for no bound")
     if min_valid < 2:
@@ -184,9 +189,11 @@ def group_advantages(
         if len(values) < min_valid:
             skipped.append("too_few_valid")
             continue
-        if task is not None and _tied(task[group][valid].tolist()):
+        if task is not None and tied(task[group][valid].tolist()):
             skipped.append("tied_task_rewards")
             continue
+        if pool is not None:
+            values = pool[group][~pool[group].isnan()].tolist()
         mean, std = _mean_and_std(values)
         if std < min_std:
             skipped.append("no_spread")
@@ -216,7 +223,7 @@ def nothing_to_learn(rewards: Sequence[Tensor], acd: Tensor | None = None, *, mi
     valid = torch.stack([~reward.isnan() for reward in counted]).all(dim=0)
     if int(valid.sum()) < min_valid:
         return "too_few_valid"
-    return "tied_task_rewards" if all(_tied(reward[valid].tolist()) for reward in rewards) else None
+    return "tied_task_rewards" if all(tied(reward[valid].tolist()) for reward in rewards) else None
 
 
 def _check_rewards(name: str, rewards: Tensor) -> None:
@@ -234,7 +241,7 @@ def _standardised(rewards: Tensor, valid: Tensor) -> Tensor:
     exact = rewards.double()
     scores = torch.full_like(exact, math.nan)
     values: list[float] = exact[valid].tolist()
-    if _tied(values):
+    if tied(values):
         scores[valid] = 0.0
     else:
         mean, std = _mean_and_std(values)
@@ -242,7 +249,8 @@ def _standardised(rewards: Tensor, valid: Tensor) -> Tensor:
     return scores
 
 
-def _tied(values: list[float]) -> bool:
+def tied(values: list[float]) -> bool:
+    """Tell whether values differ by no more than float32 round-off; none at all do not differ."""
     if not values:
         return True
     return max(values) - min(values) <= _TIED_WITHIN * max(abs(value) for value in values)

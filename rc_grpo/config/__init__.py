@@ -35,17 +35,13 @@ from rc_grpo.config.reward import (
     dump_judge,
     parse_judge,
 )
+from rc_grpo.config.rollout import AcdConfig, ExploreConfig, MaskConfig, RolloutConfig, SdeConfig, Solver
 from rc_grpo.config.run import (
-    AcdConfig,
     ClusterConfig,
     EvaluationConfig,
     LoopConfig,
-    MaskConfig,
     OutputConfig,
-    RolloutConfig,
     RunConfig,
-    SdeConfig,
-    Solver,
 )
 
 __all__ = [
@@ -62,6 +58,7 @@ __all__ = [
     "EditScoreConfig",
     "EditorConfig",
     "EvaluationConfig",
+    "ExploreConfig",
     "GroundTruthConfig",
     "GuardConfig",
     "JudgeConfig",

@@ -86,6 +86,13 @@ class RewardConfig(Strict):
     """The judges by name. Each reward is z-scored over the minibatch on its own before the weighted sum."""
 
     judges: dict[JudgeName, AnyJudgeConfig] = Field({"ground_truth": GroundTruthConfig()}, min_length=1)
+    prune: int | None = Field(
+        None,
+        ge=0,
+        le=255,
+        description="do not ask about a candidate of which no pixel of the edit region differs from the reference's by "
+        "more than so many levels of 255: it gets no reward and is not learned from; none asks about all",
+    )
     metrics_deadline_s: Seconds = Field(
         2.0, description="servers that have not told their metrics by then are left out"
     )

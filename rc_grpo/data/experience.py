@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from rc_grpo.data import explored as explored_cell
 from rc_grpo.data.conditions import pack_conditions
 from rc_grpo.images import encode_png
 from rc_grpo.messages import CandidateGroup, Conditions, EditTask, GroupScores
@@ -59,6 +60,9 @@ _BEYOND: dict[Level, frozenset[str]] = {
 }
 """Columns that only higher levels have."""
 
+PRUNED = "pruned"
+"""Column that tells which candidates no judge was asked about, where there are any."""
+
 
 @dataclass(frozen=True, eq=False)
 class ScoredCandidates:
@@ -84,8 +88,10 @@ class ScoredCandidates:
 def write_experience(path: Path, groups: Sequence[ScoredCandidates], level: Level) -> None:
     """Write scored groups to one parquet file, one row a candidate; the file appears whole or not at all.
 
-    A failed score is NaN in its row. A judge's columns are null where the group was not given to that judge. What is
-    the whole group's and large (token mask, conditions) stands in the row of candidate 0 and is null in the others.
+    A failed score is NaN in its row. A candidate that was pruned has NaN too, and a column says so where any was. A
+    judge's columns are null where the group was not given to that judge. What is the whole group's and large (token
+    mask, conditions, the pool that it was chosen from: `rc_grpo.data.explored`) stands in the row of candidate 0 and is
+    null in the others.
 
     Args:
         path: file to write; one that is there is replaced, its folder is made.
@@ -96,7 +102,14 @@ def write_experience(path: Path, groups: Sequence[ScoredCandidates], level: Leve
     Raises:
         ValueError: a group's parts do not belong together, or ``states`` are wanted and the group has none.
     """
-    schema = _schema(sorted({name for group in groups for name in group.scores.columns}), level)
+    schema = _schema(
+        sorted({name for group in groups for name in group.scores.columns}),
+        level,
+        pruning=any(group.scores.pruned for group in groups),
+        explored=sorted(
+            {name for group in groups if (pool := group.scores.explored) is not None for name in pool.rewards}
+        ),
+    )
     tables = [_table(group, schema, level) for group in groups]
     if level == "scores":
         tables = [pa.concat_tables([schema.empty_table(), *tables])]
@@ -196,8 +209,10 @@ def _require_columns(path: Path, schema: pa.Schema) -> None:
         raise damaged_log(path, error) from error
 
 
-def _schema(judged: Sequence[str], level: Level) -> pa.Schema:
+def _schema(judged: Sequence[str], level: Level, *, pruning: bool = False, explored: Sequence[str] = ()) -> pa.Schema:
     fields = _SCORES | {name: pa.float64() for name in judged}
+    fields |= {PRUNED: pa.bool_()} if pruning else {}
+    fields |= {explored_cell.COLUMN: explored_cell.kind(explored)} if explored else {}
     if level != "scores":
         fields |= _IMAGES
     if level == "states":
@@ -213,6 +228,8 @@ def _schema(judged: Sequence[str], level: Level) -> pa.Schema:
 def _feature(kind: pa.DataType) -> dict[str, Any]:
     if kind == _IMAGES["image"]:
         return {"_type": "Image"}
+    if pa.types.is_struct(kind):
+        return {field.name: _feature(field.type) for field in kind}
     if pa.types.is_list(kind):
         return {"_type": "Sequence", "feature": _feature(kind.value_type)}
     names = {"float": "float32", "double": "float64"}
@@ -245,8 +262,11 @@ def _table(group: ScoredCandidates, schema: pa.Schema, level: Level) -> pa.Table
         "reason": list(scores.reasons) or [None] * size,
         "sigmas": [candidates.sigmas] * size,
         "token_mask": [candidates.token_mask] + [None] * (size - 1),
+        PRUNED: np.isin(index, scores.pruned),
         **scores.columns,
     }
+    if scores.explored is not None:
+        columns[explored_cell.COLUMN] = [explored_cell.to_cell(scores.explored)] + [None] * (size - 1)
     if level != "scores":
         columns["image"] = [
             {"bytes": encode_png(image), "path": f"{update}-{i}.png"} for i, image in enumerate(candidates.images)

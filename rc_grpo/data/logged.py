@@ -10,10 +10,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from rc_grpo.data import explored
 from rc_grpo.data.conditions import unpack_conditions
-from rc_grpo.data.experience import Level, damaged_log, generator_of, level_of, read_experience
+from rc_grpo.data.experience import PRUNED, Level, damaged_log, generator_of, level_of, read_experience
 from rc_grpo.images import decode_rgb
-from rc_grpo.messages import CandidateGroup, Conditions, GroupScores, PolicyVersion, RolloutSeeds
+from rc_grpo.messages import CandidateGroup, Conditions, Explored, GroupScores, PolicyVersion, RolloutSeeds
 
 _LEVELS: tuple[Level, ...] = ("scores", "images", "states")
 
@@ -147,7 +148,17 @@ def _scores(rows: pa.Table) -> GroupScores:
         rewards=_judged(rows, "reward."),
         subscores=_judged(rows, "judge."),
         reasons=tuple(rows.column("reason").to_pylist()),
+        pruned=tuple(np.flatnonzero(rows.column(PRUNED)).tolist()) if PRUNED in rows.column_names else (),
+        explored=_explored(rows),
     )
+
+
+def _explored(rows: pa.Table) -> Explored | None:
+    cell = _first(rows, explored.COLUMN) if explored.COLUMN in rows.column_names else None
+    pool = None if cell is None else explored.from_cell(cell)
+    if pool is not None and len(pool.chosen) != rows.num_rows:
+        raise ValueError(f"{rows.num_rows} candidates of a group, and {len(pool.chosen)} chosen from its pool")
+    return pool
 
 
 def _judged(rows: pa.Table, prefix: str) -> dict[str, NDArray[np.float64]]:

@@ -27,16 +27,16 @@ class Editor(Denoiser):
         self, body: Body, codec: Codec, editor: EditorConfig, seed: int, policy: PolicyMaker = AdapterPolicy
     ) -> None:
         super().__init__(body, editor, seed, policy)
-        self._codec = codec
+        self.codec = codec
 
     def encode(self, task: EditTask) -> Conditions:
         """Encode a task's source image and instruction."""
-        return self._codec.encode(task)
+        return self.codec.encode(task)
 
     def encode_image(self, source: Pixels, instruction: str) -> Conditions:
         """Encode an RGB image ``[h, w, 3]`` uint8 and an instruction."""
-        return self._codec.encode_image(source, instruction)
+        return self.codec.encode_image(source, instruction)
 
     def decode(self, latents: Tensor, conditions: Conditions) -> NDArray[np.uint8]:
         """Decode latents ``[B, N, C]`` into images ``[B, H, W, 3]`` uint8."""
-        return self._codec.decode(latents, conditions)
+        return self.codec.decode(latents, conditions)

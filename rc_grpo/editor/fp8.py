@@ -103,11 +103,16 @@ class Fp8SplitLinear(Fp8Linear):
         return ahead + self._multiply(quantise(second, self._activation), self.weight[:, self._first :], None)
 
 
+def is_there(device: torch.device, dtype: torch.dtype) -> bool:
+    """Tell whether an editor can multiply in float8: in bfloat16 on a CUDA device of capability 8.9 or later."""
+    return dtype == torch.bfloat16 and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
+
+
 def check(device: torch.device, dtype: torch.dtype) -> None:
-    """Check that an editor can multiply in float8.
+    """Check that an editor can multiply in float8, see `is_there`.
 
     Raises:
-        ValueError: it is not in bfloat16 on a CUDA device of capability 8.9 or later.
+        ValueError: it cannot; says why.
     """
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 9):
         raise ValueError(f"rollout.fp8 needs a GPU with float8 (Ada, Hopper or later), not {device}")

@@ -5,10 +5,10 @@ from typing import Any
 import torch
 
 from rc_grpo.config import AcdConfig, EditorConfig, RolloutConfig
-from rc_grpo.editor import compiling, files, lora
+from rc_grpo.editor import compiling, files, fp8, lora
 from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.editor.editor import Editor
-from rc_grpo.editor.family import Architecture, Body, TextCounter
+from rc_grpo.editor.family import Architecture, Body, Codec, TextCounter
 from rc_grpo.editor.merged import MergedPolicy
 from rc_grpo.editor.registry import find
 
@@ -66,11 +66,22 @@ def load_rollout_editor(editor: EditorConfig, rollout: RolloutConfig, seed: int)
     if rollout.fp8 or (files.resolve_device(editor).type == "cuda" and files.dtype(editor) == torch.bfloat16):
         body.arrange(fp8=rollout.fp8)
     pipeline = load_pipeline(editor, transformer=None)
-    codec = find(editor).codec(pipeline, editor, offload=rollout.offload_encoders)
-    loaded = Editor(body, codec, editor, seed, MergedPolicy)
-    if editor.compile:
-        compiling.compile_blocks(body)
-    return loaded
+    return _ready(body, find(editor).codec(pipeline, editor, offload=rollout.offload_encoders), editor, seed)
+
+
+def load_exploring_editor(exact: Editor, editor: EditorConfig, rollout: RolloutConfig, seed: int) -> Editor:
+    """Return what makes the pools of ``rollout.explore``: a second model in float8, or ``exact`` where there is none.
+
+    Args:
+        exact: as of `load_rollout_editor`, whose encoders and decoder both use.
+        editor, rollout, seed: as given there.
+    """
+    wanted = rollout.explore is not None and rollout.explore.fp8 and not rollout.fp8
+    if not wanted or not fp8.is_there(files.resolve_device(editor), files.dtype(editor)):
+        return exact
+    body = _load_body(editor)
+    body.arrange(fp8=True)
+    return _ready(body, exact.codec, editor, seed)
 
 
 def load_pipeline(editor: EditorConfig, **components: Any) -> Any:
@@ -101,6 +112,13 @@ def check_model(editor: EditorConfig, acd: AcdConfig) -> None:
     beyond = [layer for layer in chosen if layer >= layers]
     if acd.enabled and (beyond or not chosen):
         raise ValueError(f"rollout.acd.layers names {beyond or 'no layer'}; {editor.model} has layers 0..{layers - 1}")
+
+
+def _ready(body: Body, codec: Codec, editor: EditorConfig, seed: int) -> Editor:
+    loaded = Editor(body, codec, editor, seed, MergedPolicy)
+    if editor.compile:
+        compiling.compile_blocks(body)
+    return loaded
 
 
 def _load_body(editor: EditorConfig) -> Body:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from deploy.configs import load_config
-from rc_grpo.config import AcdConfig, ConfigError, RunConfig, dump, load, parse
+from rc_grpo.config import AcdConfig, ConfigError, ExploreConfig, RunConfig, dump, load, parse
 
 POCKET = Path("deploy/configs/pocket.yaml")
 
@@ -142,3 +142,23 @@ def test_the_algorithms_to_compare_with_are_a_setting_each() -> None:
     load_config("pocket", (*SDE, "rollout.sde.window=2", "objective.trained_steps=1"))
     for algorithm in ("diffusion_nft", "fdfo"):
         load_config("pocket", (f"objective.algorithm={algorithm}",))
+
+
+def test_a_pool_is_a_number_or_a_section_and_larger_and_cheaper_than_its_group() -> None:
+    data = {
+        "name": "x",
+        "data": {"train": {"format": "pocket"}},
+        "evaluation": {"tasks": 0},
+        "objective": {"anchors": 3},
+    }
+    short = parse(data | {"rollout": {"group_size": 4, "steps": 6, "explore": 16}})
+    assert short.rollout.explore == ExploreConfig(candidates=16)
+    assert (short.rollout.candidates, short.rollout.exploring_steps) == (16, 2)
+    assert short.rollout.explore_cost == pytest.approx(1 + 16 * 2 / (4 * 6))
+    for explore, said in (
+        (4, "leaves nothing to choose for a group of rollout.group_size = 4"),
+        ({"candidates": 8, "steps": 7}, "rollout.explore.steps = 7 > rollout.steps = 6"),
+        (True, "explore takes no true or false"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            parse(data | {"rollout": {"group_size": 4, "steps": 6, "explore": explore}})

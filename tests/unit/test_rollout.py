@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from rc_grpo.algorithm import sde
-from rc_grpo.config import SdeConfig, load
+from rc_grpo.config import ExploreConfig, SdeConfig, load
 from rc_grpo.editor.editor import Editor
 from rc_grpo.editor.loading import load_editor
 from rc_grpo.messages import PolicyVersion, RolloutSeeds
 from rc_grpo.pocket.world import PocketWorld
 from rc_grpo.seeds import derive, normal
-from rollout_workers.rollout import background_drift, initial_noise, prepare, roll_out
+from rollout_workers.rollout import background_drift, explore, image_digests, initial_noise, prepare, roll_out
 
 CONFIG = load(Path("deploy/configs/pocket.yaml"), ("rollout.group_size=3", "rollout.steps=2", "objective.anchors=2"))
 TASK = PocketWorld("train", 30)[4]
@@ -114,3 +114,16 @@ def test_an_evaluation_is_by_the_ode_whatever_the_training(editor: Editor) -> No
         for config in (CONFIG.rollout, stochastic)
     ]
     np.testing.assert_array_equal(groups[0].images, groups[1].images)
+
+
+def test_a_pool_is_made_by_groups_from_the_seeds_of_all(editor: Editor) -> None:
+    config = CONFIG.rollout.model_copy(update={"explore": ExploreConfig(candidates=6)})
+    prepared, seeds = prepare(editor, TASK, config), RolloutSeeds.for_group(7, 0, TASK.task_id, 6)
+    pool = explore(editor, TASK.task_id, prepared, seeds, POLICY, config)
+    again = (seeds.of(part) for part in ((0, 1, 2), (0, 3, 4), (0, 4, 5)))
+    first, *rest = (roll_out(editor, TASK.task_id, prepared, part, POLICY, config, steps=1).images for part in again)
+    assert (pool.images.shape[0], len(pool.sigmas), pool.states, pool.acd) == (6, 2, None, None)
+    np.testing.assert_array_equal(pool.images[:3], first)
+    for images, part in zip(rest, ([3, 4], [4, 5]), strict=True):
+        assert np.abs(pool.images[part].astype(int) - images[1:]).max() <= 1
+    assert len(set(image_digests(pool.images))) == 6

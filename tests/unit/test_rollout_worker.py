@@ -161,3 +161,34 @@ def test_a_rollout_waits_for_the_device_at_each_of_its_parts(started: Started, m
     started.worker.adopt(VERSION, WEIGHTS)
     started.rollout()
     assert waited == ["cpu"] * 5
+
+
+def test_a_pool_is_explored_for_a_proved_version_alone_and_told_by_digests(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = RolloutConfig(steps=4, group_size=3, explore={"candidates": 4, "steps": 2})
+    exploring = RolloutWorker("rollout-4", EditorConfig(model="growing"), config, 17)
+    seeds = RolloutSeeds(5, (11, 7, 3))
+    with pytest.raises(VersionMismatchError, match="rollout-4 holds None, the rollout of t is for v3"):
+        exploring.explore(a_task(), seeds, VERSION)
+    exploring.adopt(VERSION, WEIGHTS)
+    receipt, batch = exploring.explore(a_task(), seeds, VERSION)
+    pool = CandidateGroup.from_arrow(batch)
+    assert (pool.seeds, pool.policy, pool.states, len(pool.sigmas)) == (seeds, VERSION, None, 3)
+    assert [len(part) for part in started.editor.decoded] == [3, 1]
+    assert receipt.images == rollout.image_digests(pool.images)
+    assert (receipt.images[0], len(set(receipt.images))) == (receipt.images[3], 3)
+
+
+def test_a_second_editor_that_explores_takes_every_version_too(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Growing()
+    monkeypatch.setattr(worker, "load_exploring_editor", lambda *arguments: other)
+    two = RolloutWorker("rollout-5", EditorConfig(model="growing"), CONFIG, 17)
+    two.adopt(VERSION, WEIGHTS)
+    assert other.adopted == [(VERSION, bytes(range(8)), "rollout-5")]
+    other.refuses = True
+    with pytest.raises(RuntimeError, match="cut off"):
+        two.adopt(VERSION, WEIGHTS)
+    assert two.describe()["policy"] is None

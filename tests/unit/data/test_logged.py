@@ -11,7 +11,15 @@ from hypothesis.extra import numpy as hnp
 from rc_grpo.data.conditions import pack_conditions, unpack_conditions
 from rc_grpo.data.experience import ScoredCandidates, write_experience
 from rc_grpo.data.logged import read_groups
-from rc_grpo.messages import CandidateGroup, Conditions, EditTask, GroupScores, PolicyVersion, RolloutSeeds
+from rc_grpo.messages import (
+    CandidateGroup,
+    Conditions,
+    EditTask,
+    Explored,
+    GroupScores,
+    PolicyVersion,
+    RolloutSeeds,
+)
 
 from .conftest import MASK, SOURCE
 from .test_experience import G, scored
@@ -199,3 +207,42 @@ def test_experience_of_an_earlier_format_is_named(tmp_path):
     pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "old.parquet")
     with pytest.raises(ValueError, match="format 1"):
         read_groups(tmp_path / "old.parquet")
+
+
+POOL = Explored(
+    PolicyVersion(2, "cd" * 32, 266, True),
+    RolloutSeeds(5, tuple(range(10, 10 + G))),
+    (0, 1, *range(3, G + 1)),
+    {"j": np.array([math.nan, *np.linspace(0, 1, G)]), "onlooker": np.zeros(G + 1)},
+    (2,),
+    tuple(f"{index:064x}" for index in range(G + 1)),
+)
+
+
+@pytest.mark.parametrize("level", ["scores", "states"])
+def test_pools_and_pruned_candidates_come_back_beside_groups_without(tmp_path, level):
+    entry = scored()
+    chosen = replace(entry, scores=replace(entry.scores, explored=POOL, pruned=(1, 3)))
+    path = tmp_path / "update-00001.parquet"
+    write_experience(path, [entry, chosen], level)
+    plain, found = (group.scores for group in read_groups(path, need="scores"))
+    assert (plain.explored, plain.pruned, found.pruned) == (None, (), (1, 3))
+    assert bits(dict(found.explored.rewards)) == bits(dict(POOL.rewards))
+    assert replace(found.explored, rewards={}).__dict__ == replace(POOL, rewards={}).__dict__
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"chosen": (0, 1, 2, G + 1)}, {"chosen": (0, 1)}, {"images": ("zz",) * (G + 1)}, {"rewards": {"j": np.zeros(2)}}],
+)
+def test_a_pool_that_does_not_fit_is_a_damaged_log(tmp_path, change):
+    entry = scored()
+    broken = replace(entry, scores=replace(entry.scores, explored=replace(POOL, **change)))
+    write_experience(tmp_path / "broken.parquet", [broken], "scores")
+    with pytest.raises(ValueError, match="is damaged"):
+        read_groups(tmp_path / "broken.parquet", need="scores")
+
+
+def test_a_log_without_pools_and_pruning_has_no_columns_of_them(tmp_path):
+    write_experience(tmp_path / "plain.parquet", [scored()], "scores")
+    assert not {"explored", "pruned"} & set(pq.read_schema(tmp_path / "plain.parquet").names)

@@ -176,3 +176,16 @@ def test_the_full_size_model_is_planned_like_the_one_on_the_hub() -> None:
         make_plan(config(f"editor.model={model}"), 8, "H200") for model in (config().editor.model, "full-size")
     )
     assert on_hub == here
+
+
+def test_a_plan_states_what_exploring_costs_in_operations_time_and_judgements() -> None:
+    plain = make_plan(load_config("flux_kontext_dev"), 8, "H200")
+    config = load_config("flux_kontext_dev", ("rollout.explore=48",))
+    plan = make_plan(config, 8, "H200")
+    assert config.rollout.explore_cost == 1 + 48 * 2 / (12 * 8) <= 2.4
+    (said,) = (warning for warning in plan.warnings if "exploring 48" in warning)
+    assert "in 2 of 8 steps takes, with the 12 exact ones, 2.00 times the operations of those alone" in said
+    assert "5.0 times the judgements" in said
+    busy = [{pool.name: pool.seconds * pool.gpus for pool in one.pools} for one in (plain, plan)]
+    assert 1.4 < busy[1]["rollout"] / busy[0]["rollout"] < 2.0  # float8 is faster, and no more than it was measured
+    assert busy[1]["learner"] == pytest.approx(busy[0]["learner"])

@@ -25,9 +25,9 @@ from rc_grpo.data.policies import PolicyAlteredError, PolicyNotKeptError, Policy
 from rc_grpo.editor import lora
 from rc_grpo.editor.editor import Editor
 from rc_grpo.editor.loading import load_rollout_editor
-from rc_grpo.messages import CandidateGroup, GroupScores, PolicyVersion, RolloutSeeds
+from rc_grpo.messages import CandidateGroup, Explored, GroupScores, PolicyVersion, RolloutSeeds
 from rc_grpo.pocket.world import PocketWorld
-from rollout_workers.rollout import prepare, roll_out
+from rollout_workers.rollout import explore, image_digests, prepare, roll_out
 
 TASK = PocketWorld("train", 12)[4]
 NAME = f"12/{TASK.task_id}"
@@ -287,3 +287,52 @@ def test_arrays_are_compared_by_their_bits() -> None:
     assert (failed.candidates, failed.largest) == ((1, 2), np.inf)
     assert compare("x", row, row[:2]).note == "logged as float64 [3], now float64 [2]"
     assert compare("x", row > 0, row <= 0, by_candidate=False).candidates is None
+
+
+EXPLORING = load_config(
+    "pocket", ("rollout.group_size=4", "rollout.steps=3", "rollout.explore=6", "data.train.limit=12")
+)
+
+
+@pytest.fixture(scope="module")
+def chosen(written: Written) -> ScoredCandidates:
+    """The group as it is when it was chosen from a pool by these rewards."""
+    entry, weights = written
+    editor = load_rollout_editor(CONFIG.editor, CONFIG.rollout, CONFIG.seed)
+    policy = entry.candidates.policy
+    editor.adopt(policy, np.frombuffer(weights, dtype=np.uint8), worker="rollout-1")
+    prepared = prepare(editor, TASK, CONFIG.rollout)
+    seeds = RolloutSeeds.for_group(CONFIG.seed, 11, TASK.task_id, 6)
+    pool = explore(editor, TASK.task_id, prepared, seeds, policy, EXPLORING.rollout)
+    rewards = {"ground_truth": np.array([0.5, 0.4, 0.3, np.nan, 0.1, 0.9])}
+    explored = Explored(policy, seeds, (0, 1, 4, 5), rewards, (3,), image_digests(pool.images))
+    made = roll_out(
+        editor, TASK.task_id, prepared, seeds.of(explored.chosen), policy, EXPLORING.rollout, worker="rollout-1"
+    )
+    group = CandidateGroup.from_arrow(made.to_arrow())
+    scores = replace(entry.scores, acd_reward=group.acd_reward, explored=explored)
+    return replace(entry, candidates=group, scores=scores)
+
+
+def test_a_group_that_was_chosen_from_a_pool_replays_bit_for_bit_the_pool_and_the_choice_too(
+    make: Make, chosen: ScoredCandidates
+) -> None:
+    report = replay(make(chosen, config=EXPLORING), NAME)
+    names = {comparison.what for comparison in report.comparisons}
+    assert {"states", "the pool's images", "the choice", "the chosen seeds"} <= names
+    assert report.identical, report.comparisons
+
+
+def test_a_pool_that_was_tampered_with_is_found(make: Make, chosen: ScoredCandidates) -> None:
+    pool = chosen.scores.explored
+    assert pool is not None
+    rewards = {"ground_truth": np.array([0.5, 0.4, 0.6, np.nan, 0.1, 0.9])}
+    pool = replace(pool, rewards=rewards, images=("0" * 64, *pool.images[1:]))
+    report = replay(make(replace(chosen, scores=replace(chosen.scores, explored=pool)), config=EXPLORING), NAME)
+    found = {comparison.what: comparison.candidates for comparison in report.comparisons if not comparison.identical}
+    assert found == {"the pool's images": (0,), "the choice": (1,)}
+
+
+def test_a_pool_without_its_configuration_is_not_replayed(make: Make, chosen: ScoredCandidates) -> None:
+    with pytest.raises(ReplayError, match=r"has no rollout\.explore"):
+        replay(make(chosen, level="scores"), NAME)

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from learner.work import GroupWork, RunShape, batch_advantages, draw_anchors, draw_steps, idle_share, spread
 from rc_grpo.config import ObjectiveConfig
-from rc_grpo.messages import GroupScores
+from rc_grpo.messages import Explored, GroupScores, PolicyVersion, RolloutSeeds
 
+VERSION = PolicyVersion(0, "d", 1, is_identity=True)
 RUN = RunShape(seed=7, method="euler", steps=8, updates=10, max_staleness=0, judge_weights={"j": 1.0})
 
 
@@ -159,3 +160,26 @@ def test_groups_that_come_out_even_stay_whole_and_a_batch_of_eight_never_leaves_
     work = [GroupWork(f"group{i}", "task", np.zeros(9), (1, 2, 3), (0,), on_policy=True) for i in range(8)]
     assert all(len(item.anchors) == 3 for share in spread(work, 2, by_chain=True) for item in share)
     assert {idle_share(spread(work[:kept], ranks, by_chain=True)) for kept in (6, 8) for ranks in (2, 3)} == {0.0}
+
+
+def test_groups_that_were_chosen_from_pools_are_compared_with_them_and_others_with_themselves() -> None:
+    truth = np.array([0.5, 0.1, 0.45, 0.9, 0.55, 0.5, 0.48])
+    pool = Explored(VERSION, RolloutSeeds(0, tuple(range(6))), (0, 1, 3, 4), {"j": 0.5 * truth, "onlooker": truth})
+    chosen = replace(scores(truth[[0, 1, 3, 4]].tolist()), explored=pool)
+    config = ObjectiveConfig(acd_weight=0.0)
+    advantages, skipped = batch_advantages([chosen, scores([0.2, 0.4, 0.6, 0.8])], RUN.judge_weights, config)
+    assert skipped == (None, None)
+    unit = np.concatenate([truth, [0.2, 0.4, 0.6, 0.8]]).std()
+    whole = (truth - truth.mean()) / (truth.std() + 1e-4 * unit)
+    np.testing.assert_allclose(advantages[0], whole[[0, 1, 3, 4]], rtol=1e-8)
+    assert advantages[1].mean() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_group_of_which_every_exact_score_failed_is_skipped_whatever_its_pool_was() -> None:
+    pool = Explored(VERSION, RolloutSeeds(0, tuple(range(6))), (0, 1, 3, 4), {"j": np.linspace(0, 1, 7)})
+    failed = replace(scores([np.nan] * 4), explored=pool)
+    advantages, skipped = batch_advantages([failed, MINIBATCH[0]], RUN.judge_weights, ObjectiveConfig())
+    assert skipped == ("too_few_valid", None)
+    np.testing.assert_allclose(
+        advantages[1], batch_advantages(MINIBATCH[:1], RUN.judge_weights, ObjectiveConfig()).advantages[0], rtol=1e-9
+    )

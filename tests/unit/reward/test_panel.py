@@ -84,7 +84,8 @@ class Pool:
 
     meeting: asyncio.Barrier
 
-    def __init__(self, name: str, config: object, namespace: str) -> None:
+    def __init__(self, name: str, config: object, namespace: str, prune: int | None) -> None:
+        assert prune is None
         self.made = (name, config, namespace)
         self.role, self.summary = f"reward-{name}", {"size": float(len(name))}
         self.name, self.calls = name, []

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rc_grpo.editor.geometry import binary_mask, resize_mask
 from rc_grpo.messages import CandidateGroup, EditTask, GroupScores
 from reward_service.judge import Judge, JudgeSetupError, JudgeUnavailableError, Verdict
 from reward_service.scoring import score_group
@@ -120,3 +121,27 @@ def test_a_plain_judge_is_asked_beside_the_event_loop_and_its_time_is_taken() ->
     scores = ask(judge, group_of(1))
     assert judge.asked[0][2] is not threading.main_thread()
     assert 0.02 <= scores.latency < 10.0
+
+
+def test_candidates_whose_region_looks_like_the_references_are_not_asked_about() -> None:
+    group = group_of(5)
+    inside = resize_mask(binary_mask(TASK.mask), *group.images.shape[1:3]) > 0
+    images = np.repeat(group.images[:1] // 2, 5, axis=0)
+    images[1, inside] += 3  # within
+    images[2, np.argwhere(inside)[0][0], np.argwhere(inside)[0][1], 2] += 4  # beyond, in one channel of one pixel
+    images[3, ~inside] += 90  # elsewhere alone
+    images[4, inside] += 90
+    judge = Saying(lambda: [Verdict(0.1), Verdict(0.2), Verdict.failure("gone")])
+    scores = asyncio.run(score_group(judge, TASK, replace(group, images=images), prune=3))
+    assert scores.pruned == (1, 3)
+    np.testing.assert_array_equal(scores.task_reward, [0.1, np.nan, 0.2, np.nan, np.nan])
+    np.testing.assert_array_equal(judge.asked[0][1], images[[0, 2, 4]])
+    assert (scores.failed, scores.failures) == (1, ("gone",))
+    assert scores.reasons[1] == "not asked: it looks like the reference"
+    assert GroupScores.from_arrow(scores.to_arrow()).pruned == (1, 3)
+
+
+def test_without_pruning_everyone_is_asked_about() -> None:
+    group = group_of(3)
+    judge = Saying(lambda: [Verdict(0.1)] * 3)
+    assert ask(judge, replace(group, images=np.repeat(group.images[:1], 3, axis=0))).pruned == ()

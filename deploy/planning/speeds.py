@@ -1,0 +1,33 @@
+"""What GPUs were seen to do: the rates of `speeds.yaml`."""
+
+from importlib import resources
+from typing import Literal
+
+import yaml
+from pydantic import PositiveFloat
+
+from rc_grpo.config.base import Strict
+from rc_grpo.config.learner import Activations
+
+
+class UpdateSpeed(Strict):
+    """The learner under one activation policy."""
+
+    tflop_s: PositiveFloat
+    mib_per_token: PositiveFloat
+
+
+class GpuSpeeds(Strict):
+    """What one GPU of a type does."""
+
+    memory_gib: PositiveFloat
+    source: str
+    rollout: dict[Literal["bfloat16", "fp8"], PositiveFloat]
+    update: dict[Activations, UpdateSpeed]
+    judge_images_s: PositiveFloat
+
+
+def speeds() -> dict[str, GpuSpeeds]:
+    """Return the measured rates by GPU type."""
+    text = resources.files("deploy.planning").joinpath("speeds.yaml").read_text()
+    return {name: GpuSpeeds.model_validate(entry) for name, entry in yaml.safe_load(text).items()}
