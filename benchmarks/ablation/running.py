@@ -8,8 +8,6 @@ from pathlib import Path
 from queue import Queue
 from typing import Any, Protocol, TypeVar
 
-import torch
-
 Log = Callable[[dict[str, Any]], None]
 
 
@@ -37,6 +35,8 @@ def side_by_side(todo: Sequence[AnyRun], folder: Path, processes: int) -> Iterat
 
     A run's numbers stand under their name only when it has ended: one that was cut off is made again from its start.
     """
+    import torch
+
     folder.mkdir(parents=True, exist_ok=True)
     missing = [run for run in todo if not run.file(folder).is_file()]
     context = multiprocessing.get_context("spawn")
@@ -60,8 +60,13 @@ def rounded(value: Any) -> Any:
 def _make(arguments: tuple[AnyRun, Path, "Queue[int | None]", float]) -> AnyRun:
     run, folder, cards, share = arguments
     card, began, final = cards.get(), time.monotonic(), run.file(folder)
+    on: dict[str, Any] = {}
     if card is not None:
+        # Each run is a new process: only one that computes loads what it computes with.
+        import torch
+
         torch.cuda.set_device(card)
+        on = {"card": torch.cuda.get_device_name(card), "card_share": share}
     unfinished = final.with_suffix(".unfinished")
     try:
         with unfinished.open("w", buffering=1) as file:
@@ -69,7 +74,6 @@ def _make(arguments: tuple[AnyRun, Path, "Queue[int | None]", float]) -> AnyRun:
             def log(record: dict[str, Any]) -> None:
                 file.write(json.dumps(rounded(record | {"seconds": time.monotonic() - began})) + "\n")
 
-            on = {} if card is None else {"card": torch.cuda.get_device_name(card), "card_share": share}
             log(run.head() | on)
             run.make(log)
         unfinished.rename(final)

@@ -2,21 +2,22 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 
 
-def install(distributions: Iterable[Path], folder: Path, python: str) -> dict[str, str]:
+def install(distributions: Sequence[Path], folder: Path, python: str) -> dict[str, str]:
     """Install into a folder, and return an environment that sees what is there, whose Ray runs ``python``."""
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
-    for distribution in distributions:
-        source = folder / distribution.name
-        subprocess.run(["cp", "-r", str(distribution), str(source)], check=True)
-        subprocess.run([*command, "--target", str(folder / "installed"), str(source)], check=True, timeout=120)
+    sources = [folder / distribution.name for distribution in distributions]
+    for distribution, source in zip(distributions, sources, strict=True):
+        shutil.copytree(distribution, source)
+    subprocess.run([*command, "--target", str(folder / "installed"), *map(str, sources)], check=True, timeout=240)
     path = os.pathsep.join(filter(None, (str(folder / "installed"), os.environ.get("PYTHONPATH"))))
     # As a submitted job is told of its runtime environment.
     job = json.dumps({"runtime_env": {"py_executable": python}})

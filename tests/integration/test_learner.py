@@ -18,6 +18,7 @@ def learner_of(config: RunConfig) -> LearnerGroup:
     return LearnerGroup(config.editor, config.learner, config.objective, shape, f"restored-{config.name}")
 
 
+@pytest.mark.slow  # Its witness in the gate is an engine's: tests/unit/learner/test_checkpoint.py.
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
     async def restore() -> None:
         learner = learner_of(short_config(tmp_path, "missing"))

@@ -79,7 +79,12 @@ async def answers_html(_: dict[str, Any]) -> web.Response:
 
 
 @pytest.mark.parametrize(
-    ("answer", "cause"), [(refuses, "At most 1 image"), (answers_html, "502 Bad Gateway")], ids=["refuses", "html"]
+    ("answer", "cause"),
+    [
+        pytest.param(refuses, "At most 1 image", id="refuses"),
+        # How a client takes it is in tests/unit/reward/test_foreign_answers.py.
+        pytest.param(answers_html, "502 Bad Gateway", id="html", marks=pytest.mark.slow),
+    ],
 )
 def test_a_judge_that_cannot_be_used_ends_the_run_before_its_first_group(
     answer: Answer, cause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -138,11 +143,11 @@ def test_ties_are_replaced_until_the_batch_is_full_and_half_an_emoji_is_kept_who
     with judged(answer, monkeypatch) as (_, settings):
         one = train_short(tmp_path, "one-worker", *settings, *filling)
         with pytest.raises(RunStoppedError):
-            disturbed(tmp_path, "three", {1: stop}, *settings, *filling, "rollout.workers=3", shape=())
-        three = go_on(tmp_path / "three")
-    same_run(one, three)
+            disturbed(tmp_path, "two-workers", {1: stop}, *settings, *filling, "rollout.workers=2", shape=())
+        two = go_on(tmp_path / "two-workers")
+    same_run(one, two)
     assert one.summary["ledger"]["replaced_tied_task_rewards"] > 0
-    assert one.summary["ledger"] == three.summary["ledger"]
+    assert one.summary["ledger"] == two.summary["ledger"]
     assert [update["groups_skipped/share"] for update in one.updates] == [0.0, 0.0]
     reasons = read_experience(one.folder / "experience" / "update-00001.parquet").column("reason").to_pylist()
     assert all("great" in reason and "\ud83d" not in reason for reason in reasons)

@@ -32,16 +32,26 @@ def test_learning_from_the_log_gives_the_weights_of_the_run(logged: Finished, tm
     ]
 
 
-def test_rollouts_alone_fill_a_log_that_a_learner_can_be_fed(logged: Finished, tmp_path: Path) -> None:
-    filled = train_short(tmp_path, "filled", "loop.learn=false", *LOGGED)
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Finished:
+    return train_short(tmp_path_factory.mktemp("runs"), "filled", "loop.learn=false", *LOGGED)
+
+
+def test_rollouts_alone_fill_a_log_of_which_a_learner_takes_what_is_not_too_old(
+    logged: Finished, filled: Finished, tmp_path: Path
+) -> None:
     assert filled.summary["final_version"]["number"] == 0
     assert not (filled.folder / "lora").exists()
     assert filled.updates[0]["reward/task_mean"] == logged.updates[0]["reward/task_mean"]
+    with pytest.raises(ConfigError, match=r"older than loop\.max_staleness = 0 versions; raise it"):
+        train_short(tmp_path, "too-old", f"loop.feed={filled.folder}")
+
+
+@pytest.mark.slow  # Its witnesses in the gate: a learner fed with a run's own log, and who may not be fed with it.
+def test_a_learner_is_fed_with_what_rollouts_alone_filled(filled: Finished, tmp_path: Path) -> None:
     fed = train_short(tmp_path, "fed-later", f"loop.feed={filled.folder}", "loop.max_staleness=1")
     assert fed.summary["final_version"]["number"] == 2
     assert fed.updates[-1]["staleness/max"] == 1
-    with pytest.raises(ConfigError, match=r"older than loop\.max_staleness = 0 versions; raise it"):
-        train_short(tmp_path, "too-old", f"loop.feed={filled.folder}")
 
 
 def test_a_run_without_trajectories_in_its_log_cannot_be_learned_from(tmp_path: Path) -> None:

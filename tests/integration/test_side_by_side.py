@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from benchmarks.ablation.running import Log, side_by_side
-from benchmarks.ablation.statistics import read
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,8 @@ def test_runs_side_by_side_leave_a_file_each_and_what_has_one_is_left_alone(tmp_
 
 
 def test_a_run_that_was_cut_off_does_not_stand_under_its_name(tmp_path: Path) -> None:
+    from benchmarks.ablation.statistics import read  # Not for every process that is started.
+
     with pytest.raises(RuntimeError, match="cut off"):
         list(side_by_side([Toy("a", fails=True)], tmp_path, 1))
     assert not (tmp_path / "a.jsonl").exists()

@@ -71,16 +71,16 @@ def test_a_torn_checkpoint_is_skipped_and_the_one_before_it_gives_the_same_run(
 def test_growing_and_shrinking_while_training_changes_nothing(undisturbed: Finished, tmp_path: Path) -> None:
     def sizes(run: Run) -> None:
         control = ray.get_actor("control", namespace(run.config.name))
-        orders.append(control.scale.remote("rollout", 4 if run.done == 1 else 2))
+        orders.append(control.scale.remote("rollout", 3 if run.done == 1 else 2))
         orders.append(control.scale.remote("reward", 2 if run.done == 1 else 1))
 
     orders: list[object] = []
     scaled = disturbed(tmp_path, "scaled", {1: sizes, 2: sizes})
     same_run(scaled, undisturbed)
     assert ray.get(orders, timeout=10) == [
-        "rollout: 1 -> 4 workers",
+        "rollout: 1 -> 3 workers",
         "reward-ground_truth: 1 -> 2 workers",
-        "rollout: 4 -> 2 workers",
+        "rollout: 3 -> 2 workers",
         "reward-ground_truth: 2 -> 1 workers",
     ]
     assert scaled.updates[-1]["pool/rollout_wanted"] == 2

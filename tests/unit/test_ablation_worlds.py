@@ -33,7 +33,7 @@ def test_a_judge_of_the_region_does_not_see_what_was_spoiled_elsewhere() -> None
 
 def test_a_noisy_judge_errs_by_its_noise_and_always_alike_about_one_image() -> None:
     images = np.stack(
-        [TARGET ^ np.uint8(n % 2) for n in range(2)] + [np.roll(TARGET, n, axis=0) for n in range(1, 200)]
+        [TARGET ^ np.uint8(n % 2) for n in range(2)] + [np.roll(TARGET, n, axis=0) for n in range(1, 100)]
     )
     truth = np.array([verdict.reward for verdict in GroundTruthJudge().score(TASK, images)])
     said = [

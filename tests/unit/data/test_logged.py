@@ -107,7 +107,7 @@ def groups(draw, task_id):
     )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.tuples(groups("a"), groups("b/c")))
 def test_groups_of_level_states_come_back_bit_for_bit(tmp_path, entries):
     write_experience(tmp_path / "x.parquet", entries, "states")

@@ -189,7 +189,8 @@ def test_a_judge_that_nobody_serves_is_refused_in_seconds(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RC_GRPO_JUDGE_KEY", "key")
-    options = ["--set", judged_by("http://127.0.0.1:1/v1"), "--set", "evaluation.tasks=0"]
+    settings = (judged_by("http://127.0.0.1:1/v1"), "evaluation.tasks=0", "data.train.limit=3")
+    options = [part for setting in settings for part in ("--set", setting)]
     result = runner.invoke(app, [command, "pocket", *options])
     assert result.exit_code == 2
     assert "refused" in result.output.replace("\n", " ").lower()

@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rc_grpo.images import decode_rgb, encode_png
@@ -37,6 +37,7 @@ def test_doing_nothing_is_no_success_however_clean_it_is() -> None:
     assert nothing.subscores["over_editing"] == pytest.approx(25.0)
 
 
+@settings(max_examples=30)
 @given(st.floats(0.05, 0.9), st.floats(0.02, 0.09))
 def test_a_stronger_edit_succeeds_more(opacity: float, step: float) -> None:
     weak, strong = (verdict(SOURCE + o * (TARGET - SOURCE)) for o in (opacity, opacity + step))

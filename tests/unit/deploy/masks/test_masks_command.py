@@ -245,11 +245,11 @@ def test_a_mask_that_a_task_has_is_kept_unless_it_is_to_be_made_anew(
 
 
 def test_the_pocket_world_s_own_masks_are_found_again(tmp_path: Path) -> None:
-    made("pocket", "--out", tmp_path / "out", "--renew", "--limit", "12")
+    made("pocket", "--out", tmp_path / "out", "--renew", "--limit", "6")
     found = [json.loads(row["mask_detail"])["iou_with_own"] for row in rows_of(tmp_path / "out")]
-    assert len(found) == 12
+    assert len(found) == 6
     assert np.median(found) >= 0.8
-    for row, task, figure in zip(rows_of(tmp_path / "out"), WORLD, found, strict=True):
+    for row, task, figure in zip(rows_of(tmp_path / "out"), WORLD[:6], found, strict=True):
         assert overlap(row["mask"]["bytes"], task.mask) == pytest.approx(figure, abs=1e-3)
 
 

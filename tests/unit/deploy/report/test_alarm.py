@@ -92,10 +92,10 @@ def test_a_measure_where_less_is_better_raises_the_alarm_by_rising():
 
 def test_noise_raises_no_more_alarms_than_it_says():
     alarms = 0
-    for seed in range(200):
+    for seed in range(100):
         watched = [heldout(flat, seed=1000 * seed + index, name=str(index)) for index in range(4)]
         alarms += bool(find_alarms({"task": training(rises, seed=seed)}, watched))
-    assert alarms <= stats.binom.ppf(0.999, 200, LEVEL)
+    assert alarms <= stats.binom.ppf(0.999, 100, LEVEL)
 
 
 def test_an_alarm_that_is_over_says_so():

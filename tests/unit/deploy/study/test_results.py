@@ -61,12 +61,12 @@ def test_participants_who_disagree_widen_the_interval_and_those_who_agree_do_not
 def test_the_interval_over_participants_holds_the_truth_as_often_as_it_claims() -> None:
     rng = np.random.default_rng(0)
     held = 0
-    for _ in range(100):
+    for _ in range(50):
         of = rng.integers(5, 15, 25)
         low, high = over_participants(rng.binomial(of, rng.beta(3, 6, 25)).tolist(), of.tolist()) or (0, 0)
         held += low <= 1 / 3 <= high
-    # 95 expected; binomial spread 2.2, and percentile intervals of 25 clusters fall a little short.
-    assert held >= 86
+    # 47.5 expected; binomial spread 1.5, and percentile intervals of 25 clusters fall a little short.
+    assert held >= 41
 
 
 def test_the_same_votes_give_the_same_intervals() -> None:

@@ -1,11 +1,14 @@
 import io
 import re
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from rich.console import Console
 
+from deploy.cluster import UnreachableError
 from deploy.watch.serving import TOKEN_VARIABLE, link_token, run_watch
+from deploy.watching import remote
 from deploy.watching.asking import show_status
 from deploy.watching.invitation import how_to_watch
 from rc_grpo.config import ConfigError
@@ -57,7 +60,12 @@ def test_the_way_to_watch_is_a_line_that_can_be_typed(tmp_path: Path, monkeypatc
 def test_status_says_how_to_watch_in_a_line_that_no_screen_breaks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def nowhere(*_: object) -> NoReturn:
+        raise UnreachableError("no Ray cluster answers")
+
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    # Whoever else has a cluster on this machine is not asked.
+    monkeypatch.setattr(remote, "visit", nowhere)
     folder = write_run(tmp_path / ("a-long-name-" * 8), updates=1, logged=0, finished=False)
     said = io.StringIO()
     show_status(folder.name, None, tmp_path, Console(file=said, width=60))
