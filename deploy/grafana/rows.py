@@ -296,6 +296,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Of the peak that is set above: 989 TFLOP/s for H100 and H200 in bfloat16.",
             (f"{series('learner_rank_flop_per_second')} / ($peak_tflops * 1e12)", "while the ranks work"),
         ),
+        chart("Idle ranks", "percentunit", "Groups did not come out even.", (series("learner_idle_share"), "idle")),
         chart("Learner lost", "short", "Times since its last checkpoint.", (series("learner_losses"), "lost")),
     ),
 }

@@ -267,6 +267,12 @@ LEARNER = (
         tags=_STEP,
     ),
     _metric("learner_ranks", "ranks", "Ranks of the learner", _live("learner/ranks")),
+    _metric(
+        "learner_idle_share",
+        "ratio",
+        "Share of the ranks' work in an update that only kept them in step",
+        "update/rank_idle_share",
+    ),
     _metric("learner_losses", "times", "Times it was lost since its checkpoint", _live("learner/losses")),
     _metric(
         "learner_rank_flop_per_second",

@@ -136,11 +136,12 @@ def test_the_real_job_goes_from_weights_and_data_to_an_exported_lora(stand_ins: 
 
 
 def test_its_configuration_is_one_for_both_editors(tmp_path: Path) -> None:
-    written = script((REAL_JOB,)).split("rc-grpo inspect")[0].split("export TRAIN=$RUNS")[-1].split("\n", 1)[1]
+    written = re.search(r"^cat > \$JOB <<END\n.*?^END$", script((REAL_JOB,)), re.DOTALL | re.MULTILINE)
+    assert written is not None
     variables = "\n".join(line for line in script((REAL_JOB,)).splitlines() if line.startswith("export "))
     for config in ("flux_kontext_dev", "flux2_klein_4b"):
         set_up = variables.replace("/data/runs", str(tmp_path)).replace("CONFIG=flux_kontext_dev", f"CONFIG={config}")
-        subprocess.run(["bash", "-ec", f"{set_up}\n{written}"], check=True, env={})
+        subprocess.run(["bash", "-ec", f"{set_up}\n{written[0]}"], check=True, env={"HOME": str(tmp_path)})
         read = load_config(str(tmp_path / "kontext.yaml"))
         assert read.data.train.columns == {}
         assert read.editor.model == "/data/models/FLUX.1-Kontext-dev"
