@@ -104,15 +104,15 @@ def test_a_pipeline_s_edits_are_made_measured_and_set_beside_the_published_row(b
 def test_what_was_stopped_goes_on_to_the_pictures_of_what_was_not(bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reference = Reference.open(str(write_small(bench, PIX2PIX)), Options(steps=2))
     evaluate(bench, reference=reference, model="whole")
-    # Two are made at a time: whoever asks for the third has written one.
+    # Two are made at a time: whoever asks for the third has written one, and another's second may be on its way.
     monkeypatch.setattr(References, "edits_left", 2)
     with pytest.raises(SystemExit):
         evaluate(bench, reference=reference, model="stopped")
     made = len(list((bench / "editing_results" / "stopped").rglob("[!.]*.png")))
     assert 1 <= made < TASKS
-    monkeypatch.setattr(References, "edits_left", TASKS - made)
+    monkeypatch.setattr(References, "edits_left", TASKS)
     summary, _ = evaluate(bench, reference=reference, model="stopped")
-    assert References.edits_left == 0
+    assert made <= References.edits_left < TASKS
     assert summary["overall"]["measured"] == TASKS
     assert pictures(bench, "stopped") == pictures(bench, "whole")
     assert len(set(pictures(bench, "whole"))) == TASKS
