@@ -66,6 +66,19 @@ class Answer:
     reasoning: str
 
 
+def read_json(text: str) -> Any:
+    """Read an answer as JSON.
+
+    Raises:
+        AnswerError: it is none.
+    """
+    try:
+        return json.loads(text)
+    # A number of thousands of digits is a ValueError without `msg`, and brackets by the thousand are a RecursionError.
+    except (ValueError, RecursionError) as error:
+        raise AnswerError(f"not JSON ({getattr(error, 'msg', error)}): {shown(text)}") from error
+
+
 def parse_answer(text: str) -> Answer:
     """Read an answer: one JSON object whose ``score`` is exactly two finite numbers from 0 to 25.
 
@@ -74,11 +87,7 @@ def parse_answer(text: str) -> Answer:
     Raises:
         AnswerError: says what is wrong.
     """
-    try:
-        content = json.loads(text)
-    # A number of thousands of digits is a ValueError without `msg`, and brackets by the thousand are a RecursionError.
-    except (ValueError, RecursionError) as error:
-        raise AnswerError(f"not JSON ({getattr(error, 'msg', error)}): {shown(text)}") from error
+    content = read_json(text)
     if not isinstance(content, dict) or not isinstance(content.get("score"), list):
         raise AnswerError(f"no object with a list `score`: {shown(text)}")
     score = content["score"]

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rc_grpo.config import EditScoreConfig, SamplingConfig
-from rc_grpo.editor.geometry import resize_image
-from rc_grpo.images import Pixels, decode_rgb
+from rc_grpo.images import Pixels
 from rc_grpo.messages import EditTask
 from rc_grpo.storable import storable
 from reward_service.client import RequestRefusedError
@@ -39,7 +38,6 @@ from reward_service.vision_judge import (
     UnansweredError,
     VisionJudge,
     opening_images,
-    together,
     whole,
 )
 
@@ -94,9 +92,7 @@ class EditScoreJudge(VisionJudge):
             JudgeUnavailableError: another server may do better.
             JudgeSetupError: none will.
         """
-        height, width = images.shape[1:3]
-        source = await self._url(resize_image(decode_rgb(task.source), height, width))
-        return await together(self._judge(task.instruction, source, image) for image in images)
+        return await self._each_alone(task, images, self._judge)
 
     async def _opening(self, sampling: SamplingConfig) -> None:
         await self._sample(OPENING_INSTRUCTION, *opening_images(), sampling)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rc_grpo.config import SamplingConfig, ServedConfig
-from rc_grpo.images import Pixels, encode_png
+from rc_grpo.editor.geometry import resize_image
+from rc_grpo.images import Pixels, decode_rgb, encode_png
 from rc_grpo.messages import EditTask
 from reward_service.client import ChatClient, ForeignServerError, RequestRefusedError
 from reward_service.contract import AnswerError
@@ -161,6 +162,16 @@ class VisionJudge(ABC):
             )
         return self._client
 
+    async def _each_alone(
+        self,
+        task: EditTask,
+        images: NDArray[np.uint8],
+        judge: Callable[[str, str, Pixels], Coroutine[Any, Any, Verdict]],
+    ) -> Sequence[Verdict]:
+        """Have every image ``[G, H, W, 3]`` judged by instruction, source and itself; the source is encoded once."""
+        source = await self._url(shown_at(images, task))
+        return await together(judge(task.instruction, source, image) for image in images)
+
     async def _url(self, image: Pixels) -> str:
         """Return an image ``[H, W, 3]``, bounded, as a URL that holds it."""
         png = await asyncio.to_thread(lambda: encode_png(bounded(image, self._config.image_side)))
@@ -197,6 +208,11 @@ def bounded(image: Pixels, side: int) -> Pixels:
         return image
     size = max(1, round(width * scale)), max(1, round(height * scale))
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+
+def shown_at(images: NDArray[np.uint8], task: EditTask) -> Pixels:
+    """Return a task's source at the size of its edits ``[G, H, W, 3]``, resized as for editing."""
+    return resize_image(decode_rgb(task.source), *images.shape[1:3])
 
 
 def opening_images() -> tuple[Pixels, Pixels]:

@@ -96,6 +96,12 @@ def ratio(config: RunConfig, actor: Editor, learner: Denoiser, prepared: Prepare
     return Finding("ratio on policy", "fine", said, figures)
 
 
+def let_go() -> None:
+    """Free what the last checks loaded: no card has room for three copies of an editor."""
+    # A model's parts hold each other: counting references does not free them.
+    gc.collect()
+
+
 @torch.no_grad()
 def recorder(config: RunConfig, actor: Editor, prepared: PreparedTask) -> Finding:
     """Ask whether recording attention changes a bit of the velocity."""
@@ -130,8 +136,7 @@ def ranks_in_float8(config: RunConfig, prepared: PreparedTask, task: EditTask) -
         actor.adopt(version, data, worker="doctor")
         scores.append(_distances(_group(config, actor, prepared, task, version, size=12)))
         del actor
-        # Its parts hold each other, and the next might find no room beside it.
-        gc.collect()
+        let_go()
     kept = float(spearman_corrcoef(*scores))
     said = f"rank correlation of 12 candidates against bfloat16: {kept:.3f}"
     state: State = "fine" if kept >= RANKS_KEPT else "fault" if config.rollout.fp8 else "note"

@@ -1,6 +1,5 @@
 """``rc-grpo doctor``: before GPUs are spent, is what trains the editor that people run, and does it what is asked."""
 
-import gc
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -39,7 +38,7 @@ def examine(config: RunConfig, *, steps: int, start_servers: bool = False) -> It
         return
     task = load_tasks(config.data.heldout or config.data.train)[0]
     yield from _beside_the_stock_pipeline(config, task, steps)
-    _let_go()
+    checks.let_go()
     yield from _rolling_out(config, task)
     for name, judge in config.reward.judges.items():
         yield not_asked(name, judge, start_servers=start_servers) or checks.preference(name, judge, task)
@@ -80,7 +79,7 @@ def _beside_the_stock_pipeline(config: RunConfig, task: EditTask, steps: int) ->
 
 def _rolling_out(config: RunConfig, task: EditTask) -> Iterator[Finding]:
     prepared = yield from _beside_the_learner(config, task)
-    _let_go()
+    checks.let_go()
     if prepared is not None:
         yield tried("float8", lambda: checks.ranks_in_float8(config, prepared, task))
 
@@ -96,12 +95,6 @@ def _beside_the_learner(config: RunConfig, task: EditTask) -> Generator[Finding,
     yield tried("ratio on policy", lambda: checks.ratio(config, actor, learner, prepared, task))
     yield tried("recorder", lambda: checks.recorder(config, actor, prepared))
     return prepared
-
-
-def _let_go() -> None:
-    """Free what the last checks loaded: no card has room for three copies of an editor."""
-    # A model's parts hold each other: counting references does not free them.
-    gc.collect()
 
 
 def _editor(config: RunConfig) -> str:

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rc_grpo.config import EditScoreConfig, SamplingConfig
-from rc_grpo.editor.geometry import resize_image
-from rc_grpo.images import Pixels, decode_rgb
+from rc_grpo.images import Pixels
 from rc_grpo.messages import EditTask
 from rc_grpo.storable import one_line
 from reward_service.client import RequestRefusedError
@@ -50,9 +49,7 @@ class LogitsJudge(VisionJudge):
             JudgeUnavailableError: another server may do better.
             JudgeSetupError: none will.
         """
-        height, width = images.shape[1:3]
-        source = await self._url(resize_image(decode_rgb(task.source), height, width))
-        return await together(self._judge(task.instruction, source, image) for image in images)
+        return await self._each_alone(task, images, self._judge)
 
     async def _opening(self, sampling: SamplingConfig) -> None:
         mark, *_ = SUBSCORES["sc"]

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from rc_grpo.config.reading import ConfigError, read_mapping
 from reward_service.contract import QUESTIONS, SUBSCORES, Question
-from reward_service.prompts import Family, PromptError, image_parts, text_part
+from reward_service.prompts import Family, QuestionFile, image_parts, messages, text_part
 
 DEFAULT = Path(__file__).with_name("questions.yaml")
 """Our own words around EditScore's four marks."""
@@ -29,10 +28,9 @@ class Asked(BaseModel):
     marks: dict[str, str]
 
 
-class DigitQuestions(BaseModel):
+class DigitQuestions(QuestionFile):
     """The four questions, each to be answered by one digit."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     sc: Asked
     pq: Asked
 
@@ -44,18 +42,6 @@ class DigitQuestions(BaseModel):
         if "{instruction}" not in self.sc.text:
             raise ValueError("sc.text must hold {instruction}, or the judge does not know what was asked for")
         return self
-
-    @classmethod
-    def load(cls, path: Path) -> "DigitQuestions":
-        """Read a file.
-
-        Raises:
-            PromptError: it is missing, not YAML, or lacks a part.
-        """
-        try:
-            return cls.model_validate(read_mapping(path))
-        except (ConfigError, ValidationError) as error:
-            raise PromptError(f"prompt file {path}: {error}") from error
 
     def asked(self, question: Question) -> Asked:
         """Return what is asked with the images of one of EditScore's two questions."""
@@ -76,5 +62,4 @@ class DigitQuestions(BaseModel):
         asked = self.asked(question)
         before, after = asked.text.replace("{instruction}", instruction), asked.marks[mark]
         content = [text_part(before), *image_parts(images, family), text_part(after)]
-        system = [{"role": "system", "content": asked.system}] if asked.system is not None else []
-        return [*system, {"role": "user", "content": content}]
+        return messages(asked.system, content)

@@ -4,10 +4,9 @@ That is what PVC-Judge (arXiv 2603.28547) was trained on: one JSON object with t
 ``Tie``.
 """
 
-import json
 from typing import Any
 
-from reward_service.contract import AnswerError, shown
+from reward_service.contract import AnswerError, read_json, shown
 
 Choice = int
 """1 where the edit that was shown first wins, -1 where the second does, 0 where neither."""
@@ -29,11 +28,7 @@ def parse_choice(text: str) -> Choice:
     Raises:
         AnswerError: says what is wrong.
     """
-    try:
-        content = json.loads(text)
-    # Brackets by the thousand are a RecursionError.
-    except (ValueError, RecursionError) as error:
-        raise AnswerError(f"not JSON ({getattr(error, 'msg', error)}): {shown(text)}") from error
+    content = read_json(text)
     winner = content.get("winner") if isinstance(content, dict) else None
     if not isinstance(winner, str) or winner not in _CHOICES:
         raise AnswerError(f"no object whose `winner` is one of {', '.join(_CHOICES)}: {shown(text)}")

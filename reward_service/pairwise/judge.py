@@ -8,8 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rc_grpo.config import PairwiseConfig, SamplingConfig
-from rc_grpo.editor.geometry import resize_image
-from rc_grpo.images import decode_rgb
 from rc_grpo.messages import EditTask
 from reward_service.client import RequestRefusedError
 from reward_service.endpoint import Endpoint
@@ -23,6 +21,7 @@ from reward_service.vision_judge import (
     UnansweredError,
     VisionJudge,
     opening_images,
+    shown_at,
     together,
 )
 
@@ -60,10 +59,7 @@ class PairwiseJudge(VisionJudge):
         """
         if len(images) < 2:
             return [Verdict.failure("one edit alone cannot be compared with others of its group")] * len(images)
-        height, width = images.shape[1:3]
-        source, *edits = await together(
-            self._url(image) for image in (resize_image(decode_rgb(task.source), height, width), *images)
-        )
+        source, *edits = await together(self._url(image) for image in (shown_at(images, task), *images))
         keys = [hashlib.sha256(edit.encode()).hexdigest() for edit in edits]
         chosen = pairs(keys, self._others, self._seed)
         asked = [self._compare(task.instruction, source, edits[first], edits[second]) for first, second in chosen]

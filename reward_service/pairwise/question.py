@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rc_grpo.config.reading import ConfigError, read_mapping
-from reward_service.prompts import PromptError
+from reward_service.prompts import QuestionFile, messages
 
 DEFAULT = Path(__file__).with_name("question.yaml")
 """Our own words around PVC-Judge's contract."""
@@ -46,7 +45,7 @@ class _Image(_Part):
     image: Annotated[_Source | _Edit, Field(discriminator="source")]
 
 
-class PairQuestion(BaseModel):
+class PairQuestion(QuestionFile):
     """The question, text and images as they follow one another.
 
     Attributes:
@@ -56,7 +55,6 @@ class PairQuestion(BaseModel):
         prompt_id, version, metadata: of the published files; not looked at.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     system_prompt: str | None = None
     user_prompt: tuple[_Text | _Image, ...]
     prompt_id: str | None = None
@@ -76,18 +74,6 @@ class PairQuestion(BaseModel):
             )
         return self
 
-    @classmethod
-    def load(cls, path: Path) -> "PairQuestion":
-        """Read a file.
-
-        Raises:
-            PromptError: it is missing, not YAML, or not of this form.
-        """
-        try:
-            return cls.model_validate(read_mapping(path))
-        except (ConfigError, ValidationError) as error:
-            raise PromptError(f"prompt file {path}: {error}") from error
-
     def chat(self, images: Sequence[str], instruction: str) -> list[dict[str, Any]]:
         """Lay the question out as OpenAI chat messages.
 
@@ -104,5 +90,4 @@ class PairQuestion(BaseModel):
             # As the published client does: what follows an image begins on a line of its own.
             after_image = bool(content) and content[-1]["type"] == "image_url"
             content.append({"type": "text", "text": f"\n{text}" if after_image else text})
-        system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
-        return [*system, {"role": "user", "content": content}]
+        return messages(self.system_prompt or None, content)

@@ -37,10 +37,27 @@ class Prompt(BaseModel):
         return self.text.replace("{instruction}", instruction)
 
 
-class Prompts(BaseModel):
-    """The two questions."""
+class QuestionFile(BaseModel):
+    """What a judge is asked, as a YAML file has it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a file.
+
+        Raises:
+            PromptError: it is missing, not YAML, or not of this form.
+        """
+        try:
+            return cls.model_validate(read_mapping(path))
+        except (ConfigError, ValidationError) as error:
+            raise PromptError(f"prompt file {path}: {error}") from error
+
+
+class Prompts(QuestionFile):
+    """The two questions."""
+
     sc: Prompt
     pq: Prompt
 
@@ -50,21 +67,15 @@ class Prompts(BaseModel):
             raise ValueError("sc.text must hold {instruction}, or the judge does not know what was asked for")
         return self
 
-    @classmethod
-    def load(cls, path: Path) -> "Prompts":
-        """Read a prompt file.
-
-        Raises:
-            PromptError: it is missing, not YAML, or lacks a part.
-        """
-        try:
-            return cls.model_validate(read_mapping(path))
-        except (ConfigError, ValidationError) as error:
-            raise PromptError(f"prompt file {path}: {error}") from error
-
     def question(self, question: Question) -> Prompt:
         """Return one of the two."""
         return self.sc if question == "sc" else self.pq
+
+
+def messages(system: str | None, content: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a chat of one question in parts, behind a system message if there is one."""
+    first = [{"role": "system", "content": system}] if system is not None else []
+    return [*first, {"role": "user", "content": content}]
 
 
 def chat(
@@ -82,8 +93,7 @@ def chat(
     words = [text_part(prompt.filled(instruction))]
     shown = image_parts(images, family)
     content = [*words, *shown] if words_first else [*shown, *words]
-    system = [{"role": "system", "content": prompt.system}] if prompt.system is not None else []
-    return [*system, {"role": "user", "content": content}]
+    return messages(prompt.system, content)
 
 
 def text_part(text: str) -> dict[str, Any]:
