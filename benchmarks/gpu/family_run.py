@@ -28,7 +28,7 @@ RUN = (
     "name=run",
     "rollout.workers=1",
     "learner.ranks=1",
-    "loop={updates: 2, groups_per_update: 2}",
+    "loop={updates: 2, groups_per_update: 1}",
     "cluster={address: null, dashboard: false}",
 )
 JUDGE = "digest"

@@ -79,10 +79,11 @@ def test_the_adjoint_is_autograd_through_the_chain_in_bfloat16() -> None:
 def test_every_activation_policy_gives_one_gradient(kind: Activations, compiled: bool, editor: EditorConfig) -> None:
     denoiser = few_blocks(editor=editor)
     denoiser.policy.load(trained(denoiser))
+    steps = 2  # A schedule that ends at a level of its own has no single one.
     with sdpa_kernel([SDPBackend.MATH]):
-        expected = by_adjoint(denoiser, 1)
+        expected = by_adjoint(denoiser, steps)
     activations.arrange(denoiser.body, kind, compiled=compiled)
-    for got, truth in zip(by_adjoint(denoiser, 1), expected, strict=True):
+    for got, truth in zip(by_adjoint(denoiser, steps), expected, strict=True):
         assert torch.isfinite(got).all()
         assert cosine_similarity(got.flatten().double(), truth.flatten().double(), dim=0) > 0.999
 
