@@ -7,6 +7,8 @@ import time
 import torch
 
 TRIM_EVERY_S = 20.0
+_M_ARENA_MAX = -8
+"""Of ``mallopt``, from glibc's ``malloc.h``."""
 
 
 def prepare_process(threads: int) -> None:
@@ -16,15 +18,21 @@ def prepare_process(threads: int) -> None:
 
 
 def keep_memory_flat() -> None:
-    """Give freed memory back to the operating system every so often, from a thread that ends with the process.
+    """Let all threads share one heap, and give what is free in it back to the operating system every so often.
+
+    By itself glibc makes threads heaps of their own. Ray's threads free what others allocated, in pieces that fit
+    nowhere: a driver's grew by 5 MB in 100 updates, with as much in use at the end as at the beginning.
+    It must be called before the threads are there.
 
     glibc raises its threshold for separate mappings with every large block that is freed. From then on tensors of a few
     megabytes come from the heap, whose free pages it keeps below whatever lies on top: a process that allocates alike
-    for days grows for days. Where there is no glibc, nothing is done.
+    for days grows for days. So a thread that ends with the process trims it. Where there is no glibc, nothing is done.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    library = ctypes.CDLL(None)
+    trim = getattr(library, "malloc_trim", None)
     if trim is None:
         return
+    library.mallopt(_M_ARENA_MAX, 1)
 
     def run() -> None:
         while True:

@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from ray.exceptions import ObjectLostError
 
@@ -100,7 +101,8 @@ class Collector:
         self._lessons = lessons
         self._stop = stop
         self._pool = pool
-        self._under_way: set[asyncio.Task[tuple[Ticket, ScoredGroup]]] = set()
+        self._under_way: set[asyncio.Future[Any]] = set()
+        self._ended: asyncio.Queue[asyncio.Future[Any]] = asyncio.Queue()
 
     async def batches(
         self, rollouts: RolloutPool, judges: JudgePanel, learner: Learner, updates: range
@@ -110,14 +112,14 @@ class Collector:
         Rollouts and scorings go on while the caller learns, as far ahead as the staleness bound lets them; with a bound
         of 0 nothing starts before the caller comes back for the next batch.
         """
-        stopping = asyncio.ensure_future(self._stop.wait())
+        stopping = self._awaited(self._stop.wait())
         try:
             for update in updates:
                 with self.idle.waiting(), self.waits.on("the learner", f"the groups of update {update + 1}"):
                     while not self._stop.is_set() and (batch := self.ledger.cut(learner.version.number)) is None:
                         for ticket in self.ledger.dispatch(update):
-                            self._under_way.add(asyncio.create_task(self._collect(ticket, rollouts, judges)))
-                        await self._admit(stopping, learner)
+                            self._under_way.add(self._awaited(self._collect(ticket, rollouts, judges)))
+                        await self._admit(learner)
                 if self._stop.is_set():
                     return
                 yield batch
@@ -135,17 +137,28 @@ class Collector:
 
     async def cancel(self) -> None:
         """Give up what is under way."""
-        abandoned, self._under_way = self._under_way, set()
+        abandoned, self._under_way, self._ended = self._under_way, set(), asyncio.Queue()
         for task in abandoned:
             task.cancel()
         await asyncio.gather(*abandoned, return_exceptions=True)
 
-    async def _admit(self, stopping: "asyncio.Future[bool]", learner: Learner) -> None:
-        done, _ = await asyncio.wait({*self._under_way, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        for task in done & self._under_way:
+    async def _admit(self, learner: Learner) -> None:
+        """Wait until something ends, and take up all the groups that have ended."""
+        ended = [await self._ended.get()]
+        while not self._ended.empty():
+            ended.append(self._ended.get_nowait())
+        for task in ended:
+            if task not in self._under_way:
+                continue  # The wait for a stop, or what was given up.
             self._under_way.remove(task)
             ticket, scored = task.result()
             self.ledger.admit(ticket, scored, learner.version.number, self._lessons.learn(scored.scores))
+
+    def _awaited(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        """Start something whose end is seen without asking all that goes on: hundreds of groups may be under way."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._ended.put_nowait)
+        return task
 
     async def _collect(self, ticket: Ticket, rollouts: RolloutPool, judges: JudgePanel) -> tuple[Ticket, ScoredGroup]:
         task = self._tasks[ticket.task]
