@@ -12,6 +12,7 @@ from deploy.configs import load_config
 from deploy.errors import plain_errors
 from deploy.exporting.cli import export
 from deploy.masks.cli import masks
+from deploy.options import AddressOption, ConfigArgument, LoraOption, RootOption, RunOption, SetOption
 from deploy.study.cli import study_app
 from rc_grpo.config import dump
 
@@ -20,18 +21,6 @@ app.add_typer(study_app, name="study")
 app.command()(masks)
 app.command()(export)
 console = Console()
-
-ConfigArgument = Annotated[
-    str, typer.Argument(help="a YAML file, or the name of a packaged config, such as pocket or flux2_klein_4b")
-]
-SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="override a key; repeatable")]
-RunOption = Annotated[str | None, typer.Option(help="name or folder of the run; not needed while it is the only one")]
-AddressOption = Annotated[str | None, typer.Option(help="of the Ray cluster; else what the run's folder says")]
-RootOption = Annotated[Path, typer.Option(help="folder with the runs' folders")]
-LoraOption = Annotated[
-    Path | None,
-    typer.Option(help="folder with LoRA weights, such as runs/NAME/lora, or ORG/NAME[@REVISION] on the Hub"),
-]
 
 
 def _say_version(asked: bool) -> None:
@@ -250,16 +239,23 @@ def show_config(config: ConfigArgument, set_: SetOption = None) -> None:
 @app.command()
 def plan(
     config: ConfigArgument,
-    gpus: Annotated[int, typer.Option(min=1, help="of the whole cluster")] = 8,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="of the whole cluster; those of --split if not given, else 8")
+    ] = None,
     gpu_type: Annotated[str, typer.Option(help="H200 or H100")] = "H200",
+    split: Annotated[
+        str | None, typer.Option(metavar="N/N/N", help="GPUs of rollouts, each judge and learner: not the fastest")
+    ] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="of a GPU for an hour, in any currency")] = None,
     set_: SetOption = None,
 ) -> None:
-    """Split so many GPUs into pools, and say what an update will take; from measured rates, without a cluster."""
+    """Split GPUs into pools, and say what an update and the whole run will take; from measured rates, no cluster."""
     with plain_errors():
         from deploy.planning.capacity import make_plan
         from deploy.planning.capacity_report import print_plan
 
-        print_plan(console, make_plan(load_config(config, set_), gpus, gpu_type), config, gpus, gpu_type)
+        count = gpus if gpus is not None or split is not None else 8
+        print_plan(console, make_plan(load_config(config, set_), count, gpu_type, split=split, price=price), config)
 
 
 @app.command()

@@ -30,7 +30,7 @@ from benchmarks.gpu.measuring import (
     tokens_of,
 )
 from benchmarks.results import Figure, write
-from deploy.planning.capacity import anchor_step_tflop
+from deploy.planning.work import anchor_step_tflop
 from learner import activations, distributed
 from rc_grpo.algorithm import adjoint, solver
 from rc_grpo.config import EditorConfig, LearnerConfig

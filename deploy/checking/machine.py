@@ -8,7 +8,7 @@ import torch
 
 from deploy.checking.finding import Finding, finding
 from deploy.cluster import check_placement, demands, reach
-from deploy.planning.capacity import memory_gib
+from deploy.planning.work import memory_gib
 from rc_grpo.config import RunConfig
 
 GIB = 2**30

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from deploy.errors import plain_errors
+from deploy.options import SetOption
 
 console = Console()
 
@@ -34,9 +35,7 @@ def export(
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="with --push: make the repository for all to read")] = False,
     config: Annotated[str | None, typer.Option(help="of a LoRA that lies in no run's folder: whose editor")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="override a key; repeatable")
-    ] = None,
+    set_: SetOption = None,
 ) -> None:
     """Write a run's LoRA as diffusers, ComfyUI, kohya's tools or PEFT load it, with a card, and push it to the Hub."""
     with plain_errors():

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 
-from deploy.planning.capacity import learning_tflop
+from deploy.planning.work import learning_tflop
 from deploy.watching.snapshot import Snapshot
 from rc_grpo.config import RunConfig
 from rc_grpo.editor.files import ModelNotFoundError

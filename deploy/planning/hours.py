@@ -17,6 +17,7 @@ class Hours:
         evaluations: held-out ones, the first and the last included.
         evaluating: hours of them.
         gpus: held all the while.
+        price: of one of them for an hour, in any currency; None is not known.
     """
 
     updates: int
@@ -24,20 +25,24 @@ class Hours:
     evaluations: int
     evaluating: float
     gpus: int
+    price: float | None = None
 
     @property
     def in_words(self) -> str:
         """One sentence for a person who asks for GPUs."""
         whole = self.training + self.evaluating
         exams = f"{self.evaluations} held-out evaluations take {self.evaluating:,.1f} h of it"
+        money = "" if self.price is None else f", {whole * self.gpus * self.price:,.2f} at {self.price:,g} each"
         return (
-            f"{self.updates:,} updates: about {whole:,.1f} hours, {whole * self.gpus:,.0f} GPU-hours"
+            f"{self.updates:,} updates: about {whole:,.1f} hours, {whole * self.gpus:,.0f} GPU-hours{money}"
             + (f"; {exams}" if self.evaluations else "")
             + "; starts, stops and what fails come on top"
         )
 
 
-def hours_of(config: RunConfig, *, update_s: float, heldout_edit_s: float, gpus: int) -> Hours:
+def hours_of(
+    config: RunConfig, *, update_s: float, heldout_edit_s: float, gpus: int, price: float | None = None
+) -> Hours:
     """Return the hours of a run.
 
     Args:
@@ -45,10 +50,11 @@ def hours_of(config: RunConfig, *, update_s: float, heldout_edit_s: float, gpus:
         update_s: seconds of an update.
         heldout_edit_s: seconds that all pools together take for one held-out edit.
         gpus: of the whole cluster.
+        price: of one of them for an hour.
     """
     updates, count = config.loop.updates, _evaluations(config)
     evaluating = count * config.evaluation.tasks * heldout_edit_s
-    return Hours(updates, updates * update_s / _HOUR, count, evaluating / _HOUR, gpus)
+    return Hours(updates, updates * update_s / _HOUR, count, evaluating / _HOUR, gpus, price)
 
 
 def _evaluations(config: RunConfig) -> int:

@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from deploy.configs import load_config
-from deploy.planning.capacity import CapacityError, make_plan, speeds
+from deploy.planning.capacity import CapacityError, make_plan
 from deploy.planning.capacity_report import print_plan
+from deploy.planning.speeds import speeds
 from rc_grpo.config import RunConfig
 from rc_grpo.config.learner import Activations
 from rc_grpo.editor import lora
@@ -110,7 +111,7 @@ def test_rates_that_say_nothing_about_a_model_are_said_to() -> None:
 
 def test_the_table_ends_with_the_command_that_uses_the_split(capsys: pytest.CaptureFixture[str]) -> None:
     plan = make_plan(config(), 16, "H200")
-    print_plan(Console(width=200), plan, NAME, 16, "H200")
+    print_plan(Console(width=200), plan, NAME)
     last = capsys.readouterr().out.strip().splitlines()[-1]
     assert last.startswith(f"rc-grpo train {NAME} --set rollout.workers=")
     words = last.split()[3:]
@@ -142,7 +143,7 @@ def test_the_page_of_the_real_job_says_the_hours_that_are_planned() -> None:
     assert [words for words in said if words not in page] == []
 
 
-@pytest.mark.parametrize("name", [NAME, "flux2_klein_4b"])
+@pytest.mark.parametrize("name", [NAME, "flux2_klein_4b", "qwen_image_edit_2511"])
 def test_a_packaged_node_of_eight_is_split_as_the_plan_does(name: str) -> None:
     read = load_config(name, ())
     ours = (read.rollout.workers, read.reward.judges["editscore"].workers, read.learner.ranks)
@@ -189,3 +190,88 @@ def test_a_plan_states_what_exploring_costs_in_operations_time_and_judgements() 
     busy = [{pool.name: pool.seconds * pool.gpus for pool in one.pools} for one in (plain, plan)]
     assert 1.4 < busy[1]["rollout"] / busy[0]["rollout"] < 2.0  # float8 is faster, and no more than it was measured
     assert busy[1]["learner"] == pytest.approx(busy[0]["learner"])
+
+
+def test_a_split_that_is_asked_for_costs_what_its_slowest_pool_takes() -> None:
+    """By hand: of three numbers that share out the same work, the largest quotient."""
+    best = make_plan(config("loop.max_staleness=1"), 8, "H200")
+    work = [pool.seconds * pool.gpus for pool in best.pools]
+    plan = make_plan(config("loop.max_staleness=1"), None, "H200", split="5/1/2")
+    assert [pool.gpus for pool in plan.pools] == [5, 1, 2]
+    assert plan.seconds == pytest.approx(max(work[0] / 5, work[1] / 1, work[2] / 2))
+    assert plan.faster == ("3/1/4", pytest.approx(best.seconds))
+    assert best.faster is None
+    assert plan.overrides == ["rollout.workers=5", "reward.judges.editscore.workers=1", "learner.ranks=2"]
+
+
+@pytest.mark.parametrize(
+    ("split", "gpus", "said"),
+    [
+        ("5/3", None, "has 2 numbers; 3 are wanted, of rollout / editscore / learner"),
+        ("5/x/2", None, "write the GPUs of rollout / editscore / learner, such as 1/1/1"),
+        ("5/0/2", None, "write the GPUs of"),
+        ("5/1/2", 9, "are 8 GPUs, and --gpus says 9"),
+    ],
+)
+def test_a_split_that_is_none_is_an_error_that_names_the_pools(split: str, gpus: int | None, said: str) -> None:
+    with pytest.raises(CapacityError, match=said):
+        make_plan(config(), gpus, "H200", split=split)
+
+
+def test_gpus_beyond_the_groups_of_an_update_do_nothing_and_are_said_to() -> None:
+    few = config("loop={groups_per_update: 2, max_staleness: 1}")
+    plan = make_plan(few, None, "H200", split="4/1/1")
+    assert any("2 of 4 GPUs of rollout have nothing to do" in warning for warning in plan.warnings)
+    assert plan.pools[0].seconds == make_plan(few, None, "H200", split="2/1/1").pools[0].seconds
+    # Ranks deal out anchors, of which a group has several.
+    assert not any("of learner" in one for one in make_plan(few, None, "H200", split="1/1/4").warnings)
+
+
+def test_a_run_costs_its_gpu_hours_times_the_price() -> None:
+    hours = make_plan(config(), 8, "H200", price=2.5).hours
+    money = (hours.training + hours.evaluating) * 8 * 2.5
+    assert f"{money:,.2f} at 2.5 each" in hours.in_words
+    assert "each" not in make_plan(config(), 8, "H200").hours.in_words
+
+
+def test_pools_that_ask_for_fractions_of_a_gpu_take_turns_on_it() -> None:
+    one = load_config("flux2_klein_4b_one_gpu", ())
+    shared = make_plan(one, 1, "H100")
+    assert shared.shared == (("rollout", "editscore", "learner"),)
+    assert [pool.gpus for pool in shared.pools] == [1, 1, 1]
+    assert shared.seconds == pytest.approx(sum(pool.seconds for pool in shared.pools))
+    twice = make_plan(one, 2, "H100")
+    assert twice.seconds == pytest.approx(shared.seconds / 2)
+    whole = {"rollout.resources.num_gpus": 1, "reward.judges.editscore.resources.num_gpus": 1}
+    apart = load_config("flux2_klein_4b_one_gpu", tuple(f"{key}={value}" for key, value in whole.items()))
+    with pytest.raises(CapacityError, match="Actors that ask for fractions share one"):
+        make_plan(apart, 1, "H100")
+
+
+def test_what_shares_a_gpu_must_fit_it_together() -> None:
+    def said(*overrides: str) -> list[str]:
+        warnings = make_plan(load_config("flux2_klein_4b_one_gpu", overrides), 1, "H100").warnings
+        return [warning for warning in warnings if warning.startswith("rollout + editscore + learner need")]
+
+    assert said() == []
+    (warning,) = said("editor.resolution=1024", "learner.activations=store", "learner.anchors_per_pass=null")
+    assert "learner.anchors_per_pass lower" in warning
+    assert "reward.judges.editscore.server.gpu_memory_utilization lower" in warning
+
+
+@pytest.mark.parametrize("staleness", [0, 2])
+@pytest.mark.parametrize("gpus", [2, 3, 5, 8])
+def test_no_other_split_is_faster_where_judge_and_learner_share(gpus: int, staleness: int) -> None:
+    parts = {"reward.judges.editscore.resources.num_gpus": 0.4, "learner.resources.num_gpus": 0.6}
+    server = "reward.judges.editscore.server.gpu_memory_utilization=0.3"
+    read = config(f"loop.max_staleness={staleness}", server, *(f"{key}={value}" for key, value in parts.items()))
+    plan = make_plan(read, gpus, "H200")
+    rollout, judge, learner = (pool.seconds * pool.gpus for pool in plan.pools)
+
+    def seconds(own: int) -> float:
+        both = gpus - own
+        if staleness:
+            return max(rollout / own, (judge + learner) / both)
+        return max(rollout / own, judge / both) + learner / both
+
+    assert plan.seconds == pytest.approx(min(map(seconds, range(1, gpus))))

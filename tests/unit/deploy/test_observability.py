@@ -21,7 +21,8 @@ from deploy.observability.exporter import RunMetrics
 from deploy.observability.figures import group_flop, of_run
 from deploy.observability.metric import Metric
 from deploy.observability.table import ELSEWHERE, METRICS, as_markdown, find, is_elsewhere
-from deploy.planning.capacity import make_plan, speeds
+from deploy.planning.capacity import make_plan
+from deploy.planning.speeds import speeds
 from deploy.records.metrics import batch_metrics
 from deploy.stopping import Stop
 from deploy.watching.snapshot import Snapshot, take

@@ -1,0 +1,167 @@
+"""What an update asks of each stage: operations by the method, over what a GPU was seen to do with them, and memory.
+
+Arithmetic on measured rates (`speeds.yaml`). Nothing is loaded and no cluster is asked.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from deploy.planning.speeds import GpuSpeeds, UpdateSpeed, speeds
+from rc_grpo.config import EditorConfig, RunConfig
+from rc_grpo.editor import lora
+from rc_grpo.editor.family import Architecture, Tokens
+from rc_grpo.editor.guidance import is_two_passes
+from rc_grpo.editor.registry import find
+
+GIB = 2**30
+ROLLOUT_MIB_PER_TOKEN = 0.25
+"""An upper bound: the widest that a block holds of a token at a time, with room for the kernels' workspace."""
+SMALLEST_WIDTH = 1024
+"""Below it a model does not fill a GPU, and rates measured on 12 billion parameters say nothing about it."""
+BYTES_PER_LORA_PARAMETER = 16
+"""float32 weight, gradient and AdamW's two moments."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one update asks of each stage, in seconds of one GPU, and what one GPU of it has to hold.
+
+    Attributes:
+        rollout_s: of the rollouts.
+        judge_s: of a judge.
+        update_s: of the learner.
+        rollout_gib: of a rollout worker.
+        learner_gib: of a rank.
+        warnings: what was not measured as it is asked for.
+    """
+
+    rollout_s: float
+    judge_s: float
+    update_s: float
+    rollout_gib: float
+    learner_gib: float
+    warnings: tuple[str, ...]
+
+
+def work_of(config: RunConfig, speed: GpuSpeeds) -> Work:
+    """Return what an update of a run asks of each stage on a GPU of that kind."""
+    size, passes = _architecture(config.editor), _passes(config)
+    rate, of_rollouts = _rollout_rate(config, speed)
+    update, of_updates = _update_speed(config, speed)
+    small = (
+        ()
+        if size.width >= SMALLEST_WIDTH
+        else (f"the rates are those of 12 billion parameters; {config.editor.model!r} is too small to reach them",)
+    )
+    tokens = size.tokens(config.editor)
+    judged = config.rollout.group_size + (0 if config.rollout.explore is None else config.rollout.candidates)
+    groups, objective, learner = config.loop.groups_per_update, config.objective, config.learner
+    path_s = passes * sum(size.forward_tflop(tokens)) / rate
+    anchors = groups * objective.anchors
+    swept = anchors * learner.steps_per_rollout if config.loop.max_staleness > 0 or learner.steps_per_rollout > 1 else 0
+    swept += anchors if objective.old_path == "recompute" else 0
+    return Work(
+        rollout_s=groups * (config.rollout.group_size * path_s + _pool_seconds(config, speed)),
+        judge_s=groups * judged / speed.judge_images_s,
+        update_s=groups * learning_tflop(config) / update.tflop_s + swept * path_s,
+        rollout_gib=_rollout_gib(config, size, tokens),
+        learner_gib=_learner_gib(config, size, tokens, update),
+        warnings=(*small, *of_rollouts, *of_updates),
+    )
+
+
+def _pool_seconds(config: RunConfig, speed: GpuSpeeds) -> float:
+    """Return the seconds of one GPU that making one pool of ``rollout.explore`` takes; 0 without."""
+    rollout = config.rollout
+    if rollout.explore is None:
+        return 0.0
+    size = _architecture(config.editor)
+    made = {"steps": rollout.exploring_steps, "fp8": rollout.fp8 or (rollout.explore.fp8 and "fp8" in speed.rollout)}
+    pool = config.model_copy(update={"rollout": rollout.model_copy(update=made)})
+    rate, _ = _rollout_rate(pool, speed)
+    return rollout.candidates * _passes(pool) * sum(size.forward_tflop(size.tokens(config.editor))) / rate
+
+
+def _rollout_gib(config: RunConfig, size: Architecture, tokens: Tokens) -> float:
+    rollout = config.rollout
+    beside = rollout.explore is not None and rollout.explore.fp8 and not rollout.fp8
+    weights = size.parameters * ((1 if rollout.fp8 else 2) + (1 if beside else 0)) / GIB
+    encoders = 0.0 if config.rollout.offload_encoders else size.encoders_gib
+    return weights * 1.25 + encoders + config.rollout.group_size * tokens.total * ROLLOUT_MIB_PER_TOKEN / 1024
+
+
+def _learner_gib(config: RunConfig, size: Architecture, tokens: Tokens, update: UpdateSpeed) -> float:
+    settings, learner = config.editor.lora, config.learner
+    shapes = lora.adapted(size.projections, settings.targets)
+    trained = lora.count_parameters(shapes, settings.rank) * BYTES_PER_LORA_PARAMETER / GIB
+    at_once = learner.anchors_per_pass or config.objective.anchors
+    return size.parameters * 2 / GIB + trained + at_once * tokens.total * update.mib_per_token / 1024
+
+
+def _rollout_rate(config: RunConfig, speed: GpuSpeeds) -> tuple[float, list[str]]:
+    wanted: Literal["fp8", "bfloat16"] = "fp8" if config.rollout.fp8 else "bfloat16"
+    warnings = []
+    if wanted not in speed.rollout:
+        warnings.append(f"rollouts in {wanted} were not measured on this GPU; bfloat16's rate is taken")
+    if not config.editor.compile:
+        warnings.append("the rates are those of compiled blocks, and editor.compile is off")
+    return speed.rollout.get(wanted, speed.rollout["bfloat16"]), warnings
+
+
+def _update_speed(config: RunConfig, speed: GpuSpeeds) -> tuple[UpdateSpeed, list[str]]:
+    wanted = config.learner.activations
+    warnings = []
+    if wanted not in speed.update:
+        warnings.append(f"learner.activations `{wanted}` was not measured on this GPU; `store` is taken")
+    return speed.update.get(wanted, speed.update["store"]), warnings
+
+
+def _architecture(editor: EditorConfig) -> Architecture:
+    """Return a model's sizes; a published one's are known without the hub, where its files may need a licence."""
+    family = find(editor)
+    model = family.hub_ids.get(editor.model, editor.model)
+    return family.architecture(editor.model_copy(update={"model": model}))
+
+
+def _passes(config: RunConfig) -> int:
+    """Return the forward passes of a path through every step; classifier-free guidance takes two an evaluation."""
+    guided = is_two_passes(find(config.editor).guidance, config.editor.guidance)
+    evaluations = config.rollout.steps * (2 if config.rollout.solver == "heun" else 1)
+    return evaluations * (2 if guided else 1)
+
+
+def learning_tflop(config: RunConfig) -> float:
+    """Return the TFLOP that learning from one group takes by the method.
+
+    Its anchors go through their trained steps, forward and backward. Whatever is computed again is time, not work.
+
+    Raises:
+        rc_grpo.editor.files.ModelNotFoundError: the editor's configuration files are not on this machine.
+    """
+    size, objective = _architecture(config.editor), config.objective
+    share = 1.0 if objective.trained_steps is None else objective.trained_steps / config.rollout.steps
+    steps = objective.anchors * share * _passes(config) * config.learner.steps_per_rollout
+    return steps * anchor_step_tflop(*size.forward_tflop(size.tokens(config.editor)))
+
+
+def anchor_step_tflop(projections: float, attention: float) -> float:
+    """Return the TFLOP of one step forward and backward, from those of its forward pass.
+
+    Frozen projections pass on one gradient, that of their inputs; attention's backward pass is two and a half times its
+    forward.
+    """
+    return 2 * projections + 3.5 * attention
+
+
+def memory_gib(config: RunConfig) -> dict[str, float]:
+    """Return about how many GiB a rollout worker and a learner rank need, the base in bfloat16; none of a small model.
+
+    What was measured was measured on models of billions of parameters.
+    """
+    size = _architecture(config.editor)
+    if size.width < SMALLEST_WIDTH:
+        return {}
+    tokens = size.tokens(config.editor)
+    update, _ = _update_speed(config, speeds()["H200"])
+    needed = {"rollout worker": _rollout_gib(config, size, tokens)}
+    return needed | ({"learner rank": _learner_gib(config, size, tokens, update)} if config.loop.learn else {})
