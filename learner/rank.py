@@ -29,7 +29,7 @@ from rc_grpo.editor import export, files, lora
 from rc_grpo.editor.distance import DistanceFromBase
 from rc_grpo.editor.loading import load_denoiser
 from rc_grpo.messages import CandidateGroup, PolicyVersion
-from rc_grpo.process import prepare_process
+from rc_grpo.process import prepare_process, repeat_exactly
 
 
 class LearnerRank:
@@ -52,6 +52,8 @@ class LearnerRank:
         run: RunShape,
     ) -> None:
         prepare_process(config.threads)
+        if config.deterministic:
+            repeat_exactly()
         self.rank = rank
         self._config = config
         self._objective = objective

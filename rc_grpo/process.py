@@ -1,6 +1,7 @@
-"""What every long-lived process of a run sets up for itself: its CPU threads, and memory that does not creep."""
+"""What a process of a run sets up for itself: CPU threads, memory that does not creep, kernels that repeat."""
 
 import ctypes
+import os
 import threading
 import time
 
@@ -40,3 +41,14 @@ def keep_memory_flat() -> None:
             trim(0)
 
     threading.Thread(target=run, name="memory", daemon=True).start()
+
+
+def repeat_exactly() -> None:
+    """Have torch take kernels alone that give the same bits for the same inputs.
+
+    Attention's backward pass otherwise adds up its gradients in whatever order its blocks end, and cuBLAS may share a
+    workspace between streams. It must be called before the process touches a GPU: cuBLAS reads its variable then.
+    An operation without such a kernel raises.
+    """
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(True)

@@ -25,6 +25,10 @@ class LearnerConfig(Strict):
         description="what the backward pass finds in memory: every block's activations, those of attention alone "
         "(the rest is recomputed), or none but the blocks' inputs",
     )
+    deterministic: bool = Field(
+        False,
+        description="the same batch gives the same bits on the same GPUs, for some speed; on CPUs it does so anyway",
+    )
     anchors_per_pass: PositiveInt | None = Field(
         None, description="anchors of a group that go through the model together; none is all of them"
     )

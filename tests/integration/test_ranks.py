@@ -1,0 +1,42 @@
+"""The shape of a learner is nothing to what is learned."""
+
+import asyncio
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.ranks import apart, batch_of, learned, trained_lora
+from tests.integration.conftest import short_config
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
+SHAPES = [(1, 1), (2, 0), (2, 1), (2, 2), (2, 3), (3, 2)]
+"""Ranks and ZeRO stage; the first is what the others are compared with."""
+
+
+def test_one_two_and_three_ranks_of_every_stage_learn_the_same_from_an_uneven_batch(tmp_path: Path) -> None:
+    """Five groups of which one is skipped, of two anchors each: of three ranks one has less to do."""
+    config = short_config(tmp_path, "ranks", "learner.learning_rate=1e-3")
+    start = tmp_path / "lora"
+    before = trained_lora(config, start)
+    batch = batch_of(config, before, groups=5, unscored=1)
+
+    def of(ranks: int, stage: int, name: str, **more: bool) -> tuple[dict[str, torch.Tensor], float]:
+        shape = config.learner.model_copy(update={"ranks": ranks, "zero_stage": stage, **more})
+        shaped = config.model_copy(update={"learner": shape})
+        weights, report = asyncio.run(learned(shaped, start, batch, f"ranks-{name}"))
+        assert [reason is None for reason in report.skipped] == [False, True, True, True, True]
+        return weights, report.metrics["update/grad_norm"]
+
+    found = {shape: of(*shape, "-".join(map(str, shape))) for shape in SHAPES}
+    expected, norm = found[SHAPES[0]]
+    assert apart(before, expected) > 1e-3
+    for (ranks, stage), (weights, its_norm) in found.items():
+        assert apart(expected, weights) < 1e-5, (ranks, stage)
+        assert its_norm == pytest.approx(norm, rel=1e-6), (ranks, stage)
+    # DeepSpeed's own parts: every rank steps alone, or its shard, on the same sums.
+    for one, other in itertools.pairwise([found[2, 0], found[2, 1], found[2, 2]]):
+        assert apart(one[0], other[0]) < 1e-6
+    again, _ = of(2, 2, "again", deterministic=True)
+    assert all(torch.equal(tensor, again[name]) for name, tensor in found[2, 2][0].items())
