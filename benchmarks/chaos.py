@@ -109,9 +109,24 @@ def asynchronous(root: Path, groups: int, staleness: int) -> dict[str, Any]:
     per_update = 20
     shape = (f"loop.updates={groups // per_update}", f"loop.groups_per_update={per_update}", "rollout.workers=2")
     folder, killed = disturbed(root, "asynchronous", (3.0, 8.0), 10_000, *shape, f"loop.max_staleness={staleness}")
+    return accounts(folder, staleness) | {
+        "dropped_and_made_again": summary_of(folder)["ledger"]["dropped_stale"],
+        "kills": len(killed),
+        "minutes": summary_of(folder)["training_minutes"],
+    }
+
+
+def accounts(folder: Path, staleness: int) -> dict[str, int]:
+    """Count the groups that a run learned from against its plan, in its experience log.
+
+    Args:
+        folder: of the run.
+        staleness: bound that it promised.
+    """
     rows = experience_of(folder, ["update", "candidate", "seed", "policy_number"]).to_pylist()
     learned = Counter(row["seed"] for row in rows if row["candidate"] == 0)
-    planned = planned_seeds(load(folder / "config.yaml"))
+    config = load(folder / "config.yaml")
+    planned = planned_seeds(config)
     versions = {
         record["update"]: int(record["version"].split(":")[0].removeprefix("v")) for record in records_of(folder)
     }
@@ -121,11 +136,8 @@ def asynchronous(root: Path, groups: int, staleness: int) -> dict[str, Any]:
         "lost": len(planned - learned.keys()),
         "unplanned": len(learned.keys() - planned),
         "duplicated": sum(count - 1 for count in learned.values()),
-        "over_stale": sum(age > staleness for age in ages) // 3,
+        "over_stale": sum(age > staleness for age in ages) // config.rollout.group_size,
         "oldest": max(ages),
-        "dropped_and_made_again": summary_of(folder)["ledger"]["dropped_stale"],
-        "kills": len(killed),
-        "minutes": summary_of(folder)["training_minutes"],
     }
 
 

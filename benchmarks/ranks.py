@@ -69,26 +69,28 @@ def batch_of(config: RunConfig, weights: Mapping[str, Tensor], groups: int, unsc
 
 
 async def learned(
-    config: RunConfig, start_from: Path, batch: Sequence[ScoredGroup], home: str
+    config: RunConfig, start_from: Path, batch: Sequence[ScoredGroup], home: str, updates: int = 1
 ) -> tuple[dict[str, Tensor], UpdateReport]:
-    """Return the weights after one update from a LoRA, and what the learner says of it.
+    """Return the weights after updates from a LoRA, and what the learner says of the last of them.
 
     Args:
         config: whose ``learner`` says the shape.
         start_from: folder of `trained_lora`.
         batch: of `batch_of`; taken as this policy's own.
         home: Ray namespace of the ranks.
+        updates: on the same batch.
     """
     rollout, objective = config.rollout, config.objective
-    shape = RunShape(config.seed, rollout.solver, rollout.steps, 1, 0, {JUDGE: 1.0}, rollout.sde)
+    shape = RunShape(config.seed, rollout.solver, rollout.steps, updates, 0, {JUDGE: 1.0}, rollout.sde)
     settings = config.learner.model_copy(update={"start_from": start_from})
     learner = LearnerGroup(config.editor, settings, objective, shape, home)
     try:
         await learner.open()
-        version, _ = await learner.publish()
-        own = [replace(scored, receipt=replace(scored.receipt, policy=version)) for scored in batch]
-        report = await learner.update(own)
-        _, weights = await learner.publish()
+        version, weights = await learner.publish()
+        for _ in range(updates):
+            own = [replace(scored, receipt=replace(scored.receipt, policy=version)) for scored in batch]
+            report = await learner.update(own)
+            version, weights = await learner.publish()
         return lora.copied(lora.deserialise(await weights)), report
     finally:
         learner.close()

@@ -7,26 +7,24 @@ there of all parts goes to ``benchmarks/results/gpu_families.json``.
 """
 
 import argparse
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu import parts
+from benchmarks.gpu.parts import Part
 from benchmarks.results import Figure, write
 from deploy.configs import load_config
 from rc_grpo.config import EditorConfig, RunConfig
 
-OUT = Path("build/gpu_families")
+MODULE, OUT = "benchmarks.gpu.families", Path("build/gpu_families")
 CONFIGS = {
     "klein_4b": ("flux2_klein_4b", "full-size-klein-4b"),
     "klein_9b": ("flux2_klein_4b", "full-size-klein-9b"),
     "qwen_image_edit": ("qwen_image_edit_2511", "full-size-qwen-image-edit"),
 }
 """A packaged configuration, and the architecture that stands for its model."""
-Part = tuple[dict[str, Figure], Any]
 
 
 def overrides_of(family: str) -> tuple[str, ...]:
@@ -136,38 +134,31 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    OUT.mkdir(parents=True, exist_ok=True)
     if options.here:
-        _leave(options.families[0], options.parts[0])
+        (family,), (part,) = options.families, options.parts
+        parts.leave(_path(family, part), PARTS[part](family))
         return
     failed = []
     for family in options.families:
         for part in options.parts:
-            command = [sys.executable, "-m", "benchmarks.gpu.families", "--families", family, "--parts", part, "--here"]
-            if ended := subprocess.run(command, check=False).returncode:
-                failed.append(f"{part} of {family} ended with exit code {ended}")
+            if parts.apart(MODULE, "--families", family, "--parts", part, "--here"):
+                failed.append(f"{part} of {family}")
     _write()
-    if failed:
-        sys.exit("; ".join(failed))
+    parts.end(failed)
 
 
-def _leave(family: str, part: str) -> None:
-    figures, detail = PARTS[part](family)
-    left = {"figures": {name: asdict(figure) for name, figure in figures.items()}, "detail": detail}
-    (OUT / f"{family}.{part}.json").write_text(json.dumps(left), encoding="utf-8")
+def _path(family: str, part: str) -> Path:
+    return OUT / f"{family}.{part}.json"
 
 
 def _write() -> None:
     figures: dict[str, Figure] = {}
     detail: dict[str, dict[str, Any]] = {}
     for family in CONFIGS:
-        for part in PARTS:
-            path = OUT / f"{family}.{part}.json"
-            if path.exists():
-                left = json.loads(path.read_text(encoding="utf-8"))
-                figures |= {f"{family}_{name}": Figure(**figure) for name, figure in left["figures"].items()}
-                detail.setdefault(family, {})[part] = left["detail"]
-    write("gpu_families", figures, detail, module="benchmarks.gpu.families")
+        for part, (found, seen) in parts.gather({part: _path(family, part) for part in PARTS}).items():
+            figures |= {f"{family}_{name}": figure for name, figure in found.items()}
+            detail.setdefault(family, {})[part] = seen
+    write("gpu_families", figures, detail, module=MODULE)
 
 
 if __name__ == "__main__":

@@ -76,4 +76,4 @@ def _spread(group: LoggedGroup) -> float:
 def _row(group: LoggedGroup, task: EditTask | None) -> Row:
     if task is None:
         raise ValueError(f"task {group.task_id!r} is no longer in the run's training data; bring the data back")
-    return group_row(task, group.candidates.images, group.scores.task_reward.tolist())
+    return group_row(task, group.candidates.images, group.scores)

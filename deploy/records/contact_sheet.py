@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from rc_grpo.editor.geometry import binary_mask, resize_image, resize_mask
 from rc_grpo.images import Pixels, decode_rgb
-from rc_grpo.messages import EditTask
+from rc_grpo.messages import EditTask, GroupScores
 
 CELL_AT_MOST = 192
 GAP = 6
@@ -46,17 +46,16 @@ def task_row(task: EditTask, cells: Sequence[tuple[Pixels, str]] = ()) -> Row:
     return Row(f"{task.task_id}: {task.instruction}", (*given, *cells))
 
 
-def group_row(task: EditTask, images: NDArray[np.uint8], rewards: Sequence[float], *, at_most: int = 8) -> Row:
-    """Return the row of a group's candidates by reward, failed ones last.
+def group_row(task: EditTask, images: NDArray[np.uint8], scores: GroupScores, *, at_most: int = 8) -> Row:
+    """Return the row of a group's candidates by reward, those without one last.
 
     Of more than ``at_most`` candidates the best, the worst and some between are shown.
     """
-    cells = []
+    cells, rewards = [], scores.task_reward
     order = sorted(range(len(images)), key=lambda index: (np.isnan(rewards[index]), -rewards[index]))
     shown = np.unique(np.linspace(0, len(order) - 1, min(at_most, len(order))).round().astype(int))
     for index in (order[position] for position in shown):
-        score = "failed" if np.isnan(rewards[index]) else f"{rewards[index]:.3f}"
-        cells.append((images[index], f"{score}{' (reference)' if index == 0 else ''}"))
+        cells.append((images[index], f"{scores.in_words(index)}{' (reference)' if index == 0 else ''}"))
     return task_row(task, cells)
 
 

@@ -64,9 +64,7 @@ class Recorder:
 
     def _draw(self, update: int, batch: Sequence[ScoredGroup], groups: Sequence[CandidateGroup]) -> None:
         pairs = list(zip(batch, groups, strict=True))[:GROUPS_IN_A_GRID]
-        sheet = contact_sheet(
-            [group_row(scored.task, group.images, scored.scores.task_reward.tolist()) for scored, group in pairs]
-        )
+        sheet = contact_sheet([group_row(scored.task, group.images, scored.scores) for scored, group in pairs])
         path = self._files.grid_file(update)
         path.parent.mkdir(exist_ok=True)
         sheet.save(path)

@@ -70,7 +70,7 @@ class ShownGroup:
         note: its numbers.
         instruction: what was to be done.
         given: source, mask and target, as far as the data set is there.
-        candidates: by reward, failed ones last.
+        candidates: by reward, those without one last.
         densities: smallest and largest ACD of the group, layers and steps; None where nothing was recorded.
         order: the candidates' numbers, as they are shown.
     """
@@ -160,9 +160,9 @@ _ALT = {
 
 
 def _candidate(group: LoggedGroup, index: int) -> Cell:
-    reward, acd = group.scores.task_reward[index], group.candidates.acd
-    failed = bool(np.isnan(reward))
-    said = "scoring failed" if failed else f"reward {reward:.3f}"
+    word, acd = group.scores.in_words(index), group.candidates.acd
+    failed = word == "failed"
+    said = "scoring failed" if failed else word if index in group.scores.pruned else f"reward {word}"
     name = "The reference candidate" if index == 0 else f"Candidate {index}"
     lines = [said]
     heat = None

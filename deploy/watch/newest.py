@@ -26,14 +26,16 @@ class Verdict:
 
     Attributes:
         name: ``reference``, or its number.
-        reward: the task reward; NaN where scoring failed.
-        parts: what each judge gave, rewards first; NaN where that judge failed.
+        reward: the task reward; NaN where there is none.
+        word: the reward in words: why there is none, where there is none.
+        parts: what each judge gave, rewards first; NaN where it gave nothing.
         advantage: NaN where it was not learned from.
         reason: what the judge said, or why scoring failed; empty if nothing was.
     """
 
     name: str
     reward: float
+    word: str
     parts: tuple[float, ...]
     advantage: float
     reason: str
@@ -113,7 +115,8 @@ def _verdict(group: LoggedGroup, index: int, columns: Sequence[NDArray[np.float6
     reason = group.scores.reasons[index] if index < len(group.scores.reasons) else None
     name = "reference" if index == 0 else str(index)
     parts = tuple(float(values[index]) for values in columns)
-    return Verdict(name, float(group.scores.task_reward[index]), parts, float(group.advantages[index]), reason or "")
+    reward, word = float(group.scores.task_reward[index]), group.scores.in_words(index)
+    return Verdict(name, reward, word, parts, float(group.advantages[index]), reason or "")
 
 
 def _task(config: Mapping[str, Any], task_id: str) -> EditTask | None:

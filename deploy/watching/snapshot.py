@@ -76,6 +76,11 @@ class Snapshot:
             "groups": dict(self.groups),
             "pools": {pool.role: dict(pool.summary) for pool in self.pools},
             "workers": {pool.role: list(pool.members) for pool in self.pools},
+            "proven": {
+                pool.role: {name: proof.version for name, proof in pool.proofs.items()}
+                for pool in self.pools
+                if pool.proofs
+            },
             "waits": [wait.as_dict() for waits in self.waits.values() for wait in waits],
             "stopping": self.stopping,
         }

@@ -96,6 +96,13 @@ class GroupScores:
             reason for index, (failed, reason) in found if failed and reason is not None and index not in self.pruned
         )
 
+    def in_words(self, index: int) -> str:
+        """Return what came of judging a candidate: its reward, ``failed``, or ``not judged`` where it was pruned."""
+        if index in self.pruned:
+            return "not judged"
+        reward = float(self.task_reward[index])
+        return "failed" if np.isnan(reward) else f"{reward:.3f}"
+
     @property
     def columns(self) -> dict[str, NDArray[np.float64]]:
         """What each judge said as columns of a table: ``reward.JUDGE`` and ``judge.JUDGE.PART``."""

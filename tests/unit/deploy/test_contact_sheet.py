@@ -1,11 +1,13 @@
-"""What people look at: a mask's border shows on any colour, and hides next to nothing."""
+"""What people look at: a mask's border shows on any colour and hides next to nothing; rewards are in words."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.records.contact_sheet import outlined
+from deploy.records.contact_sheet import group_row, outlined
+from rc_grpo.messages import GroupScores
+from rc_grpo.pocket.world import PocketWorld
 
 
 def square(side: int, low: int, high: int) -> np.ndarray:
@@ -36,6 +38,13 @@ def test_a_mask_of_the_whole_image_has_a_border(side: int) -> None:
     drawn = outlined(grey, square(side, 0, side))
     assert (drawn[0] == 0).all()
     assert (drawn != 128).any(axis=2).mean() < 0.13
+
+
+def test_under_a_candidate_is_its_reward_or_why_it_has_none() -> None:
+    task, rewards = PocketWorld("train", 1)[0], np.array([0.5, np.nan, 0.25, np.nan])
+    scores = GroupScores(task.task_id, "judge", rewards, np.full(4, np.nan), pruned=(3,))
+    row = group_row(task, np.zeros((4, 16, 16, 3), np.uint8), scores)
+    assert [label for _, label in row.cells[-4:]] == ["0.500 (reference)", "0.250", "failed", "not judged"]
 
 
 def test_an_empty_mask_has_none_and_the_image_is_not_written_to() -> None:

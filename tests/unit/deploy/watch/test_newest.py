@@ -58,6 +58,16 @@ def test_every_verdict_is_the_logs_best_first(run: Path) -> None:
             assert np.array_equal(said, logged, equal_nan=True)
 
 
+def test_a_candidate_that_was_not_judged_is_not_said_to_have_failed(run: Path) -> None:
+    log_groups(run, 1, failed=[3], pruned=[1, 2])
+    for group in look(run).groups:
+        words = {verdict.name: verdict.word for verdict in group.verdicts}
+        assert (words["1"], words["2"], words["3"]) == ("not judged", "not judged", "failed")
+        shown = dict(zip(words, group.shown.candidates, strict=True))
+        assert [shown[name].failed for name in ("1", "2", "3")] == [False, False, True]
+        assert "not judged" in shown["1"].lines
+
+
 def test_a_group_in_which_all_failed_is_shown_with_its_reasons(run: Path) -> None:
     log_groups(run, 1, size=3, failed=[0, 1, 2])
     found = look(run)

@@ -36,6 +36,7 @@ def edited(
     *,
     size: int = 6,
     failed: Sequence[int] = (),
+    pruned: Sequence[int] = (),
     said: Sequence[str] = SAID,
 ) -> ScoredCandidates:
     """Return a group of edits between a task's source and its target, judged by how far they came."""
@@ -43,7 +44,7 @@ def edited(
     source, target = (decode_rgb(data).astype(np.float64) for data in (task.source, task.target))
     came = np.clip(rng.normal(0.6, 0.3, size), 0, 1)
     images = np.stack([source + share * (target - source) + rng.normal(0, 6, source.shape) for share in came])
-    reward = np.where(np.isin(np.arange(size), failed), np.nan, 0.2 + 0.7 * came)
+    reward = np.where(np.isin(np.arange(size), [*failed, *pruned]), np.nan, 0.2 + 0.7 * came)
     candidates = CandidateGroup(
         task_id=task.task_id,
         seeds=RolloutSeeds(1, tuple(range(2, size + 1))),
@@ -58,7 +59,9 @@ def edited(
     places = np.clip(((1 - came) * len(said)).astype(int), 0, len(said) - 1)
     reasons = [FAILED if index in failed else said[place] for index, place in enumerate(places)]
     judged = {"ground_truth.success": 25 * came, "ground_truth.consistency": 25 - 3 * rng.random(size)}
-    scores = GroupScores(task.task_id, "ground_truth", reward, rng.random(size), judged, tuple(reasons))
+    scores = GroupScores(
+        task.task_id, "ground_truth", reward, rng.random(size), judged, tuple(reasons), pruned=tuple(pruned)
+    )
     advantages = (reward - np.nanmean(reward)) / (np.nanstd(reward) or 1.0) if np.isfinite(reward).any() else reward
     return ScoredCandidates(task, candidates, scores, advantages, update)
 
@@ -70,7 +73,7 @@ def log_groups(folder: Path, update: int, *, level: Level = "images", **how: Any
     rows = [edited(world[7 * update % 40 + place], update, rng, **how) for place in range(4)]
     files = RunFolder(folder)
     write_experience(files.experience_file(update), rows, level)
-    pairs = [group_row(row.task, row.candidates.images, row.scores.task_reward.tolist()) for row in rows]
+    pairs = [group_row(row.task, row.candidates.images, row.scores) for row in rows]
     files.grid_file(update).parent.mkdir(exist_ok=True)
     contact_sheet(pairs[:GROUPS_IN_A_GRID]).save(files.grid_file(update))
     return rows

@@ -1,0 +1,104 @@
+"""The whole system on several GPUs at full size: overlap, kills, ranks, and what ``rc-grpo plan`` said of it.
+
+    python -m benchmarks.gpu.cluster --gpus 2 --judge-python /path/to/python
+    python -m benchmarks.gpu.cluster --gpus 2 --small      # the pocket editor on the CPU, to try it; writes nothing
+
+Parts run one after another, each in a process of its own, and leave their figures and pictures under
+``build/gpu_cluster``; what lies there goes to ``benchmarks/results/gpu_cluster.json`` (of more GPUs than two,
+``gpu_cluster_N.json``). Weights are random, and so are the judge's.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.gpu import parts
+from benchmarks.gpu.cluster import runs, stages
+from benchmarks.gpu.cluster.layouts import layouts
+from benchmarks.gpu.cluster.runs import Machine
+from benchmarks.gpu.parts import Part
+from benchmarks.results import Figure, write
+
+MODULE = "benchmarks.gpu.cluster"
+PICTURES = Path("docs/gpu_cluster")
+UPDATES = 4
+
+
+def stale_1(machine: Machine) -> Part:
+    """The first layout, one version behind."""
+    return runs.overlapped(machine, layouts(machine.gpus)[0], 1, UPDATES)
+
+
+def stale_2(machine: Machine) -> Part:
+    """The same two versions behind; then a rollout worker, a rank and the judge's engine are killed."""
+    return runs.overlapped(machine, layouts(machine.gpus)[0], 2, UPDATES, ("rollout", "learner", "judge"))
+
+
+def ranks(machine: Machine) -> Part:
+    """Several ranks."""
+    return runs.overlapped(machine, layouts(machine.gpus)[-1], 1, UPDATES)
+
+
+def repeated(machine: Machine) -> Part:
+    """A synchronous run that is killed ends at the digest of one that is not."""
+    return runs.repeated(machine, layouts(machine.gpus)[0], updates=3)
+
+
+PARTS: dict[str, Callable[[Machine], Part]] = {
+    "stale_1": stale_1,
+    "stale_2": stale_2,
+    "ranks": ranks,
+    "zero": stages.measure,
+    "repeated": repeated,
+}
+_HIGHER = ("overlap_efficiency", "same_digest_after_kills", "deterministic_repeats")
+"""Figures of which the lowest is the worst."""
+
+
+def main() -> None:
+    """Run the parts, and write what is there."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--gpus", type=int, default=2)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--small", action="store_true", help="the pocket editor on the CPU; writes nothing")
+    parser.add_argument("--judge-python", default=sys.executable, help="an interpreter that has vLLM")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    out = Path("build/gpu_cluster").resolve() / ("small" if chosen.small else str(chosen.gpus))
+    out.mkdir(parents=True, exist_ok=True)
+    machine = Machine(chosen.gpus, chosen.small, chosen.judge_python, out)
+    if chosen.here:
+        (part,) = chosen.parts
+        parts.leave(out / f"{part}.json", PARTS[part](machine))
+        return
+    passed = [argument for argument in sys.argv[1:] if argument not in ("--parts", *PARTS)]
+    failed = [part for part in chosen.parts if parts.apart(MODULE, *passed, "--here", "--parts", part)]
+    found = parts.gather({part: out / f"{part}.json" for part in PARTS})
+    named = figures(found)
+    for name, figure in named.items():
+        print(f"{name}: {figure.value:.4g} {figure.unit} (goal: {figure.goal}); {figure.note or ''}")
+    if not chosen.small:
+        name = "gpu_cluster" if chosen.gpus == 2 else f"gpu_cluster_{chosen.gpus}"
+        print(write(name, named, {part: seen for part, (_, seen) in found.items()}, module=MODULE))
+        PICTURES.mkdir(exist_ok=True)
+        for picture in out.glob("*.png"):
+            shutil.copy(picture, PICTURES / f"{chosen.gpus}-{picture.name}")
+    parts.end(failed)
+
+
+def figures(found: dict[str, Part]) -> dict[str, Figure]:
+    """Return the figures of all parts; of what several measured, the worst by the plain name."""
+    named: dict[str, Figure] = {}
+    for part, (measured, _) in found.items():
+        for name, figure in measured.items():
+            named[f"{name}_{part}"] = figure
+    for name in dict.fromkeys(name for measured, _ in found.values() for name in measured):
+        every = [measured[name] for measured, _ in found.values() if name in measured]
+        named[name] = (min if name in _HIGHER else max)(every, key=lambda figure: figure.value)
+    return named
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Who gets which GPU: the layouts of each number of GPUs, as overrides of a packaged configuration."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from rc_grpo.editor.files import FULL_SIZE
+
+GROUPS = 4
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One split.
+
+    Attributes:
+        name: in figures.
+        split: as ``rc-grpo plan --split`` takes it.
+        judged: by a server with a model of seven billion parameters; else by the ground truth, which needs no GPU.
+        overrides: that make it.
+    """
+
+    name: str
+    split: str
+    judged: bool
+    overrides: tuple[str, ...]
+
+
+def layouts(gpus: int) -> tuple[Layout, ...]:
+    """Return the layouts of so many GPUs: the first has a judge's server, the last several NCCL ranks.
+
+    Raises:
+        ValueError: there are none of that number.
+    """
+    found = {
+        2: (
+            _layout("apart", "1/1", rollout=(1, 1.0), judge=(1, 0.4), learner=(1, 0.6)),
+            _layout("ranks", "2", rollout=(2, 0.4), judge=None, learner=(2, 0.6)),
+        ),
+        4: (
+            _layout("one rank", "2/1/1", rollout=(2, 1.0), judge=(1, 1.0), learner=(1, 1.0)),
+            _layout(
+                "ranks", "1/1/2", rollout=(1, 1.0), judge=(1, 1.0), learner=(2, 1.0), more=("learner.zero_stage=3",)
+            ),
+        ),
+        8: (
+            _layout("packaged", "3/1/4", rollout=(3, 1.0), judge=(1, 1.0), learner=(4, 1.0)),
+            _layout("earlier", "5/1/2", rollout=(5, 1.0), judge=(1, 1.0), learner=(2, 1.0)),
+        ),
+    }
+    if gpus not in found:
+        raise ValueError(f"there are layouts of {', '.join(map(str, found))} GPUs, none of {gpus}")
+    return found[gpus]
+
+
+def _layout(
+    name: str,
+    split: str,
+    *,
+    rollout: tuple[int, float],
+    judge: tuple[int, float] | None,
+    learner: tuple[int, float],
+    more: tuple[str, ...] = (),
+) -> Layout:
+    """Return a layout of pools of so many actors with so much of a GPU each."""
+    pools = {"rollout": ("workers", rollout), "learner": ("ranks", learner)}
+    sized = [f"{pool}.{size}={count}" for pool, (size, (count, _)) in pools.items()]
+    sized += [f"{pool}.resources={{num_gpus: {part}, num_cpus: 2}}" for pool, (_, (_, part)) in pools.items()]
+    judged = () if judge is None else (f"reward.judges.editscore.workers={judge[0]}", *_judge_share(judge[1]))
+    return Layout(name, split, judge is not None, (*sized, *judged, *more))
+
+
+def _judge_share(part: float) -> tuple[str, ...]:
+    judge = "reward.judges.editscore"
+    return f"{judge}.resources={{num_gpus: {part}, num_cpus: 2}}", f"{judge}.server.gpu_memory_utilization={part * 0.9}"
+
+
+def full_size(layout: Layout, judge: Path, python: str) -> tuple[str, ...]:
+    """Return the overrides of ``flux_kontext_dev`` that need no weights and no data.
+
+    Args:
+        layout: of the GPUs.
+        judge: folder of a judge that needs no weights.
+        python: interpreter that has vLLM.
+    """
+    served = {
+        "kind": "editscore",
+        "model": str(judge),
+        "family": "qwen2_5_vl",
+        "groups_in_flight": 8,
+        "server": {
+            "python": python,
+            "max_num_seqs": 96,
+            "start_deadline_s": 400,
+            "arguments": ["--load-format", "dummy"],
+            "environment": {"VLLM_USE_FLASHINFER_SAMPLER": "0", "HF_HUB_OFFLINE": "1"},
+        },
+    }
+    truth = {"kind": "ground_truth", "resources": {"num_cpus": 1}}
+    judges = {"editscore": served} if layout.judged else {"ground_truth": truth}
+    return (
+        f"editor.model={FULL_SIZE}",
+        "data.train={format: pocket, split: train, limit: 64}",
+        "data.heldout=null",
+        "evaluation.tasks=0",
+        f"reward.judges={json.dumps(judges)}",
+        f"loop.groups_per_update={GROUPS}",
+        "cluster={address: null, dashboard: false}",
+        "output.experience=scores",
+        "output.grid_every=1000",
+        *layout.overrides,
+    )
+
+
+def small(layout: Layout) -> tuple[str, ...]:
+    """Return overrides of ``pocket`` in the same shape, to try the script where there is no GPU."""
+    kept = [one for one in layout.overrides if "num_gpus" not in one and "editscore" not in one]
+    return (
+        "rollout.group_size=3",
+        "rollout.steps=2",
+        "objective.anchors=2",
+        "data.train.limit=12",
+        "evaluation.tasks=0",
+        "loop.groups_per_update=2",
+        "cluster={address: null, dashboard: false, cpus: 8}",
+        "output.experience=scores",
+        "output.grid_every=1000",
+        *kept,
+    )

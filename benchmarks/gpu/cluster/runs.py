@@ -1,0 +1,168 @@
+"""Runs of the whole system on several GPUs, watched, and what is reckoned from what they left."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.chaos import accounts
+from benchmarks.gpu import judge_of_full_size
+from benchmarks.gpu.cluster import layouts, timeline
+from benchmarks.gpu.cluster.layouts import Layout
+from benchmarks.gpu.parts import Part
+from benchmarks.results import Figure
+from benchmarks.runs import records_of, summary_of
+from deploy.configs import load_config
+from deploy.planning.capacity import make_plan
+
+WARM_UP = 2
+"""Updates before the clock starts: the first compiles, in the second the pools fall into step."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where it all runs.
+
+    Attributes:
+        gpus: that are used.
+        small: the pocket editor on the CPU, to try the script.
+        judge_python: interpreter that has vLLM.
+        out: folder for runs and figures.
+    """
+
+    gpus: int
+    small: bool
+    judge_python: str
+    out: Path
+
+    @property
+    def config(self) -> str:
+        """Name of the packaged configuration."""
+        return "pocket" if self.small else "flux_kontext_dev"
+
+    def overrides(self, layout: Layout) -> tuple[str, ...]:
+        """Return what makes a layout of it."""
+        return layouts.small(layout) if self.small else layouts.full_size(layout, self.judge, self.judge_python)
+
+    @property
+    def judge(self) -> Path:
+        """Folder of a judge of seven billion parameters, written at the first asking."""
+        folder = self.out / "judge"
+        if not folder.exists():
+            judge_of_full_size.write(folder)
+        return folder
+
+
+def run(
+    machine: Machine, layout: Layout, name: str, kills: Sequence[str], *overrides: str
+) -> tuple[Path, list[dict[str, Any]]]:
+    """Train, watched; return the run's folder and what the observer saw.
+
+    Args:
+        machine: where.
+        layout: of its GPUs.
+        name: of the run.
+        kills: for the observer.
+        overrides: more of them.
+
+    Raises:
+        RuntimeError: the run failed.
+    """
+    folder, seen = machine.out / name, machine.out / f"{name}.jsonl"
+    options = [*machine.overrides(layout), *overrides, f"name={name}", f"output.root={machine.out}"]
+    command = [sys.executable, "-m", "deploy.train", "--config", machine.config]
+    watching = [sys.executable, "-m", "benchmarks.gpu.cluster.observer", str(folder), str(seen), "--kill", *kills]
+    with (machine.out / f"{name}.log").open("wb") as log:
+        training = subprocess.Popen(
+            [*command, *(part for option in options for part in ("--set", option))],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
+        )
+        observer = subprocess.Popen(watching, stdout=log, stderr=subprocess.STDOUT)
+        ended = training.wait()
+        observer.wait(60)
+    if ended:
+        said = (machine.out / f"{name}.log").read_text(encoding="utf-8", errors="replace")[-3000:]
+        raise RuntimeError(f"{name} ended with exit code {ended}:\n{said}")
+    return folder, timeline.read(seen)
+
+
+def overlapped(machine: Machine, layout: Layout, staleness: int, updates: int, kills: Sequence[str] = ()) -> Part:
+    """Measure a layout's overlap over its warm updates; what is killed is killed after them.
+
+    Args:
+        machine: where.
+        layout: of its GPUs.
+        staleness: bound of it.
+        updates: that are measured.
+        kills: what is killed after these, one update after the other.
+    """
+    last = WARM_UP + updates
+    orders = [f"{last + count}:{what}" for count, what in enumerate(kills)]
+    name = f"{layout.name.replace(' ', '-')}-{staleness}"
+    planned = f"loop={{updates: {last + 2 * len(kills) + 1}, max_staleness: {staleness}}}"
+    folder, seen = run(machine, layout, name, orders, planned, f"loop.groups_per_update={layouts.GROUPS}")
+    measured = records_of(folder)[WARM_UP:last]
+    wall = sum(record["seconds/update_total"] for record in measured)
+    learning = sum(record["update/seconds"] for record in measured) / wall
+    rolling = sum(record["pool/rollout_busy_share"] * record["seconds/update_total"] for record in measured) / wall
+    counted = accounts(folder, staleness)
+    setting = f"{layout.name}, max_staleness {staleness}, {updates} warm updates of {layouts.GROUPS} groups"
+    figures = {
+        "overlap_efficiency": Figure(max(learning, rolling), "share of the time", "at least 0.92", setting),
+        "rank_idle_share": Figure(
+            max(record["update/rank_idle_share"] for record in measured), "share of the ranks' work", "at most 0.05"
+        ),
+        "seconds_per_update": Figure(wall / updates, "seconds", None, setting),
+        "version_to_proof_seconds": Figure(
+            max(record["seconds/version_to_proof_max"] for record in measured), "seconds", None, "the slowest worker"
+        ),
+        "groups_lost": Figure(counted["lost"], "groups", "0", setting),
+        "groups_over_stale": Figure(counted["over_stale"], "groups", "0", setting),
+        **_plan_error(machine, layout, folder, wall / updates),
+    }
+    back = timeline.returns(seen)
+    goals = {"rollout": 15, "learner": 45, "judge": 45}
+    figures |= {
+        f"{what}_back_seconds": Figure(
+            back.get(what, float("nan")), "seconds", f"at most {goals[what]}", "after kill -9"
+        )
+        for what in kills
+    }
+    timeline.draw(seen, f"{machine.gpus} x {device()}, {setting}", machine.out / f"{name}.png")
+    return figures, {"learning": learning, "rolling_out": rolling, "updates": measured, "accounts": counted}
+
+
+def repeated(machine: Machine, layout: Layout, updates: int) -> Part:
+    """Compare the digests of a synchronous run of a deterministic learner and of one that is killed."""
+    alone = replace(layout, judged=False)
+    shape = (f"loop={{updates: {updates}, max_staleness: 0}}", "loop.groups_per_update=2", "learner.deterministic=true")
+    calm, _ = run(machine, alone, "calm", (), *shape, "output.checkpoint_every=1")
+    wild, seen = run(machine, alone, "wild", ("1:learner", "2:rollout"), *shape, "output.checkpoint_every=1")
+    digests = [summary_of(folder)["final_version"]["digest"] for folder in (calm, wild)]
+    killed = [line["killed"] for line in seen if "killed" in line]
+    same = Figure(int(digests[0] == digests[1]), "1: yes, 0: no", "1", f"synchronous; killed: {', '.join(killed)}")
+    return {"same_digest_after_kills": same}, {"digests": digests, "killed": killed}
+
+
+def device() -> str:
+    """Return the GPU's name, or that there is none."""
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
+
+
+def _plan_error(machine: Machine, layout: Layout, folder: Path, seconds: float) -> dict[str, Figure]:
+    if machine.small:
+        return {}
+    kind = next(name for name in ("H200", "H100") if name in device())
+    planned = make_plan(load_config(str(folder / "config.yaml"), ()), None, kind, split=layout.split).seconds
+    return {
+        "plan_error": Figure(
+            abs(planned - seconds) / seconds, "fraction", "at most 0.15", f"planned {planned:.1f} s, took {seconds:.1f}"
+        )
+    }

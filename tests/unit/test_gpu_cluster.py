@@ -1,0 +1,63 @@
+"""The benchmark of several GPUs: its layouts are configurations that fit, and its figures are what was seen."""
+
+import math
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from benchmarks.gpu.cluster import layouts, timeline
+from benchmarks.gpu.cluster.__main__ import figures
+from benchmarks.results import Figure
+from deploy.cluster import demands
+from deploy.configs import load_config
+from deploy.planning.capacity import make_plan
+
+
+@pytest.mark.parametrize("gpus", [2, 4, 8])
+def test_every_layout_is_a_configuration_that_its_gpus_hold(gpus: int, tmp_path: Path) -> None:
+    for layout in layouts.layouts(gpus):
+        config = load_config("flux_kontext_dev", layouts.full_size(layout, tmp_path, "python3"))
+        parts = sorted((demand.each.num_gpus for demand in demands(config) for _ in range(demand.count)), reverse=True)
+        room = [1.0] * gpus
+        for part in parts:
+            place = next(index for index, left in enumerate(room) if left >= part - 1e-9)
+            room[place] -= part
+        plan = make_plan(config, None, "H200", split=layout.split)
+        assert [pool.setting for pool in plan.pools if pool.name == "learner"] == [
+            f"learner.ranks={config.learner.ranks}"
+        ]
+        assert plan.gpus == gpus
+        load_config("pocket", layouts.small(layout))
+
+
+def test_a_number_of_gpus_without_layouts_is_an_error_that_names_those_with() -> None:
+    with pytest.raises(ValueError, match="2, 4, 8 GPUs, none of 3"):
+        layouts.layouts(3)
+
+
+def test_what_several_parts_measured_is_named_by_the_worst() -> None:
+    first = {"overlap_efficiency": Figure(0.9, "share"), "groups_lost": Figure(0, "groups")}
+    second = {"overlap_efficiency": Figure(0.95, "share"), "groups_lost": Figure(1, "groups")}
+    named = figures({"one": (first, {}), "two": (second, {})})
+    assert (named["overlap_efficiency"].value, named["groups_lost"].value) == (0.9, 1)
+    assert named["overlap_efficiency_two"].value == 0.95
+
+
+def test_a_picture_is_drawn_of_a_run_that_was_watched_and_of_one_that_was_cut_off(tmp_path: Path) -> None:
+    def look(second: int, update: int, busy: float) -> str:
+        pool = f'{{"workers": 1, "busy_seconds": {busy}}}'
+        return (
+            f'{{"seconds": {second}, "gpus": [[50, 1000]], "update": {update}, "updating": true, '
+            f'"pools": {{"rollout": {pool}, "reward-judge": {pool}}}}}\n'
+        )
+
+    text = look(0, 0, 0.0) + look(1, 0, 1.0) + '{"seconds": 1.5, "killed": "rollout", "update": 0}\n'
+    text += '{"seconds": 9.5, "back": "rollout", "after": 8.0}\n' + look(10, 1, 1.0) + '{"seconds": 11, "gp'
+    (tmp_path / "seen.jsonl").write_text(text)
+    lines = timeline.read(tmp_path / "seen.jsonl")
+    assert timeline.returns(lines) == {"rollout": 8.0}
+    assert math.isclose(lines[-1]["seconds"], 10)
+    timeline.draw(lines, "a run", tmp_path / "seen.png")
+    with Image.open(tmp_path / "seen.png") as picture:
+        assert picture.width > picture.height > 200
