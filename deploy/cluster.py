@@ -6,6 +6,7 @@ import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -72,15 +73,28 @@ def connect(config: RunConfig) -> None:
     cluster = config.cluster
     # What libraries say at every import in every actor would bury what the run says.
     quieter = {"TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore::FutureWarning"}
-    quiet = {"env_vars": {name: os.environ.get(name, value) for name, value in quieter.items()}}
+    variables = {name: os.environ.get(name, value) for name, value in quieter.items()} | kept_code(cluster.compiled)
+    environment = {"env_vars": variables}
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     if address is None:
         # By name: without it Ray would join whatever cluster `ray start` left a note of on this machine, dead ones too.
-        ray.init(address="local", num_cpus=cluster.cpus, include_dashboard=cluster.dashboard, runtime_env=quiet)
+        ray.init(address="local", num_cpus=cluster.cpus, include_dashboard=cluster.dashboard, runtime_env=environment)
     else:
-        ray.init(address=reach(address), runtime_env=quiet)
+        ray.init(address=reach(address), runtime_env=environment)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     check_placement(demands(config), nodes)
+
+
+def kept_code(folder: Path | None) -> dict[str, str]:
+    """Return the variables by which every actor keeps compiled code in one folder.
+
+    Whatever is kept there is found by a digest of the graph, its shapes, the GPU and the versions: several of each can
+    share it.
+    """
+    if folder is None:
+        return {}
+    places = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton", "VLLM_CACHE_ROOT": "vllm"}
+    return {name: str(folder.absolute() / place) for name, place in places.items()}
 
 
 def reach(address: str) -> str:

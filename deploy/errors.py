@@ -21,7 +21,7 @@ def mendable() -> tuple[type[Exception], ...]:
     from deploy.records.checkpoints import CheckpointError
     from deploy.records.folder import RunBusyError
     from deploy.tracking.tracker import TrackerError
-    from learner.errors import LearnerLostError, NonFiniteError
+    from learner.errors import LearnerLostError, NonFiniteError, UnsharedFolderError
     from rc_grpo.pool import PoolError
     from rc_grpo.waiting import DeadlineExceededError
     from reward_service.judge import JudgeSetupError
@@ -35,6 +35,7 @@ def mendable() -> tuple[type[Exception], ...]:
         TrackerError,
         LearnerLostError,
         NonFiniteError,
+        UnsharedFolderError,
         DeadlineExceededError,
         PoolError,
         JudgeSetupError,

@@ -151,7 +151,12 @@ class LearnerGroup:
         return str(digests[0])
 
     async def save(self, folder: Path, tag: str) -> None:
-        """Write a checkpoint of all ranks."""
+        """Write a checkpoint of all ranks into a folder that is there.
+
+        Raises:
+            UnsharedFolderError: a rank does not see it.
+        """
+        await self._call(self._all("require", folder / tag), f"all ranks to see {folder / tag}")
         await self._call(self._all("save", folder, tag), f"the checkpoint {tag}")
 
     async def load(self, folder: Path, tag: str) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import socket
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from learner import activations, distributed
 from learner.checkpoint import load_engine, save_engine
-from learner.errors import NonFiniteError
+from learner.errors import NonFiniteError, UnsharedFolderError
 from learner.finite import first_non_finite, require_finite
 from learner.schedule import follow_plan
 from learner.statistics import Figures, Statistics
@@ -30,6 +31,8 @@ from rc_grpo.editor.distance import DistanceFromBase
 from rc_grpo.editor.loading import load_denoiser
 from rc_grpo.messages import CandidateGroup, PolicyVersion
 from rc_grpo.process import prepare_process, repeat_exactly
+
+SHOWN_WITHIN_S = 30.0
 
 
 class LearnerRank:
@@ -167,6 +170,21 @@ class LearnerRank:
         # What acted and was measured is what is handed out, to the bit.
         export.save_lora(self._denoiser, lora.rounded(lora.rounded(weights, self._travels), torch.float32), folder)
         return lora.digest(lora.rounded(export.read_lora(self._settings, folder), self._travels))
+
+    def require(self, folder: Path) -> None:
+        """Wait for a folder that the driver made; network file systems show it a moment later.
+
+        Raises:
+            UnsharedFolderError: it does not come.
+        """
+        deadline = time.monotonic() + SHOWN_WITHIN_S
+        while not folder.is_dir():
+            if time.monotonic() > deadline:
+                raise UnsharedFolderError(
+                    f"{self!r} on {socket.gethostname()} does not see {folder}, which the driver made: put output.root "
+                    "on storage that the driver's node and the learner's nodes share, under the same path"
+                )
+            time.sleep(0.2)
 
     def save(self, folder: Path, tag: str) -> None:
         """Write engine, optimiser and moving average; all together.

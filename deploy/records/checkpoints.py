@@ -85,10 +85,10 @@ class Checkpoints:
         return sorted(names, key=lambda name: (len(name), name))
 
     def begin(self, update: int) -> str:
-        """Return the name under which the ranks are to write; the folder of an earlier try is removed."""
+        """Return the name of a new folder into which the ranks are to write; that of an earlier try is removed."""
         name = f"{_UNFINISHED}{update_name(update)}"
         shutil.rmtree(self.folder / name, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / name).mkdir(parents=True)
         return name
 
     def commit(self, begun: str, manifest: Manifest) -> Path:

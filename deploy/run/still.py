@@ -63,8 +63,7 @@ class StillLearner:
         """There is nothing new to write."""
 
     async def save(self, folder: Path, tag: str) -> None:
-        """Make the folder: that of a run without a learner holds nothing but its manifest."""
-        (folder / tag).mkdir()
+        """Write nothing: the checkpoint of a run without a learner holds its manifest alone."""
 
     async def load(self, folder: Path, tag: str) -> None:
         """Nothing was saved."""

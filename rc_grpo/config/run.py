@@ -120,6 +120,11 @@ class ClusterConfig(Strict):
     cpus: PositiveInt | None = Field(
         None, description="logical CPUs of a Ray started here; none is the machine's count"
     )
+    compiled: Path | None = Field(
+        None,
+        description="folder for compiled code, on every node or shared by them: an actor that is started again and "
+        "the next run read what others compiled; none is where PyTorch, Triton and vLLM keep it on each node",
+    )
 
 
 class RunConfig(Strict):

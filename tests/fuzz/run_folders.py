@@ -70,7 +70,6 @@ def _template() -> dict[str, bytes]:
     kept = Checkpoints(folder / "checkpoints", kept=2)
     for update in (1, 2):
         begun = kept.begin(update)
-        (kept.folder / begun).mkdir()
         (kept.folder / begun / "weights.bin").write_bytes(bytes(64))
         ledger = {"learned_below": update, "except": [], "dropped": {"stale": 1}, "replaced": {}}
         kept.commit(begun, Manifest(update, PolicyVersion(update, "ab", 28, False), ledger, 3.5))

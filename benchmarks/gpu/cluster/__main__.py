@@ -73,8 +73,8 @@ def main() -> None:
         (part,) = chosen.parts
         parts.leave(out / f"{part}.json", PARTS[part](machine))
         return
-    passed = [argument for argument in sys.argv[1:] if argument not in ("--parts", *PARTS)]
-    failed = [part for part in chosen.parts if parts.apart(MODULE, *passed, "--here", "--parts", part)]
+    same = ["--gpus", str(chosen.gpus), "--judge-python", chosen.judge_python, *["--small"] * chosen.small]
+    failed = [part for part in chosen.parts if parts.apart(MODULE, *same, "--here", "--parts", part)]
     found = parts.gather({part: out / f"{part}.json" for part in PARTS})
     named = figures(found)
     for name, figure in named.items():

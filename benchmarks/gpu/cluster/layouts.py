@@ -108,6 +108,7 @@ def full_size(layout: Layout, judge: Path, python: str) -> tuple[str, ...]:
         "cluster={address: null, dashboard: false}",
         "output.experience=scores",
         "output.grid_every=1000",
+        "output.checkpoint_every=2",
         *layout.overrides,
     )
 
@@ -125,5 +126,6 @@ def small(layout: Layout) -> tuple[str, ...]:
         "cluster={address: null, dashboard: false, cpus: 8}",
         "output.experience=scores",
         "output.grid_every=1000",
+        "output.checkpoint_every=2",
         *kept,
     )

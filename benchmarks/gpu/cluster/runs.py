@@ -1,9 +1,11 @@
 """Runs of the whole system on several GPUs, watched, and what is reckoned from what they left."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,7 @@ def run(
         RuntimeError: the run failed.
     """
     folder, seen = machine.out / name, machine.out / f"{name}.jsonl"
+    shutil.rmtree(folder, ignore_errors=True)  # One that is there would be gone on with.
     options = [*machine.overrides(layout), *overrides, f"name={name}", f"output.root={machine.out}"]
     command = [sys.executable, "-m", "deploy.train", "--config", machine.config]
     watching = [sys.executable, "-m", "benchmarks.gpu.cluster.observer", str(folder), str(seen), "--kill", *kills]
@@ -86,7 +89,9 @@ def run(
         )
         observer = subprocess.Popen(watching, stdout=log, stderr=subprocess.STDOUT)
         ended = training.wait()
-        observer.wait(60)
+        with suppress(subprocess.TimeoutExpired):
+            observer.wait(0 if ended else 30)
+        observer.kill()
     if ended:
         said = (machine.out / f"{name}.log").read_text(encoding="utf-8", errors="replace")[-3000:]
         raise RuntimeError(f"{name} ended with exit code {ended}:\n{said}")
@@ -102,6 +107,9 @@ def overlapped(machine: Machine, layout: Layout, staleness: int, updates: int, k
         staleness: bound of it.
         updates: that are measured.
         kills: what is killed after these, one update after the other.
+
+    Raises:
+        RuntimeError: the run failed, or something that was killed did not come back.
     """
     last = WARM_UP + updates
     orders = [f"{last + count}:{what}" for count, what in enumerate(kills)]
@@ -128,11 +136,11 @@ def overlapped(machine: Machine, layout: Layout, staleness: int, updates: int, k
         **_plan_error(machine, layout, folder, wall / updates),
     }
     back = timeline.returns(seen)
+    if missing := [what for what in kills if what not in back]:
+        raise RuntimeError(f"of what was to be killed in {name}, did not come back: {', '.join(missing)}")
     goals = {"rollout": 15, "learner": 45, "judge": 45}
     figures |= {
-        f"{what}_back_seconds": Figure(
-            back.get(what, float("nan")), "seconds", f"at most {goals[what]}", "after kill -9"
-        )
+        f"{what}_back_seconds": Figure(back[what], "seconds", f"at most {goals[what]}", "after kill -9")
         for what in kills
     }
     timeline.draw(seen, f"{machine.gpus} x {device()}, {setting}", machine.out / f"{name}.png")

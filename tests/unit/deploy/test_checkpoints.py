@@ -12,7 +12,7 @@ def manifest(update: int) -> Manifest:
 
 def written(checkpoints: Checkpoints, update: int, content: bytes = b"weights") -> Path:
     begun = checkpoints.begin(update)
-    (checkpoints.folder / begun / "rank").mkdir(parents=True)
+    (checkpoints.folder / begun / "rank").mkdir()
     (checkpoints.folder / begun / "rank" / "state.pt").write_bytes(content)
     return checkpoints.commit(begun, manifest(update))
 
@@ -29,7 +29,6 @@ def test_what_a_crash_leaves_unfinished_is_no_checkpoint_and_in_nobodys_way(tmp_
     checkpoints = Checkpoints(tmp_path, kept=3)
     written(checkpoints, 1)
     begun = checkpoints.begin(2)
-    (tmp_path / begun).mkdir()
     (tmp_path / begun / "half").write_bytes(b"x")
     assert checkpoints.latest() == ("update-00001", manifest(1))
     assert {path.name for path in written(checkpoints, 2).iterdir()} == {"rank", MANIFEST}

@@ -1,10 +1,15 @@
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from torch._inductor.runtime.runtime_utils import cache_dir
 
+from deploy import cluster
 from deploy.cluster import Demand, PlacementError, UnreachableError, check_placement, reach, visit
+from deploy.configs import load_config
 from rc_grpo.config import Resources
 
 EIGHT_GPUS = {"CPU": 64.0, "GPU": 8.0, "node:10.0.0.1": 1.0}
@@ -36,6 +41,27 @@ def test_a_custom_resource_that_nobody_has_is_named() -> None:
 
 def test_fractions_of_a_machine_add_up() -> None:
     check_placement([Demand("rollout", 3, Resources(num_cpus=0.1))] * 10, [{"CPU": 3.0}])
+
+
+def test_every_actor_keeps_what_it_compiles_where_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables as PyTorch, Triton and vLLM read them."""
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(cluster.ray, "init", lambda **options: asked.update(options))
+    monkeypatch.setattr(cluster.ray, "nodes", list)
+    monkeypatch.setattr(cluster, "check_placement", lambda *_: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    cluster.connect(load_config("pocket", [f"cluster.compiled={tmp_path}"]))
+    variables = asked["runtime_env"]["env_vars"]
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", variables["TORCHINDUCTOR_CACHE_DIR"])
+    assert Path(cache_dir()) == tmp_path / "inductor"
+    assert {variables["TRITON_CACHE_DIR"], variables["VLLM_CACHE_ROOT"]} == {
+        str(tmp_path / "triton"),
+        str(tmp_path / "vllm"),
+    }
+    cluster.connect(load_config("pocket"))
+    assert not {"TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "VLLM_CACHE_ROOT"} & set(
+        asked["runtime_env"]["env_vars"]
+    )
 
 
 @pytest.fixture

@@ -90,7 +90,6 @@ def test_a_checkpoint_whose_manifest_is_none_is_skipped_for_the_one_before(tmp_p
     kept = Checkpoints(tmp_path, kept=2)
     for update in (1, 2):
         begun = kept.begin(update)
-        (tmp_path / begun).mkdir()
         (tmp_path / begun / "weights").write_bytes(b"w")
         kept.commit(begun, Manifest(update, VERSION, {}, 1.0))
     (tmp_path / "update-00002" / MANIFEST).write_text(manifest)

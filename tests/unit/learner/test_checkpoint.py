@@ -1,12 +1,16 @@
 """What is asked of DeepSpeed for a checkpoint, and what comes back."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from learner import rank
 from learner.checkpoint import load_engine, save_engine
+from learner.errors import UnsharedFolderError
+from learner.rank import LearnerRank
 
 
 class Engine:
@@ -49,3 +53,17 @@ def test_a_checkpoint_that_is_not_there_is_named_before_the_engine_is_asked(tmp_
         with pytest.raises(FileNotFoundError, match=tag):
             load_engine(engine, tmp_path, tag)
     assert not engine.loaded
+
+
+def test_a_rank_that_does_not_see_what_the_driver_made_says_so_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank, "SHOWN_WITHIN_S", 0.3)
+    learner = object.__new__(LearnerRank)
+    learner.rank = 1
+    with pytest.raises(UnsharedFolderError, match=r"learner-1 on \S+ does not see .*late.*put output.root on storage"):
+        learner.require(tmp_path / "late")
+    monkeypatch.setattr(rank, "SHOWN_WITHIN_S", 30.0)
+    showing = threading.Timer(0.3, (tmp_path / "late").mkdir)
+    showing.start()
+    learner.require(tmp_path / "late")
