@@ -21,6 +21,7 @@ SHORT = (
     "rollout.steps=3",
     "objective.anchors=2",
     f"rollout.workers={WORKERS}",
+    "learner.ranks=1",
     "data.train.limit=12",
     "evaluation.tasks=0",
     "output.experience=states",
@@ -32,10 +33,11 @@ AT_MOST = 1.25
 """Bytes over the cable for each that has to cross: headers, tasks, conditions, heartbeats."""
 
 
-def placed(learner: str) -> tuple[str, ...]:
+def placed(*, rollouts: str, learner: str) -> tuple[str, ...]:
+    """Put the learner on one host, the rest on one."""
     return (
-        "rollout.resources={num_cpus: 1, custom: {there: 1}}",
-        "reward.judges.ground_truth.resources={num_cpus: 0.5, custom: {there: 1}}",
+        f"rollout.resources={{num_cpus: 1, custom: {{{rollouts}: 1}}}}",
+        f"reward.judges.ground_truth.resources={{num_cpus: 0.5, custom: {{{rollouts}: 1}}}}",
         f"learner.resources={{num_cpus: 1, custom: {{{learner}: 1}}}}",
     )
 
@@ -56,11 +58,11 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
 
 def test_what_crosses_does_so_once_and_the_run_is_that_of_one_host(hosts: Hosts) -> None:
     before = hosts.carried()
-    code, said = train(hosts, "apart", *placed("here"))
+    code, said = train(hosts, "apart", *placed(rollouts="there", learner="here"))
     came, left = (now - then for now, then in zip(hosts.carried(), before, strict=True))
     assert code == 0, said
     apart = read_run(hosts.site / "apart")
-    code, said = train(hosts, "together", "rollout.resources={num_cpus: 1, custom: {here: 1}}")
+    code, said = train(hosts, "together", *placed(rollouts="here", learner="here"))
     assert code == 0, said
     assert apart.digest == read_run(hosts.site / "together").digest
 
@@ -78,7 +80,7 @@ def test_what_crosses_does_so_once_and_the_run_is_that_of_one_host(hosts: Hosts)
 
 
 def test_a_learner_that_does_not_see_the_runs_folder_is_said_before_anything_is_learned(hosts: Hosts) -> None:
-    code, said = train(hosts, "unshared", *placed("there"))
+    code, said = train(hosts, "unshared", *placed(rollouts="there", learner="there"))
     assert code == 2, said
     assert "put output.root on storage that the driver's node and the learner's nodes share" in " ".join(said.split())
     assert "Traceback" not in said
