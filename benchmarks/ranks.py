@@ -71,14 +71,14 @@ def batch_of(config: RunConfig, weights: Mapping[str, Tensor], groups: int, unsc
 async def learned(
     config: RunConfig, start_from: Path, batch: Sequence[ScoredGroup], home: str, updates: int = 1
 ) -> tuple[dict[str, Tensor], UpdateReport]:
-    """Return the weights after updates from a LoRA, and what the learner says of the last of them.
+    """Return the weights after one update from a LoRA, and what the learner says of the last of several.
 
     Args:
         config: whose ``learner`` says the shape.
         start_from: folder of `trained_lora`.
         batch: of `batch_of`; taken as this policy's own.
         home: Ray namespace of the ranks.
-        updates: on the same batch.
+        updates: on the same batch; more than one to time those that need not compile.
     """
     rollout, objective = config.rollout, config.objective
     shape = RunShape(config.seed, rollout.solver, rollout.steps, updates, 0, {JUDGE: 1.0}, rollout.sde)
@@ -86,12 +86,14 @@ async def learned(
     learner = LearnerGroup(config.editor, settings, objective, shape, home)
     try:
         await learner.open()
-        version, weights = await learner.publish()
+        version, _ = await learner.publish()
+        learnt: list[dict[str, Tensor]] = []
         for _ in range(updates):
             own = [replace(scored, receipt=replace(scored.receipt, policy=version)) for scored in batch]
             report = await learner.update(own)
             version, weights = await learner.publish()
-        return lora.copied(lora.deserialise(await weights)), report
+            learnt.append(lora.copied(lora.deserialise(await weights)))
+        return learnt[0], report
     finally:
         learner.close()
 

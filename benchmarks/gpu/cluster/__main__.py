@@ -43,7 +43,8 @@ def ranks(machine: Machine) -> Part:
 
 def repeated(machine: Machine) -> Part:
     """A synchronous run that is killed ends at the digest of one that is not."""
-    return runs.repeated(machine, layouts(machine.gpus)[0], updates=3)
+    # Small updates take a second each: there must be some left to be killed in.
+    return runs.repeated(machine, layouts(machine.gpus)[0], updates=30 if machine.small else 3)
 
 
 PARTS: dict[str, Callable[[Machine], Part]] = {

@@ -135,9 +135,7 @@ def overlapped(machine: Machine, layout: Layout, staleness: int, updates: int, k
         "groups_over_stale": Figure(counted["over_stale"], "groups", "0", setting),
         **_plan_error(machine, layout, folder, wall / updates),
     }
-    back = timeline.returns(seen)
-    if missing := [what for what in kills if what not in back]:
-        raise RuntimeError(f"of what was to be killed in {name}, did not come back: {', '.join(missing)}")
+    back = _returns(name, kills, seen)
     goals = {"rollout": 15, "learner": 45, "judge": 45}
     figures |= {
         f"{what}_back_seconds": Figure(back[what], "seconds", f"at most {goals[what]}", "after kill -9")
@@ -148,20 +146,31 @@ def overlapped(machine: Machine, layout: Layout, staleness: int, updates: int, k
 
 
 def repeated(machine: Machine, layout: Layout, updates: int) -> Part:
-    """Compare the digests of a synchronous run of a deterministic learner and of one that is killed."""
+    """Compare the digests of a synchronous run of a deterministic learner and of one that is killed.
+
+    Raises:
+        RuntimeError: a run failed, or something was not killed.
+    """
     alone = replace(layout, judged=False)
     shape = (f"loop={{updates: {updates}, max_staleness: 0}}", "loop.groups_per_update=2", "learner.deterministic=true")
     calm, _ = run(machine, alone, "calm", (), *shape, "output.checkpoint_every=1")
     wild, seen = run(machine, alone, "wild", ("1:learner", "2:rollout"), *shape, "output.checkpoint_every=1")
+    back = _returns("wild", ("learner", "rollout"), seen)
     digests = [summary_of(folder)["final_version"]["digest"] for folder in (calm, wild)]
-    killed = [line["killed"] for line in seen if "killed" in line]
-    same = Figure(int(digests[0] == digests[1]), "1: yes, 0: no", "1", f"synchronous; killed: {', '.join(killed)}")
-    return {"same_digest_after_kills": same}, {"digests": digests, "killed": killed}
+    same = Figure(int(digests[0] == digests[1]), "1: yes, 0: no", "1", f"synchronous; killed: {', '.join(back)}")
+    return {"same_digest_after_kills": same}, {"digests": digests, "back": back}
 
 
 def device() -> str:
     """Return the GPU's name, or that there is none."""
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
+
+
+def _returns(name: str, kills: Sequence[str], seen: Sequence[dict[str, Any]]) -> dict[str, float]:
+    back = timeline.returns(seen)
+    if missing := [what for what in kills if what not in back]:
+        raise RuntimeError(f"of what was to be killed in {name}, were not killed or not back: {', '.join(missing)}")
+    return back
 
 
 def _plan_error(machine: Machine, layout: Layout, folder: Path, seconds: float) -> dict[str, Figure]:

@@ -47,6 +47,10 @@ def draw(lines: Sequence[dict[str, Any]], title: str, path: Path) -> None:
         axis.set_ylabel(name, rotation=0, ha="right", va="center")
         axis.spines[["top", "right", "left"]].set_visible(False)
         _mark(axis, lines, start)
+    for line in lines:
+        if "killed" in line:
+            where = (line["seconds"] - start, 1.0)
+            axes[0, 0].annotate(f" {line['killed']}", where, va="top", fontsize=8, color="tab:red")
     for before, after in pairwise(seen):
         if after["update"] > before["update"]:
             axes[0, 0].annotate(
@@ -57,7 +61,7 @@ def draw(lines: Sequence[dict[str, Any]], title: str, path: Path) -> None:
                 fontsize=7,
                 color="0.4",
             )
-    axes[-1, 0].set_xlabel("seconds; dotted: an update ends; red: killed, green: back")
+    axes[-1, 0].set_xlabel("seconds; dotted: an update ends; red: it is killed, green: it is back")
     figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=110)
     plt.close(figure)
