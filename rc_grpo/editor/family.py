@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.prefix import Prefix
-from rc_grpo.editor.recording import Layout, Probe
+from rc_grpo.editor.recording import BOTH_DIRECTIONS, Direction, Layout, Probe
 from rc_grpo.images import Pixels
 from rc_grpo.messages import Conditions, EditTask
 
@@ -117,6 +117,8 @@ class Architecture(ABC):
         projections: linear layers of the blocks by full name, ``(out, in)``.
         attention_rows: of a projection that is attention's and the MLP's in one, how many of its first rows are
             attention's.
+        directions: in which attention concentrates; a model whose text never sees the target has ``to_text`` alone.
+        side: an edited image has sides of a multiple of so many tokens.
     """
 
     layers: int
@@ -126,6 +128,8 @@ class Architecture(ABC):
     encoders_gib: float
     projections: Mapping[str, tuple[int, int]]
     attention_rows: Mapping[str, int] = field(default_factory=dict, kw_only=True)
+    directions: frozenset[Direction] = field(default=BOTH_DIRECTIONS, kw_only=True)
+    side: int = field(default=1, kw_only=True)
 
     @abstractmethod
     def tokens(self, editor: EditorConfig) -> Tokens:

@@ -98,7 +98,7 @@ def check_model(editor: EditorConfig, acd: AcdConfig) -> None:
 
     Raises:
         ModelNotFoundError: it is not there.
-        ValueError: a LoRA's target or a layer is not, or sources have a size that it cannot show them at.
+        ValueError: a LoRA's target, a layer or a direction is not, or sources have a size that it cannot show them at.
     """
     if editor.source_resolution is not None and find(editor).source_resolution is None:
         raise ValueError(
@@ -108,6 +108,12 @@ def check_model(editor: EditorConfig, acd: AcdConfig) -> None:
     architecture = load_architecture(editor)
     lora.adapted(architecture.projections, editor.lora.targets)
     layers = architecture.layers
+    if acd.enabled and acd.direction not in architecture.directions:
+        raise ValueError(
+            f"rollout.acd.direction is {acd.direction}, and the text of {editor.model} never sees the image that is "
+            "made, so that its attention concentrates nowhere; set rollout.acd.direction="
+            f"{min(architecture.directions)}"
+        )
     chosen = acd.chosen(layers)
     beyond = [layer for layer in chosen if layer >= layers]
     if acd.enabled and (beyond or not chosen):

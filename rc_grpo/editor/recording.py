@@ -19,6 +19,8 @@ from rc_grpo.algorithm.attention_density import concentration_on_text, mass_in_m
 Direction = Literal["from_text", "to_text"]
 """In which attention concentrates: from text queries on target keys (Eq. 16), or from target queries on text keys."""
 
+BOTH_DIRECTIONS: frozenset[Direction] = frozenset({"from_text", "to_text"})
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -34,7 +36,7 @@ class Layout:
 
     text: Tensor
     target: slice
-    directions: frozenset[Direction] = frozenset({"from_text", "to_text"})
+    directions: frozenset[Direction] = BOTH_DIRECTIONS
     queries_from: int = 0
     text_varies: bool = False
 
