@@ -47,7 +47,8 @@ class Qwen21Architecture(Architecture):
         image, source = (
             (side // self.token) ** 2 for side in (editor.resolution, editor.source_resolution or STOCK_SOURCE)
         )
-        return Tokens(min(editor.text_tokens, TEXT_OF_A_SENTENCE), image, source)
+        text = min(editor.text_tokens, TEXT_OF_A_SENTENCE)
+        return Tokens(text, image, source, text + source if editor.prefix == "shared" else 0)
 
     def forward_tflop(self, tokens: Tokens) -> tuple[float, float]:
         """Return the TFLOP of one pass of one image: of its projections, of its attention."""
@@ -109,6 +110,7 @@ def of_config(
         projections=projections,
         directions=TO_TEXT,
         side=SIDE,
+        shares_prefix=True,
         scheduler=scheduler,
         sample_sigmas=sample_sigmas,
     )

@@ -41,19 +41,55 @@ class Parts:
         yield total - self.target, total, False
 
 
-class Layers:
-    """What the transformer hands its blocks in the place of diffusers' cache: where the parts of the sequence lie.
+@dataclass
+class Kept:
+    """What a block keeps of the tokens in front of the target.
 
-    Args:
+    Attributes:
         parts: of the sequence.
+        keys: ``[1, P, H, D]``, rotated, once the block ran.
+        values: the same of its values.
     """
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    parts: Parts
+    keys: Tensor | None = None
+    values: Tensor | None = None
 
-    def get_layer(self, index: int) -> Parts:
+    def keep(self, keys: Tensor, values: Tensor) -> None:
+        """Keep what of the whole sequence's is in front of the target."""
+        self.keys, self.values = keys[:, : -self.parts.target], values[:, : -self.parts.target]
+
+    def taken(self) -> tuple[Tensor, Tensor]:
+        """Return keys and values of a block that ran."""
+        assert self.keys is not None
+        assert self.values is not None
+        return self.keys, self.values
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What a block finds of the tokens in front of the target, whose queries alone come: ``[1, P, H, D]`` each."""
+
+    keys: Tensor
+    values: Tensor
+
+
+Given = Parts | Kept | Ahead
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What the transformer hands its blocks in the place of diffusers' cache.
+
+    Attributes:
+        given: to each block.
+    """
+
+    given: Sequence[Given]
+
+    def get_layer(self, index: int) -> Given:
         """Return what a block gets."""
-        return self._parts
+        return self.given[index]
 
 
 class BlockCausalAttention(TurnedAttention):
@@ -65,13 +101,13 @@ class BlockCausalAttention(TurnedAttention):
         hidden_states: Tensor | QuantisedRows,
         attention_mask: Any = None,
         rotary_emb: Tensor | None = None,
-        layer_cache: Parts | None = None,
+        layer_cache: Given | None = None,
         kv_cache_mode: str | None = None,
         cache_write_slice: slice | None = None,
         segments: Sequence[tuple[int, int, bool]] | None = None,
         key_valid: Tensor | None = None,
     ) -> Tensor:
-        """Attend over the stream ``[B, S, width]``.
+        """Attend over the stream ``[B, S, width]``, or over the target's part of it behind what is ahead.
 
         Raises:
             ValueError: the parts are not told, or a text is padded, which would move the target's positions.
@@ -82,10 +118,20 @@ class BlockCausalAttention(TurnedAttention):
         rotary = self.rotary(rotary_emb)
         query = self.norm_and_rotate((query,), (attn.norm_q,), rotary)
         key = self.norm_and_rotate((key,), (attn.norm_k,), rotary)
+        if isinstance(layer_cache, Ahead):
+            key, value = (
+                torch.cat([ahead.expand(len(own), -1, -1, -1), own], dim=1)
+                for ahead, own in ((layer_cache.keys, key), (layer_cache.values, value))
+            )
+            self.look(query, key)
+            return attn.to_out[0](self.mix(query, key, value))  # type: ignore[no-any-return]
+        parts = layer_cache.parts if isinstance(layer_cache, Kept) else layer_cache
+        if isinstance(layer_cache, Kept):
+            layer_cache.keep(key, value)
         self.look(query, key)
         mixed = [
             self.mix(query[:, start:stop], key[:, :stop], value[:, :stop], causal(start, stop, query) if text else None)
-            for start, stop, text in layer_cache.of(query.shape[1])
+            for start, stop, text in parts.of(query.shape[1])
         ]
         return attn.to_out[0](torch.cat(mixed, dim=1))  # type: ignore[no-any-return]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.families.qwen_image_21 import rollout_blocks
 from rc_grpo.editor.families.qwen_image_21.architecture import SIDE, Qwen21Architecture, read
-from rc_grpo.editor.families.qwen_image_21.attention import BlockCausalAttention, Layers, Parts
+from rc_grpo.editor.families.qwen_image_21.attention import Ahead, BlockCausalAttention, Given, Kept, Layers, Parts
 from rc_grpo.editor.family import Forward, Text
 from rc_grpo.editor.guidance import classifier_free
 from rc_grpo.editor.prefix import Prefix
@@ -65,13 +65,14 @@ class Qwen21Body(StockBody):
         return BlockCausalAttention(probe, fused=self.fused)
 
     def varying(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Sequence[tuple[Tensor, int]]:
-        """Return the sequence's states, positions and times: its text is bound at its true length."""
+        """Return the sequence's states, positions and times, or what is ahead: a text is bound at its true length."""
         if named:
-            states, positions, is_target = (
-                named[name] for name in ("hidden_states", "rotary_emb", "target_token_mask")
-            )
+            names = ("hidden_states", "rotary_emb", "target_token_mask", "layer_cache")
+            states, positions, is_target, given = (named[name] for name in names)
         else:
-            _, states, _, positions, _, is_target, *_ = inputs
+            _, states, _, positions, _, is_target, given, *_ = inputs
+        if isinstance(given, Ahead):
+            return (given.keys, 1), (given.values, 1)
         return (states, 1), (positions, 0), (is_target, 0)
 
     def canary(self) -> Conditions:
@@ -116,24 +117,42 @@ class Qwen21Bound:
         self._parts = Parts(_spans([prod(shape) for shape in self._shapes[:-1]], slots.tolist()), tokens)
         text_keys = torch.arange(prefix - behind, prefix)
         self.layout = Layout(text_keys, slice(prefix, prefix + tokens), body.architecture.directions, text_varies=True)
+        self._behind = replace(self.layout, queries_from=prefix)
+        self._depth = len(body.blocks)
 
-    def prefill(self, forward: Forward) -> None:
-        """Nothing is computed ahead."""
+    def prefill(self, forward: Forward) -> Prefix:
+        """Compute the keys and values of text and sources."""
+        # The transformer wants a target, which nothing ahead of it sees: the smallest there is.
+        kept = [Kept(replace(self._parts, target=SLOT)) for _ in range(self._depth)]
+        self._passed(forward, self._sources.new_zeros(1, SLOT, self._sources.shape[1]), (1, SIDE, SIDE), 0.0, kept)
+        keys, values = zip(*(layer.taken() for layer in kept), strict=True)
+        return Prefix(keys, values, self._behind)
 
     def __call__(self, forward: Forward, x: Tensor, sigma: float, prefix: Prefix | None) -> Tensor:
         """Return the velocity at states ``[B, N, C]``."""
+        if prefix is None:
+            given: Sequence[Given] = [self._parts] * self._depth
+        else:
+            given = [Ahead(*layer) for layer in zip(prefix.keys, prefix.values, strict=True)]
+        output = self._passed(forward, x, self._shapes[-1], sigma, given)
+        return output[:, -x.shape[1] :].to(x.dtype)
+
+    def _passed(
+        self, forward: Forward, x: Tensor, shape: tuple[int, int, int], sigma: float, given: Sequence[Given]
+    ) -> Tensor:
+        """Return what the transformer makes of a target of states ``[B, n, C]`` and so many rows and columns."""
         batch, tokens = x.shape[:2]
         output: Tensor = forward(
             hidden_states=torch.cat([self._sources.expand(batch, -1, -1), x.to(self._sources.dtype)], dim=1),
             timestep=timestep(sigma, batch, self._text),
             encoder_hidden_states=self._text.expand(batch, -1, -1),
-            img_shapes=[self._shapes] * batch,
+            img_shapes=[[*self._shapes[:-1], shape]] * batch,
             img_mask=torch.cat([self._is_image, self._is_image.new_ones(tokens // SLOT)])[None],
-            kv_cache=Layers(self._parts),
-            kv_cache_mode="extract",
+            kv_cache=Layers(given),
+            kv_cache_mode="cached" if isinstance(given[0], Ahead) else "extract",
             return_dict=False,
         )[0]
-        return output[:, -tokens:].to(x.dtype)
+        return output
 
 
 def _spans(tokens: Sequence[int], slots: Sequence[int]) -> tuple[tuple[int, int], ...]:
