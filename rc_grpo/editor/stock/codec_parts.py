@@ -48,17 +48,28 @@ class Waiting:
                 encoder.to(device)
 
 
+def in_float32(pictures: Tensor) -> Tensor:
+    """Return pictures of -1 to 1 as ones of 0 to 1, in more precision than diffusers' pipelines do it in."""
+    return (pictures.float() / 2 + 0.5).clamp(0, 1)
+
+
 @torch.no_grad()
-def decoded_in_parts(decode: Callable[[Tensor], Tensor], latents: Tensor, size: tuple[int, int]) -> Tensor:
+def decoded_in_parts(
+    decode: Callable[[Tensor], Tensor],
+    latents: Tensor,
+    size: tuple[int, int],
+    to_unit: Callable[[Tensor], Tensor] = in_float32,
+) -> Tensor:
     """Decode a group's latents into pictures ``[B, channels, H, W]`` uint8, rounded as diffusers' pipelines do.
 
     Args:
         decode: from some of the latents to pictures ``[b, channels, H, W]``, -1 to 1.
         latents: ``[B, ...]``, as ``decode`` wants them.
         size: height and width of a picture.
+        to_unit: from -1 to 1 to 0 to 1.
     """
     parts = torch.split(latents, max(1, PIXELS_AT_ONCE // (size[0] * size[1])))
-    return torch.cat([((decode(part).float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8) for part in parts])
+    return torch.cat([(to_unit(decode(part)).float() * 255).round().to(torch.uint8) for part in parts])
 
 
 def as_images(pictures: Tensor) -> NDArray[np.uint8]:

@@ -91,7 +91,9 @@ class Qwen21Codec(StockCodec):
             for numbers in (vae.config.latents_mean, vae.config.latents_std)
         )
         whole = unpacked * deviation + mean
-        pictures = decoded_in_parts(lambda part: vae.decode(part, return_dict=False)[0][:, :, 0], whole, size)
+        # In the pipeline's own precision: of a colour and of how much of it is seen, two roundings would add up.
+        to_unit = pipeline.image_processor.denormalize
+        pictures = decoded_in_parts(lambda part: vae.decode(part, return_dict=False)[0][:, :, 0], whole, size, to_unit)
         return np.stack([on_white(Image.fromarray(image)) for image in as_images(pictures)])
 
     def _embedded(self, seen: Image.Image, text: str) -> tuple[Tensor, Tensor]:
