@@ -220,7 +220,7 @@ class LearnerRank:
         scale = item.weight * self._world_size / groups  # DeepSpeed averages over ranks
         with self._timed("backward", seconds):
             of_group = Statistics()
-            update.backward(scale, self._engine.backward, of_group)
+            update.learn(scale, self._engine.backward, of_group)
             bad += [f"the {name} of task {group.task_id}" for name in of_group.not_finite(*update.figures)]
             if item.weight > 0:
                 statistics.add(of_group)

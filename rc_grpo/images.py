@@ -124,7 +124,11 @@ def decode_rgb(data: bytes) -> Pixels:
     Raises:
         ValueError: the bytes are not a readable image, or one whose levels mean nothing.
     """
-    image = rgba(_decode_named(data))
+    return on_white(rgba(_decode_named(data)))
+
+
+def on_white(image: Image.Image) -> Pixels:
+    """Return an image in RGB or RGBA as RGB ``[H, W, 3]`` uint8, transparency flattened on white."""
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
     return np.asarray(image.convert("RGB"))

@@ -11,18 +11,30 @@ import torch
 from diffusers import (
     AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
+    AutoencoderKLQwenImage21,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
+    QwenImage21Pipeline,
+    QwenImage21Transformer2DModel,
     QwenImageEditPlusPipeline,
     QwenImageTransformer2DModel,
 )
 from torch import nn
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+)
 
 from rc_grpo.config import EditorConfig, LoraSettings
+from rc_grpo.editor.families.qwen_image_21 import full_size as qwen_21_full_size
 from rc_grpo.editor.families.qwen_image_edit import full_size as qwen_full_size
-from rc_grpo.editor.stock.chat_text import byte_level_tokenizer
+from rc_grpo.editor.stock.chat_text import byte_level_tokenizer, special_tokens
+from rc_grpo.editor.stock.token_schedule import SCHEDULER
 from rc_grpo.images import Pixels
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
@@ -44,6 +56,7 @@ class Row:
         source_resolution: at which it is shown a source, where the family sizes it apart.
         text_tokens: enough for a short instruction in the family's template.
         text_varies: a text is bound at its true length.
+        calls: of the attention kernel in a block, the last of which are the target's queries.
     """
 
     name: str
@@ -57,6 +70,7 @@ class Row:
     source_resolution: int | None = None
     text_tokens: int = 96
     text_varies: bool = False
+    calls: int = 1
 
     def editor(self, folder: Path, guidance: float | None = None) -> EditorConfig:
         """Return its configuration; the small model is in a folder of its own in there."""
@@ -120,7 +134,7 @@ def _qwen(folder: Path) -> None:
             "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 24,
             "window_size": 112, "fullatt_block_indexes": [0],
         },
-        **qwen_full_size.special_tokens(tokenizer),
+        **special_tokens(tokenizer),
     )  # fmt: skip
     vae = AutoencoderKLQwenImage(
         base_dim=4, z_dim=4, dim_mult=[1] * 4, num_res_blocks=1, latents_mean=[0.1, 0.2, 0.3, 0.4],
@@ -131,11 +145,42 @@ def _qwen(folder: Path) -> None:
         joint_attention_dim=24, axes_dims_rope=(4, 6, 6), zero_cond_t=True,
     )  # fmt: skip
     QwenImageEditPlusPipeline(
-        FlowMatchEulerDiscreteScheduler(**qwen_full_size.SCHEDULER),
+        FlowMatchEulerDiscreteScheduler(**SCHEDULER),
         randomise(vae, 1),
         randomise(Qwen2_5_VLForConditionalGeneration(encoder), 2),
         tokenizer,
         qwen_full_size.processor(tokenizer),
+        randomise(transformer, 3),
+    ).save_pretrained(folder)
+
+
+def _qwen_21(folder: Path) -> None:
+    tokenizer = byte_level_tokenizer()
+    encoder = Qwen3VLConfig(
+        text_config={
+            "vocab_size": 320, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 12, "max_position_embeddings": 4096,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [2, 2, 2], "rope_theta": 5e6},
+        },
+        vision_config={
+            "depth": 2, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 24,
+            "num_position_embeddings": 16, "deepstack_visual_indexes": [0],
+        },
+        **special_tokens(tokenizer),
+    )  # fmt: skip
+    vae = AutoencoderKLQwenImage21(
+        base_dim=4, decoder_base_dim=4, z_dim=8, dim_mult=[1] * 5, num_res_blocks=1,
+        latents_mean=[0.1 * number for number in range(8)], latents_std=[1 + 0.1 * number for number in range(8)],
+    )  # fmt: skip
+    transformer = QwenImage21Transformer2DModel(
+        in_channels=8, out_channels=8, num_layers=2, attention_head_dim=16, num_attention_heads=2,
+        context_in_dim=24, axes_dims_rope=(4, 6, 6),
+    )  # fmt: skip
+    QwenImage21Pipeline(
+        FlowMatchEulerDiscreteScheduler(**SCHEDULER),
+        randomise(vae, 1),
+        randomise(Qwen3VLForConditionalGeneration(encoder), 2),
+        qwen_21_full_size.processor(tokenizer, seen_at_least=32 * 32),
         randomise(transformer, 3),
     ).save_pretrained(folder)
 
@@ -161,7 +206,19 @@ QWEN = Row(
     text_tokens=800,
     text_varies=True,
 )
-ROWS = (KONTEXT, KLEIN, QWEN)
+QWEN_21 = Row(
+    "qwen-image-21",
+    _qwen_21,
+    "",
+    ("to_q", "to_k", "to_v", "to_out.0", "img_mlp.proj", "img_mlp.gate_layer", "img_mlp.out"),
+    (1.0, 4.0),
+    layers=2,
+    source_resolution=64,
+    text_tokens=160,
+    text_varies=True,
+    calls=4,
+)
+ROWS = (KONTEXT, KLEIN, QWEN, QWEN_21)
 
 
 def write_models(folder: Path) -> Path:

@@ -62,12 +62,10 @@ def _beside_the_stock_pipeline(config: RunConfig, task: EditTask, steps: int) ->
         codec, body = family.codec(pipeline, editor, offload=False), family.body(pipeline.transformer, editor)
         conditions = codec.encode(task)
         fitting = resize_image(decode_rgb(task.source), conditions.height, conditions.width)
-        tokens, seed = body.latent_shape(conditions)[0], derive("doctor", "picture") % 2**32
+        seed = derive("doctor", "picture") % 2**32
         stocks = {}
         for guided in {editor.guidance: editor, config.evaluated.guidance: config.evaluated}.values():
-            stocks[guided.guidance] = stock_edit(
-                pipeline, guided, fitting, task.instruction, tokens, steps=steps, seed=seed
-            )
+            stocks[guided.guidance] = stock_edit(pipeline, guided, fitting, task.instruction, steps=steps, seed=seed)
         trained = Editor(body, codec, editor, config.seed)
     except mendable() as error:
         yield Finding("picture", "fault", str(error))

@@ -30,7 +30,7 @@ class StockEdit:
 
 
 def stock_edit(
-    pipeline: Any, editor: EditorConfig, source: Pixels, instruction: str, tokens: int, *, steps: int, seed: int
+    pipeline: Any, editor: EditorConfig, source: Pixels, instruction: str, *, steps: int, seed: int
 ) -> StockEdit:
     """Edit with the stock pipeline, as anyone with diffusers would, and look on.
 
@@ -39,7 +39,6 @@ def stock_edit(
         editor: its configuration.
         source: at the size it is edited at.
         instruction: what to do.
-        tokens: of the target; they come first in what the transformer is given.
         steps: two or more.
         seed: of the noise.
     """
@@ -48,19 +47,11 @@ def stock_edit(
     take_step = pipeline.scheduler.step
 
     def seen(velocity: Tensor, timestep: Any, state: Tensor, *rest: Any, **named: Any) -> Any:
+        # Not from the states: in bfloat16 a small step between two of them is mostly their rounding.
         velocities.append(velocity.float())
+        states.append(state.float().clone())
         return take_step(velocity, timestep, state, *rest, **named)
 
-    hook = pipeline.transformer.register_forward_pre_hook(
-        lambda module, arguments, named: states.append(named["hidden_states"][:, :tokens].float().clone()),
-        with_kwargs=True,
-    )
-    try:
-        # Not from the states: in bfloat16 a small step between two of them is mostly their rounding.
-        with mock.patch.object(pipeline.scheduler, "step", seen):
-            image = find(editor).edit(pipeline, editor, source, instruction, steps=steps, seed=seed)
-    finally:
-        hook.remove()
-    # A step has one pass, or two of the same states.
-    ahead = torch.stack(states[:: len(states) // steps])
-    return StockEdit(pipeline.scheduler.sigmas.cpu().double(), ahead, velocities[0], image)
+    with mock.patch.object(pipeline.scheduler, "step", seen):
+        image = find(editor).edit(pipeline, editor, source, instruction, steps=steps, seed=seed)
+    return StockEdit(pipeline.scheduler.sigmas.cpu().double(), torch.stack(states), velocities[0], image)

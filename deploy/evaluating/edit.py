@@ -65,8 +65,8 @@ def edit_image(
     weights = None if lora is None else check_lora(config, lora)
     family, pipeline = find(config), load_pipeline(config)
     pixels = decode_rgb(image.read_bytes())
-    token = load_architecture(config).token
-    source = resize_image(pixels, *editing_size(*pixels.shape[:2], config.resolution, token))
+    sizes = load_architecture(config)
+    source = resize_image(pixels, *editing_size(*pixels.shape[:2], config.resolution, sizes.token * sizes.side))
     base = edited = family.edit(pipeline, config, source, instruction, steps=steps, seed=seed)
     cells = [(source, "source"), (base, "base model")]
     if lora is not None and weights is not None:

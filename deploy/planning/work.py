@@ -20,6 +20,8 @@ SMALLEST_WIDTH = 1024
 """Below it a model does not fill a GPU, and rates measured on 12 billion parameters say nothing about it."""
 BYTES_PER_LORA_PARAMETER = 16
 """float32 weight, gradient and AdamW's two moments."""
+PREFIX_BYTES, PREFIX_GRADIENT_BYTES = 2, 4
+"""Of a number of shared keys and values, in bfloat16; of its gradient, which is summed in float32."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,14 @@ def work_of(config: RunConfig, speed: GpuSpeeds) -> Work:
     judged = config.rollout.group_size + (0 if config.rollout.explore is None else config.rollout.candidates)
     groups, objective, learner = config.loop.groups_per_update, config.objective, config.learner
     path_s = passes * sum(size.forward_tflop(tokens)) / rate
-    anchors = groups * objective.anchors
-    swept = anchors * learner.steps_per_rollout if config.loop.max_staleness > 0 or learner.steps_per_rollout > 1 else 0
-    swept += anchors if objective.old_path == "recompute" else 0
+    # What a group's paths share is computed once for each sweep over them.
+    ahead_s = _texts(config) * sum(size.prefill_tflop(tokens)) / rate
+    sweeps = learner.steps_per_rollout if config.loop.max_staleness > 0 or learner.steps_per_rollout > 1 else 0
+    sweeps += 1 if objective.old_path == "recompute" else 0
     return Work(
-        rollout_s=groups * (config.rollout.group_size * path_s + _pool_seconds(config, speed)),
+        rollout_s=groups * (config.rollout.group_size * path_s + ahead_s + _pool_seconds(config, speed)),
         judge_s=groups * judged / speed.judge_images_s,
-        update_s=groups * learning_tflop(config) / update.tflop_s + swept * path_s,
+        update_s=groups * (learning_tflop(config) / update.tflop_s + sweeps * (objective.anchors * path_s + ahead_s)),
         rollout_gib=_rollout_gib(config, size, tokens),
         learner_gib=_learner_gib(config, size, tokens, update),
         warnings=(*small, *of_rollouts, *of_updates),
@@ -79,7 +82,9 @@ def _pool_seconds(config: RunConfig, speed: GpuSpeeds) -> float:
     made = {"steps": rollout.exploring_steps, "fp8": rollout.fp8 or (rollout.explore.fp8 and "fp8" in speed.rollout)}
     pool = config.model_copy(update={"rollout": rollout.model_copy(update=made)})
     rate, _ = _rollout_rate(pool, speed)
-    return rollout.candidates * _passes(pool) * sum(size.forward_tflop(size.tokens(config.editor))) / rate
+    tokens = size.tokens(config.editor)
+    passes = rollout.candidates * _passes(pool) * sum(size.forward_tflop(tokens))
+    return (passes + _texts(pool) * sum(size.prefill_tflop(tokens))) / rate
 
 
 def _rollout_gib(config: RunConfig, size: Architecture, tokens: Tokens) -> float:
@@ -87,7 +92,8 @@ def _rollout_gib(config: RunConfig, size: Architecture, tokens: Tokens) -> float
     beside = rollout.explore is not None and rollout.explore.fp8 and not rollout.fp8
     weights = size.parameters * ((1 if rollout.fp8 else 2) + (1 if beside else 0)) / GIB
     encoders = 0.0 if config.rollout.offload_encoders else size.encoders_gib
-    return weights * 1.25 + encoders + config.rollout.group_size * tokens.total * ROLLOUT_MIB_PER_TOKEN / 1024
+    candidates = config.rollout.group_size * tokens.total * ROLLOUT_MIB_PER_TOKEN / 1024
+    return weights * 1.25 + encoders + candidates + _prefix_gib(config, size, tokens, PREFIX_BYTES)
 
 
 def _learner_gib(config: RunConfig, size: Architecture, tokens: Tokens, update: UpdateSpeed) -> float:
@@ -95,7 +101,15 @@ def _learner_gib(config: RunConfig, size: Architecture, tokens: Tokens, update: 
     shapes = lora.adapted(size.projections, settings.targets)
     trained = lora.count_parameters(shapes, settings.rank) * BYTES_PER_LORA_PARAMETER / GIB
     at_once = learner.anchors_per_pass or config.objective.anchors
-    return size.parameters * 2 / GIB + trained + at_once * tokens.total * update.mib_per_token / 1024
+    # A shared prefix has its activations once, however many anchors there are, and a sum of gradients beside it.
+    held = at_once * (tokens.total - tokens.prefix) + _texts(config) * tokens.prefix
+    shared = _prefix_gib(config, size, tokens, PREFIX_BYTES + PREFIX_GRADIENT_BYTES)
+    return size.parameters * 2 / GIB + trained + held * update.mib_per_token / 1024 + shared
+
+
+def _prefix_gib(config: RunConfig, size: Architecture, tokens: Tokens, each: int) -> float:
+    """Return the GiB of the keys and values that passes share, at so many bytes a number."""
+    return _texts(config) * 2 * size.layers * size.width * tokens.prefix * each / GIB
 
 
 def _rollout_rate(config: RunConfig, speed: GpuSpeeds) -> tuple[float, list[str]]:
@@ -125,23 +139,28 @@ def _architecture(editor: EditorConfig) -> Architecture:
 
 def _passes(config: RunConfig) -> int:
     """Return the forward passes of a path through every step; classifier-free guidance takes two an evaluation."""
-    guided = is_two_passes(find(config.editor).guidance, config.editor.guidance)
-    evaluations = config.rollout.steps * (2 if config.rollout.solver == "heun" else 1)
-    return evaluations * (2 if guided else 1)
+    return config.rollout.steps * (2 if config.rollout.solver == "heun" else 1) * _texts(config)
+
+
+def _texts(config: RunConfig) -> int:
+    """Return the passes of an evaluation, one a text."""
+    return 2 if is_two_passes(find(config.editor).guidance, config.editor.guidance) else 1
 
 
 def learning_tflop(config: RunConfig) -> float:
     """Return the TFLOP that learning from one group takes by the method.
 
-    Its anchors go through their trained steps, forward and backward. Whatever is computed again is time, not work.
+    Its anchors go through their trained steps, forward and backward, and what these share goes once. Whatever is
+    computed again is time, not work.
 
     Raises:
         rc_grpo.editor.files.ModelNotFoundError: the editor's configuration files are not on this machine.
     """
     size, objective = _architecture(config.editor), config.objective
     share = 1.0 if objective.trained_steps is None else objective.trained_steps / config.rollout.steps
-    steps = objective.anchors * share * _passes(config) * config.learner.steps_per_rollout
-    return steps * anchor_step_tflop(*size.forward_tflop(size.tokens(config.editor)))
+    steps, tokens = objective.anchors * share * _passes(config), size.tokens(config.editor)
+    ahead = _texts(config) * anchor_step_tflop(*size.prefill_tflop(tokens))
+    return config.learner.steps_per_rollout * (steps * anchor_step_tflop(*size.forward_tflop(tokens)) + ahead)
 
 
 def anchor_step_tflop(projections: float, attention: float) -> float:

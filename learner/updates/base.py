@@ -85,6 +85,14 @@ class GroupUpdate(ABC):
         """Return what of a ratio depends on the weights, under those now in the model, without gradient."""
         raise NotImplementedError(f"{type(self).__name__} compares no ratio")
 
+    def learn(self, scale: float, engine_backward: Callable[[Tensor], object], statistics: Statistics) -> None:
+        """Do what `backward` does, with what no candidate changes computed once (``editor.prefix``).
+
+        That takes one backward pass more, for every group.
+        """
+        with self._velocity.trained(engine_backward) as backprop:
+            self.backward(scale, backprop, statistics)
+
     @abstractmethod
     def backward(self, scale: float, engine_backward: Callable[[Tensor], object], statistics: Statistics) -> None:
         """Accumulate the gradient of ``-scale * J`` of this group in the parameters.

@@ -62,6 +62,11 @@ class EditorConfig(Strict):
         description="side in pixels of the square whose area a source image is shown at, for a family that sizes it "
         "apart from the edit; none: as its stock pipeline does",
     )
+    prefix: Literal["none", "shared"] = Field(
+        "none",
+        description="whether keys and values of text and source are computed once for all steps and candidates of a "
+        "task, in rollouts and in the learner alike: for a family in which these never see the image that is made",
+    )
     guidance: PositiveFloat = Field(
         2.5,
         le=1000,

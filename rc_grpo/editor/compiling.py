@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rc_grpo.editor.family import Body
 
@@ -32,8 +33,15 @@ def with_varying_axes(call: Callable[..., Any], body: Body) -> Callable[..., Any
     """Return a compiled call of a body's block that takes any length along the axes that vary."""
 
     def marked(*inputs: Any, **named: Any) -> Any:
+        # Behind a prefix the target's states are a slice of the whole sequence, whose length would be in their strides.
+        inputs, named = tuple(map(_dense, inputs)), {name: _dense(value) for name, value in named.items()}
         for tensor, axis in body.varying(inputs, named):
             torch._dynamo.maybe_mark_dynamic(tensor, axis)
         return call(*inputs, **named)
 
     return marked
+
+
+def _dense(value: Any) -> Any:
+    # A batch of one counts as dense whatever its stride: by way of one axis it gets that of its shape.
+    return value.contiguous().view(-1).view(value.shape) if isinstance(value, Tensor) else value

@@ -17,6 +17,7 @@ from rc_grpo.editor.attention_map import mapping
 from rc_grpo.editor.family import Body, Forward
 from rc_grpo.editor.guidance import GuidedVelocity, is_two_passes
 from rc_grpo.editor.policy import AdapterPolicy, Policy
+from rc_grpo.editor.prefix import require_prefix
 from rc_grpo.editor.recording import AttentionRecorder, Direction, Layout, recording
 from rc_grpo.messages import Conditions, PolicyVersion, VersionMismatchError, VersionProof
 from rc_grpo.seeds import derive, normal
@@ -35,7 +36,8 @@ class Denoiser:
         policy: how the model holds the LoRA: as adapters that train, or merged.
 
     Raises:
-        ValueError: a target of ``editor.lora.targets`` matches none of the model's projections.
+        ValueError: a target of ``editor.lora.targets`` matches none of the model's projections, or ``editor.prefix``
+            shares what the model has not.
     """
 
     def __init__(self, body: Body, editor: EditorConfig, seed: int, policy: PolicyMaker = AdapterPolicy) -> None:
@@ -45,6 +47,7 @@ class Denoiser:
         self.device = next(body.transformer.parameters()).device
         self.token = body.architecture.token
         self.layers = body.architecture.layers
+        require_prefix(editor, body.architecture.shares_prefix)
         adapted = lora.adapted(body.architecture.projections, editor.lora.targets)
         self.policy = policy(body.transformer, adapted, editor.lora, seed)
         if editor.lora.fused == "attention":
@@ -84,6 +87,7 @@ class Denoiser:
             lambda: self._forward,
             self._expect,
             self._collect,
+            self.policy if self.config.prefix == "shared" else None,
         )
 
     @contextmanager

@@ -6,7 +6,7 @@ entry-point group ``rc_grpo.editor_families`` (see `rc_grpo.editor.registry`). d
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.prefix import Prefix
-from rc_grpo.editor.recording import Layout, Probe
+from rc_grpo.editor.recording import BOTH_DIRECTIONS, Direction, Layout, Probe
 from rc_grpo.images import Pixels
 from rc_grpo.messages import Conditions, EditTask
 
@@ -117,6 +117,9 @@ class Architecture(ABC):
         projections: linear layers of the blocks by full name, ``(out, in)``.
         attention_rows: of a projection that is attention's and the MLP's in one, how many of its first rows are
             attention's.
+        directions: in which attention concentrates; a model whose text never sees the target has ``to_text`` alone.
+        side: an edited image has sides of a multiple of so many tokens.
+        shares_prefix: text and source never see the target, so that ``editor.prefix`` may be shared.
     """
 
     layers: int
@@ -126,6 +129,9 @@ class Architecture(ABC):
     encoders_gib: float
     projections: Mapping[str, tuple[int, int]]
     attention_rows: Mapping[str, int] = field(default_factory=dict, kw_only=True)
+    directions: frozenset[Direction] = field(default=BOTH_DIRECTIONS, kw_only=True)
+    side: int = field(default=1, kw_only=True)
+    shares_prefix: bool = field(default=False, kw_only=True)
 
     @abstractmethod
     def tokens(self, editor: EditorConfig) -> Tokens:
@@ -134,6 +140,10 @@ class Architecture(ABC):
     @abstractmethod
     def forward_tflop(self, tokens: Tokens) -> tuple[float, float]:
         """Return the TFLOP of one pass of one image: of its projections, of its attention."""
+
+    def prefill_tflop(self, tokens: Tokens) -> tuple[float, float]:
+        """Return the same of what passes of these lengths find in a `Prefix`: none where they find nothing."""
+        return self.forward_tflop(replace(tokens, target=0, prefix=0)) if tokens.prefix else (0.0, 0.0)
 
 
 class Bound(Protocol):

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from rc_grpo.algorithm.adjoint import Backprop
 from rc_grpo.editor.family import Body, Bound, Forward, Guidance
-from rc_grpo.editor.prefix import Prefix
+from rc_grpo.editor.prefix import Held, Maker, Prefix, Trained, Weights
 from rc_grpo.editor.recording import Layout
 
 
@@ -36,6 +38,7 @@ class GuidedVelocity:
         before: called with the positive pass's layout before it, and with None before the negative one, whose text may
             be of another length: what is recorded is recorded of the prompt alone.
         after: called with the noise level after the positive pass.
+        weights: in the model, if what does not depend on the states is computed once; None computes it in every pass.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class GuidedVelocity:
         forward: Callable[[], Forward],
         before: Callable[[Layout | None], object],
         after: Callable[[float], object],
+        weights: Weights | None = None,
     ) -> None:
         self._body = body
         self._positive = positive
@@ -55,35 +59,71 @@ class GuidedVelocity:
         self._forward = forward
         self._before = before
         self._after = after
-        self._held: tuple[Prefix | None, Prefix | None] = (None, None)
+        self._weights = weights
+        self._held: Held | None = None
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         """Return the velocity at states ``[B, N, C]``, in their shape and dtype (float32)."""
         forward = self._forward()
-        self._before(self._positive.layout)
-        positive = self._positive(forward, x, sigma, self._held[0])
+        prefixes = (None, None) if self._held is None else self._held.now()
+        self._before(self._positive.layout if prefixes[0] is None else prefixes[0].layout)
+        positive = self._positive(forward, x, sigma, prefixes[0])
         self._after(sigma)
         if self._negative is None:
             return positive
         self._before(None)
-        negative = self._negative(forward, x, sigma, self._held[1])
+        negative = self._negative(forward, x, sigma, prefixes[1])
         return self._body.combine(positive, negative, self._scale)
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Compute once, for all calls inside the context, what does not depend on the states or the noise level.
 
-        The weights must stay what they are inside.
+        The weights must stay what they are inside: a call under others is refused.
 
         Raises:
             RuntimeError: gradients are on.
         """
         if torch.is_grad_enabled():
             raise RuntimeError("a prefix is held without gradients only: none would reach the weights through it")
-        forward = self._forward()
-        of_negative = None if self._negative is None else self._negative.prefill(forward)
-        self._held = self._positive.prefill(forward), of_negative
+        if self._weights is None:
+            yield
+            return
+        with self._holding(Held(self._makers(), self._weights)):
+            yield
+
+    @contextmanager
+    def trained(self, engine: Backprop) -> Iterator[Backprop]:
+        """Compute that once with gradients, for all calls inside the context that learn from the task.
+
+        Args:
+            engine: runs backward from a scalar; called once more at the end of the context if anything is shared.
+
+        Yields:
+            What to run backward by inside.
+        """
+        if self._weights is None:
+            yield engine
+            return
+        prefixes = Trained(self._makers(), self._weights, engine)
+        with self._holding(prefixes):
+            yield prefixes.backprop
+        prefixes.finish()
+
+    @contextmanager
+    def _holding(self, prefixes: Held) -> Iterator[None]:
+        self._held = prefixes
         try:
             yield
         finally:
-            self._held = None, None
+            self._held = None
+
+    def _makers(self) -> tuple[Maker, ...]:
+        texts = (self._positive,) if self._negative is None else (self._positive, self._negative)
+        return tuple(partial(_prefix, text, self._forward()) for text in texts)
+
+
+def _prefix(text: Bound, forward: Forward) -> Prefix | None:
+    # Once a task: blocks are not compiled anew for it.
+    with torch.compiler.set_stance("force_eager"):
+        return text.prefill(forward)

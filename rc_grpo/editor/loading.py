@@ -10,6 +10,7 @@ from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.editor.editor import Editor
 from rc_grpo.editor.family import Architecture, Body, Codec, TextCounter
 from rc_grpo.editor.merged import MergedPolicy
+from rc_grpo.editor.prefix import require_prefix
 from rc_grpo.editor.registry import find
 
 
@@ -98,7 +99,8 @@ def check_model(editor: EditorConfig, acd: AcdConfig) -> None:
 
     Raises:
         ModelNotFoundError: it is not there.
-        ValueError: a LoRA's target or a layer is not, or sources have a size that it cannot show them at.
+        ValueError: a LoRA's target, a layer, a direction or a prefix is not, or sources have a size that it cannot show
+            them at.
     """
     if editor.source_resolution is not None and find(editor).source_resolution is None:
         raise ValueError(
@@ -106,8 +108,15 @@ def check_model(editor: EditorConfig, acd: AcdConfig) -> None:
             "source at the edit's own size; leave it out"
         )
     architecture = load_architecture(editor)
+    require_prefix(editor, architecture.shares_prefix)
     lora.adapted(architecture.projections, editor.lora.targets)
     layers = architecture.layers
+    if acd.enabled and acd.direction not in architecture.directions:
+        raise ValueError(
+            f"rollout.acd.direction is {acd.direction}, and the text of {editor.model} never sees the image that is "
+            "made, so that its attention concentrates nowhere; set rollout.acd.direction="
+            f"{min(architecture.directions)}"
+        )
     chosen = acd.chosen(layers)
     beyond = [layer for layer in chosen if layer >= layers]
     if acd.enabled and (beyond or not chosen):

@@ -51,6 +51,8 @@ class MergedPolicy:
         self._weights = dict(sorted(first.items()))
         self._digest = lora.digest(self._weights)
         self.modules = len(self._projections)
+        self.changes = 0
+        self.acting = True
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return the LoRA weights that were merged last."""
@@ -63,6 +65,7 @@ class MergedPolicy:
         # In the precision that they come in: the digest is of the bits that travelled.
         self._weights = {name: own.to(weights[name].dtype).copy_(weights[name]) for name, own in self._weights.items()}
         self._digest = lora.digest(self._weights)
+        self.changes += 1
         self._merge()
         return self.modules
 
@@ -79,9 +82,11 @@ class MergedPolicy:
         """Put the pristine weights back inside the context."""
         for name, module in self._projections.items():
             module.weight.copy_(self._pristine[name])
+        self.acting = False
         try:
             yield
         finally:
+            self.acting = True
             self._merge()
 
     @torch.no_grad()

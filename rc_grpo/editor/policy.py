@@ -1,7 +1,7 @@
 """How a transformer holds the LoRA weights that are its policy: as PEFT adapters that train, or merged to run fast."""
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 import torch
@@ -16,6 +16,16 @@ class Policy(Protocol):
 
     modules: int
     """Number of modules that the weights are bound to."""
+
+    @property
+    def changes(self) -> int:
+        """A count that grows whenever the weights change: what was computed at another count is stale."""
+        ...
+
+    @property
+    def acting(self) -> bool:
+        """The policy acts, not the base model inside `disabled`."""
+        ...
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return the weights themselves, where they are, in canonical order; those that train are float32."""
@@ -57,6 +67,13 @@ class AdapterPolicy:
         self._wrapped = lora.attach(transformer, expected, settings, seed)
         self.modules = len(self._wrapped)
         self._travelled = torch.float32
+        self._trained = tuple(lora.parameters(transformer).values())
+        self.acting = True
+
+    @property
+    def changes(self) -> int:
+        """A count that grows with every writing into the parameters: an optimiser's step, too."""
+        return sum(weight._version for weight in self._trained)
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return the trained parameters."""
@@ -76,6 +93,12 @@ class AdapterPolicy:
         """Return the weights that the layers are around."""
         return {name: torch.as_tensor(module.weight).detach() for name, module in self._wrapped.items()}
 
-    def disabled(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
         """Switch the layers off inside the context."""
-        return lora.disabled(self._transformer)
+        with lora.disabled(self._transformer):
+            self.acting = False
+            try:
+                yield
+            finally:
+                self.acting = True

@@ -19,6 +19,8 @@ from rc_grpo.algorithm.attention_density import concentration_on_text, mass_in_m
 Direction = Literal["from_text", "to_text"]
 """In which attention concentrates: from text queries on target keys (Eq. 16), or from target queries on text keys."""
 
+BOTH_DIRECTIONS: frozenset[Direction] = frozenset({"from_text", "to_text"})
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -34,7 +36,7 @@ class Layout:
 
     text: Tensor
     target: slice
-    directions: frozenset[Direction] = frozenset({"from_text", "to_text"})
+    directions: frozenset[Direction] = BOTH_DIRECTIONS
     queries_from: int = 0
     text_varies: bool = False
 
@@ -92,6 +94,7 @@ class Places:
         gap: from the last slot's key, or from 0 where the text is not in a row in front, to the target's first one.
         tokens: of the target.
         queries_from: the key of the first query.
+        ahead: queries ahead of the target's, behind a cached prefix; None where queries lie as keys do.
     """
 
     first: int
@@ -99,6 +102,7 @@ class Places:
     gap: int
     tokens: int
     queries_from: int
+    ahead: int | None
 
     @staticmethod
     def of(layout: Layout, device: torch.device) -> "Places":
@@ -109,7 +113,9 @@ class Places:
         leads = in_a_row and first + len(text) <= layout.target.start
         gap = layout.target.start - (first + len(text) if leads else 0)
         tokens = layout.target.stop - layout.target.start
-        return Places(first, None if leads else layout.text.to(device), gap, tokens, layout.queries_from)
+        behind = layout.queries_from
+        ahead = layout.target.start - behind if behind else None
+        return Places(first, None if leads else layout.text.to(device), gap, tokens, behind, ahead)
 
     def of_text(self, x: Tensor, slots: int, *, queries: bool = False) -> Tensor:
         """Return the text's part of joint keys or queries ``[B, S, ...]``."""
@@ -120,7 +126,9 @@ class Places:
 
     def of_target(self, x: Tensor, slots: int, *, queries: bool = False) -> Tensor:
         """Return the target's part of joint keys or queries."""
-        start = self.gap + (0 if self.text is not None else self.first + slots) - (self.queries_from if queries else 0)
+        start = self.gap + (0 if self.text is not None else self.first + slots)
+        if queries and self.ahead is not None:
+            start = self.ahead
         return x[:, start : start + self.tokens]
 
     def spread(self, values: Tensor, keys: int) -> Tensor:

@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 
-from tests.families import KLEIN, QWEN, Row
+from tests.families import KLEIN, QWEN, QWEN_21, Row
 
 SMALL = (
     "editor.resolution=64",
@@ -39,7 +39,7 @@ LEARNING = (
     "name=learning",
 )
 # The one trains through one pass of its guidance by the whole chain, the other through both by single steps, and so on.
-GUIDANCE = {KLEIN.name: 1.0, QWEN.name: 3.0}
+GUIDANCE = {KLEIN.name: 1.0, QWEN.name: 3.0, QWEN_21.name: 1.0}
 HOW = {
     KLEIN.name: ("editor.dtype=float32", "rollout.acd={layers: 0.5}"),
     QWEN.name: (
@@ -51,6 +51,7 @@ HOW = {
         "objective.acd_weight=0",
         "rollout.solver=heun",
     ),
+    QWEN_21.name: ("editor.dtype=float32", "editor.prefix=shared", "rollout.acd={layers: 0.5, direction: to_text}"),
 }
 
 
@@ -75,7 +76,11 @@ def updates_of(run: Path) -> list[dict[str, float]]:
     return [line for line in lines if line["event"] == "update"]
 
 
-@pytest.mark.parametrize("row", [pytest.param(KLEIN, marks=pytest.mark.slow), QWEN], ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(KLEIN, marks=pytest.mark.slow), QWEN, pytest.param(QWEN_21, marks=pytest.mark.slow)],
+    ids=lambda row: row.name,
+)
 def test_a_family_is_trained_evaluated_and_exported(row: Row, tmp_path: Path, python: str) -> None:
     assert row.make is not None
     row.make(tmp_path / row.name)
@@ -93,7 +98,7 @@ def test_a_family_is_trained_evaluated_and_exported(row: Row, tmp_path: Path, py
     assert [line["update"] for line in updates] == [1, 2]
     for line in updates:
         assert line["update/first_step/max_abs_log_ratio"] == 0.0
-        assert ("acd/mean" in line) == (row is KLEIN)
+        assert ("acd/mean" in line) == (row is not QWEN)
     assert updates[1]["policy/canary_shift"] > 0
     summary = json.loads((run / "summary.json").read_text())
     assert summary["exported_digest"] == summary["final_version"]["digest"]

@@ -49,9 +49,17 @@ class ProbedAttention:
         return apply_rotary_emb(x, rotary, sequence_dim=1)  # type: ignore[no-any-return]
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Probe and attend, by the backend that diffusers has set: ``[B, S, H, D]`` to ``[B, S, H * D]``."""
+        """Probe and attend: queries, keys and values ``[B, S, H, D]`` of all tokens to ``[B, S, H * D]``."""
+        self.look(query, key)
+        return self.mix(query, key, value, mask)
+
+    def look(self, query: Tensor, key: Tensor) -> None:
+        """Have the probe measure joint queries and keys ``[B, S, H, D]``, if there is one."""
         if self.probe is not None:
             self.concentration = self.probe(query, key)
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend, by the backend that diffusers has set: queries ``[B, Q, H, D]`` to ``[B, Q, H * D]``."""
         mixed = dispatch_attention_fn(
             query, key, value, attn_mask=mask, backend=self._attention_backend, parallel_config=self._parallel_config
         )

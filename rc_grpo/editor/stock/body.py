@@ -108,10 +108,17 @@ class StockBound:
         return torch.cat([x.to(self.text.dtype), self.reference.expand(len(x), -1, -1)], dim=1)
 
 
-def levels(scheduler: Mapping[str, Any], steps: int, mu: float) -> Tensor:
-    """Return the levels ``[T+1]`` float64 that diffusers' Euler scheduler of a configuration has at a shift."""
+def levels(scheduler: Mapping[str, Any], steps: int, mu: float, even: Sequence[float] | None = None) -> Tensor:
+    """Return the levels ``[T+1]`` float64 that diffusers' Euler scheduler of a configuration has at a shift.
+
+    Args:
+        scheduler: its configuration.
+        steps: T.
+        mu: the shift.
+        even: levels ahead of it, T of them, instead of evenly spaced ones.
+    """
     made = FlowMatchEulerDiscreteScheduler.from_config(dict(scheduler))
-    made.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
+    made.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps) if even is None else list(even), mu=mu)
     sigmas: Tensor = made.sigmas.double()
     return sigmas
 

@@ -21,7 +21,10 @@ SPECIAL = (
     "<|video_pad|>",
 )
 TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{% endif %}"
+    "<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n"
     "{% if not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
@@ -48,8 +51,20 @@ def byte_level_tokenizer(merges: Sequence[tuple[str, str]] = (), special: Sequen
     return tokenizer
 
 
-def load_tokenizer(editor: EditorConfig, *, random: bool) -> Any:
+def special_tokens(tokenizer: Any) -> dict[str, int]:
+    """Return the numbers of the tokens that stand for images, as the encoder's configuration names them."""
+    names = {"image_token": "image_pad", "video_token": "video_pad"}
+    names |= {f"vision_{end}_token": f"vision_{end}" for end in ("start", "end")}
+    return {f"{name}_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>") for name, token in names.items()}
+
+
+def load_tokenizer(editor: EditorConfig, *, random: bool, folder: str = "tokenizer") -> Any:
     """Load the tokenizer of a model, or of an architecture with random weights.
+
+    Args:
+        editor: which model.
+        random: its weights are random ones.
+        folder: of the model's, in which the tokenizer is.
 
     Raises:
         rc_grpo.editor.files.ModelNotFoundError: it is not there.
@@ -58,7 +73,7 @@ def load_tokenizer(editor: EditorConfig, *, random: bool) -> Any:
         return byte_level_tokenizer()
     with naming_the_model(editor):
         source, revision = model_source(editor), editor.revision
-        return AutoTokenizer.from_pretrained(source, subfolder="tokenizer", revision=revision)
+        return AutoTokenizer.from_pretrained(source, subfolder=folder, revision=revision)
 
 
 def count(tokenizer: Any, text: str) -> int:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.geometry import editing_size, resize_image
-from rc_grpo.images import Pixels, decode_rgb
+from rc_grpo.images import Pixels, decode_rgb, on_white
 from rc_grpo.messages import Conditions, EditTask
 
 PIXELS_AT_ONCE = 2**22
@@ -48,21 +48,32 @@ class Waiting:
                 encoder.to(device)
 
 
+def in_float32(pictures: Tensor) -> Tensor:
+    """Return pictures of -1 to 1 as ones of 0 to 1, in more precision than diffusers' pipelines do it in."""
+    return (pictures.float() / 2 + 0.5).clamp(0, 1)
+
+
 @torch.no_grad()
-def decoded_in_parts(decode: Callable[[Tensor], Tensor], latents: Tensor, size: tuple[int, int]) -> Tensor:
-    """Decode a group's latents into pictures ``[B, 3, H, W]`` uint8, rounded as diffusers' pipelines do.
+def decoded_in_parts(
+    decode: Callable[[Tensor], Tensor],
+    latents: Tensor,
+    size: tuple[int, int],
+    to_unit: Callable[[Tensor], Tensor] = in_float32,
+) -> Tensor:
+    """Decode a group's latents into pictures ``[B, channels, H, W]`` uint8, rounded as diffusers' pipelines do.
 
     Args:
-        decode: from some of the latents to pictures ``[b, 3, H, W]``, -1 to 1.
+        decode: from some of the latents to pictures ``[b, channels, H, W]``, -1 to 1.
         latents: ``[B, ...]``, as ``decode`` wants them.
         size: height and width of a picture.
+        to_unit: from -1 to 1 to 0 to 1.
     """
     parts = torch.split(latents, max(1, PIXELS_AT_ONCE // (size[0] * size[1])))
-    return torch.cat([((decode(part).float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8) for part in parts])
+    return torch.cat([(to_unit(decode(part)).float() * 255).round().to(torch.uint8) for part in parts])
 
 
 def as_images(pictures: Tensor) -> NDArray[np.uint8]:
-    """Return pictures ``[B, 3, H, W]`` as images ``[B, H, W, 3]`` on the CPU."""
+    """Return pictures ``[B, channels, H, W]`` as images ``[B, H, W, channels]`` on the CPU."""
     return np.asarray(pictures.permute(0, 2, 3, 1).contiguous().cpu().numpy())
 
 
@@ -74,12 +85,19 @@ class StockCodec(ABC):
         config: the editor's configuration.
         encoders: of text.
         offload: keep these in host memory while they have nothing to do.
+
+    Attributes:
+        latents: of the VAE along a token's side.
+        multiple: an edited image has sides of a multiple of so many tokens.
     """
+
+    latents: ClassVar[int] = 2
+    multiple: ClassVar[int] = 1
 
     def __init__(self, pipeline: Any, config: EditorConfig, encoders: Sequence[nn.Module], *, offload: bool) -> None:
         self.pipeline = pipeline
         self.config = config
-        self.token = int(pipeline.vae_scale_factor * 2)
+        self.token = int(pipeline.vae_scale_factor * self.latents)
         self.text_encoders = Waiting(encoders, pipeline.vae.device, offload=offload)
 
     def encode(self, task: EditTask) -> Conditions:
@@ -92,7 +110,8 @@ class StockCodec(ABC):
 
     def fitted(self, source: Pixels) -> Pixels:
         """Return an image at the size it is edited at."""
-        height, width = editing_size(source.shape[0], source.shape[1], self.config.resolution, self.token)
+        multiple = self.token * self.multiple
+        height, width = editing_size(source.shape[0], source.shape[1], self.config.resolution, multiple)
         return resize_image(source, height, width)
 
 
@@ -108,4 +127,4 @@ def stock_edit(pipeline: Any, source: Pixels, instruction: str, *, steps: int, s
         generator=torch.Generator().manual_seed(seed),
         **options,
     )
-    return np.asarray(result.images[0])
+    return on_white(result.images[0])

@@ -143,7 +143,7 @@ def test_the_page_of_the_real_job_says_the_hours_that_are_planned() -> None:
     assert [words for words in said if words not in page] == []
 
 
-@pytest.mark.parametrize("name", [NAME, "flux2_klein_4b", "qwen_image_edit_2511"])
+@pytest.mark.parametrize("name", [NAME, "flux2_klein_4b", "qwen_image_edit_2511", "qwen_image_21"])
 def test_a_packaged_node_of_eight_is_split_as_the_plan_does(name: str) -> None:
     read = load_config(name, ())
     ours = (read.rollout.workers, read.reward.judges["editscore"].workers, read.learner.ranks)

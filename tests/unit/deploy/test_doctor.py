@@ -22,7 +22,7 @@ from rc_grpo.editor.families.flux2_klein.transformer import KleinBody, KleinBoun
 from rc_grpo.messages import Conditions
 from reward_service import probing
 from reward_service.judge import Verdict
-from tests.families import ATTENTION, KLEIN, QWEN, Row
+from tests.families import ATTENTION, KLEIN, QWEN, QWEN_21, Row
 
 PICTURE = "picture at guidance 4"
 
@@ -30,7 +30,7 @@ PICTURE = "picture at guidance 4"
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    for row in (KLEIN, QWEN):
+    for row in (KLEIN, QWEN, QWEN_21):
         assert row.make is not None
         row.make(folder / row.name)
     return folder
@@ -38,7 +38,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def configured(models: Path, row: Row = KLEIN, *more: str) -> RunConfig:
     editor = row.editor(models).model_dump(mode="json") | {"text_tokens": 2 * row.text_tokens, "guidance": 4.0}
-    small = ("rollout={group_size: 4, steps: 3, acd: {layers: 0.5}}", f"editor={json.dumps(editor)}")
+    acd = f"{{layers: 0.5, direction: {'to_text' if row is QWEN_21 else 'from_text'}}}"
+    small = (f"rollout={{group_size: 4, steps: 3, acd: {acd}}}", f"editor={json.dumps(editor)}")
     return load_config("pocket", (*small, "objective.anchors=2", *more))
 
 
@@ -51,7 +52,7 @@ def first(config: RunConfig, subject: str) -> Finding:
     return next(item for item in examine(config, steps=3) if item.subject == subject)
 
 
-@pytest.mark.parametrize("row", [KLEIN, QWEN], ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [KLEIN, QWEN, QWEN_21], ids=lambda row: row.name)
 def test_a_healthy_editor_makes_the_stock_pipelines_picture_to_the_bit(models: Path, row: Row) -> None:
     said = found(configured(models, row, "evaluation.guidance=1"))
     assert {item.state for item in said.values()} == {"fine", "note"}
@@ -65,7 +66,7 @@ def test_a_healthy_editor_makes_the_stock_pipelines_picture_to_the_bit(models: P
     assert said["reward.judges.ground_truth"].figures["target"] > 0.9
 
 
-@pytest.mark.parametrize("row", [KLEIN, QWEN], ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [KLEIN, QWEN, QWEN_21], ids=lambda row: row.name)
 def test_in_bfloat16_the_pictures_differ_by_the_rounding_of_their_pixels_alone(models: Path, row: Row) -> None:
     """A step between two levels is small: what bfloat16 leaves of it is no velocity."""
     config = configured(models, row, "editor.dtype=bfloat16", "evaluation.guidance=1")

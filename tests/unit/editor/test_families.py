@@ -56,18 +56,20 @@ def encoded() -> Encode:
 
 
 def states_of_the_stock_pipeline(
-    editor: EditorConfig, tokens: int, lora_folder: Path | None = None
+    editor: EditorConfig, lora_folder: Path | None = None
 ) -> tuple[list[torch.Tensor], np.ndarray]:
     """Edit with diffusers' pipeline; return the target's latents ahead of each step, and the image."""
     pipeline = load_pipeline(editor)
     if lora_folder is not None:
         pipeline.load_lora_weights(lora_folder)
-    seen: list[torch.Tensor] = []
-    pipeline.transformer.register_forward_pre_hook(
-        lambda module, arguments, named: seen.append(named["hidden_states"][:, :tokens].clone()), with_kwargs=True
-    )
-    image = find(editor).edit(pipeline, editor, source(), INSTRUCTION, steps=STEPS, seed=5)
-    return seen[:: len(seen) // STEPS], image
+    seen, take_step = list[torch.Tensor](), pipeline.scheduler.step
+
+    def watched(velocity: torch.Tensor, timestep: Any, state: torch.Tensor, **options: Any) -> Any:
+        seen.append(state.clone())
+        return take_step(velocity, timestep, state, **options)
+
+    pipeline.scheduler.step = watched
+    return seen, find(editor).edit(pipeline, editor, source(), INSTRUCTION, steps=STEPS, seed=5)
 
 
 @torch.no_grad()
@@ -83,7 +85,7 @@ def test_the_training_side_goes_through_the_stock_pipelines_states_to_its_image(
     config = row.editor(models, guidance)
     editor = load_editor(config, seed=0)
     conditions = editor.encode_image(source(), INSTRUCTION)
-    stock, image = states_of_the_stock_pipeline(config, editor.latent_shape(conditions)[0])
+    stock, image = states_of_the_stock_pipeline(config)
     states, ours = states_of_ours(editor, conditions, stock[0])
     for own, theirs in zip(states, stock, strict=False):
         assert float((own - theirs).abs().max()) <= row.within
@@ -95,13 +97,12 @@ def test_a_trained_lora_edits_in_the_stock_pipeline_as_it_does_here(row: Row, mo
     config = row.editor(models)
     editor = load_editor(config, seed=0)
     conditions = editor.encode_image(source(), INSTRUCTION)
-    tokens = editor.latent_shape(conditions)[0]
     weights = trained(editor)
     editor.policy.load(weights)
     save_lora(editor, weights, tmp_path)
     assert lora.digest(read_lora(config.lora, tmp_path)) == lora.digest(weights)
-    stock, image = states_of_the_stock_pipeline(config, tokens, tmp_path)
-    base, _ = states_of_the_stock_pipeline(config, tokens)
+    stock, image = states_of_the_stock_pipeline(config, tmp_path)
+    base, _ = states_of_the_stock_pipeline(config)
     states, ours = states_of_ours(editor, conditions, stock[0])
     assert float((states[STEPS - 1] - stock[STEPS - 1]).abs().max()) <= max(row.within, 1e-6)
     assert int(np.abs(ours.astype(int) - image).max()) <= 1
@@ -175,7 +176,7 @@ def test_a_recorder_changes_no_bit_and_counts_the_layers_own_attention(
         assert torch.equal(plain, recorded)
         assert recorder.density.shape == (2, row.layers, 1)
         # Of two passes the one with the prompt comes first, and counts alone.
-        for layer, (query, key) in enumerate(seen[: row.layers]):
+        for layer, (query, key) in enumerate(seen[row.calls - 1 : row.calls * row.layers : row.calls]):
             expected = by_hand(query, key, layout.text[valid], layout.target, mask, direction)
             torch.testing.assert_close(recorder.density[:, layer, 0], expected, rtol=1e-4, atol=1e-5)
 
@@ -183,13 +184,14 @@ def test_a_recorder_changes_no_bit_and_counts_the_layers_own_attention(
 def by_hand(
     query: torch.Tensor, key: torch.Tensor, text: torch.Tensor, target: slice, mask: torch.Tensor, direction: str
 ) -> torch.Tensor:
-    """Return the concentration ``[B]`` of queries and keys ``[B, H, S, D]``."""
+    """Return the concentration ``[B]`` of queries and keys ``[B, H, S, D]``; queries may be the last ones alone."""
     query, key = query.double(), key.double()
+    ahead = key.shape[2] - query.shape[2]
     if direction == "from_text":
         logits = query[:, :, text] @ key[:, :, target].transpose(-1, -2) / query.shape[-1] ** 0.5
         mass = logits.softmax(-1)[..., mask].sum(-1).mean(dim=(1, 2))
         return (mass * mask.numel() / mask.sum()).float()
-    logits = query[:, :, target] @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
+    logits = query[:, :, target.start - ahead : target.stop - ahead] @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
     mass = logits.softmax(-1)[..., text].sum(-1).mean(1)
     return (mass[:, mask].mean(-1) / mass.mean(-1)).float()
 
@@ -280,7 +282,8 @@ def test_blocks_are_traced_whole_for_rollouts_and_for_training_with_and_without_
         for block in denoiser.body.blocks:
             block.compile(fullgraph=True, dynamic=False, backend="aot_eager")
         mask, counted = torch.arange(x.shape[1]) % 3 == 0, torch.from_numpy(conditions.text_valid)
-        with torch.no_grad(), denoiser.recording(tuple(range(row.layers)), mask, counted):
+        directions = denoiser.body.architecture.directions
+        with torch.no_grad(), denoiser.recording(tuple(range(row.layers)), mask, counted, min(directions)):
             torch.testing.assert_close(field(x, 0.5), expected, rtol=1e-5, atol=1e-5)
         if any(weight.requires_grad for weight in denoiser.policy.weights().values()):
             field(x, 0.5).square().mean().backward()
@@ -306,7 +309,7 @@ def test_instructions_of_all_lengths_share_compiled_blocks_with_a_recorder_and_i
         got = field(x, 0.5)
         got.square().mean().backward()
         torch.testing.assert_close(got, truth, rtol=1e-4, atol=1e-4)
-        for direction in ("from_text", "to_text"):
+        for direction in sorted(editor.body.architecture.directions):
             with torch.no_grad(), editor.recording((0,), mask, counted, direction):
                 torch.testing.assert_close(field(x, 0.5), truth, rtol=1e-4, atol=1e-4)
         graphs.append(counters["stats"]["unique_graphs"])

@@ -27,7 +27,7 @@ class Pass:
 
     def prefill(self, forward: Forward) -> Prefix:
         self._log.append(f"prefill {self._name} by {forward.__name__}")
-        return Prefix((self.weight.detach().clone(),), ())
+        return Prefix((self.weight.detach().clone(),), (), LAYOUT)
 
     def __call__(self, forward: Forward, x: Tensor, sigma: float, prefix: Prefix | None) -> Tensor:
         self._log.append(f"{self._name}{' from its prefix' if prefix else ''}")
@@ -40,6 +40,13 @@ class Body:
     def combine(self, positive: Tensor, negative: Tensor, scale: float) -> Tensor:
         guided = classifier_free(positive, negative, scale)
         return guided * (positive.norm() / guided.norm())
+
+
+class Still:
+    """Weights that stay what they are."""
+
+    changes = 0
+    acting = True
 
 
 def engine() -> None:
@@ -56,6 +63,7 @@ def guided(log: list[str], negative: bool = True) -> tuple[GuidedVelocity, Pass,
         lambda: engine,
         lambda layout: log.append({id(LAYOUT): "expect", id(None): "rest"}.get(id(layout), "another layout")),
         lambda sigma: log.append(f"collect at {sigma}"),
+        Still(),
     )
     return velocity, positive, other
 

@@ -3,9 +3,9 @@
 from types import MappingProxyType
 
 from rc_grpo.editor.families.qwen_image_edit.names import FIRST_NAMES
-from rc_grpo.editor.families.qwen_image_edit.sizes import STOCK_SOURCE
 from rc_grpo.editor.family import Guidance
 from rc_grpo.editor.stock.family import StockFamily
+from rc_grpo.editor.stock.source_size import STOCK_SOURCE
 
 
 class QwenImageEdit(StockFamily):

@@ -8,9 +8,10 @@ from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler, Q
 
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.families.qwen_image_edit import full_size
-from rc_grpo.editor.families.qwen_image_edit.sizes import STOCK_SOURCE
 from rc_grpo.editor.family import Architecture, Tokens
 from rc_grpo.editor.files import model_source, naming_the_model
+from rc_grpo.editor.stock.source_size import STOCK_SOURCE
+from rc_grpo.editor.stock.token_schedule import SCHEDULER
 
 TEXT_OF_A_SENTENCE = 240
 """Tokens of an instruction of a sentence, with the 196 that stand for the source and what is around them."""
@@ -49,7 +50,7 @@ def read(editor: EditorConfig) -> QwenArchitecture:
         ModelNotFoundError: they are not there.
     """
     if full_size.named(editor):
-        return of_config(full_size.TRANSFORMER, full_size.TOKEN, full_size.SCHEDULER)
+        return of_config(full_size.TRANSFORMER, full_size.TOKEN, SCHEDULER)
     with naming_the_model(editor):
         source, revision = model_source(editor), editor.revision
         config = QwenImageTransformer2DModel.load_config(source, subfolder="transformer", revision=revision)

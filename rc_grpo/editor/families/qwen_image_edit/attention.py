@@ -1,21 +1,17 @@
-"""The joint attention of Qwen-Image's blocks: like other double-stream blocks' but for how positions turn it.
-
-Positions come as complex numbers, apart for image and text, and turn queries and keys so where diffusers' rounding is
-followed; elsewhere as cosines and sines, which the fused kernel of norm and rotation reads and a compiler fuses.
-"""
+"""The joint attention of Qwen-Image's blocks: like other double-stream blocks' but for how positions turn it."""
 
 from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention
-from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
 from torch import Tensor
 
 from rc_grpo.editor.fp8 import QuantisedRows
-from rc_grpo.editor.stock.attention import ProbedAttention, apart, heads
+from rc_grpo.editor.stock.attention import apart, heads
+from rc_grpo.editor.stock.complex_positions import TurnedAttention
 
 
-class QwenJointAttention(ProbedAttention):
+class QwenJointAttention(TurnedAttention):
     """Attention processor; joint order ``[text | target | source]``."""
 
     def __call__(
@@ -33,22 +29,8 @@ class QwenJointAttention(ProbedAttention):
         head_dim = attn.inner_dim // attn.heads
         image = heads(head_dim, hidden_states, (attn.to_q, attn.to_k, attn.to_v))
         text = heads(head_dim, encoder_hidden_states, (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj))
-        as_turns = self._fused or torch.compiler.is_compiling()
-        rotary = _as_turns(*image_rotary_emb) if as_turns else torch.cat(image_rotary_emb[::-1])
+        rotary = self.rotary(*image_rotary_emb[::-1])
         query = self.norm_and_rotate((text[0], image[0]), (attn.norm_added_q, attn.norm_q), rotary)
         key = self.norm_and_rotate((text[1], image[1]), (attn.norm_added_k, attn.norm_k), rotary)
         mixed = self.attend(query, key, torch.cat([text[2], image[2]], dim=1))
         return apart(attn, mixed, encoder_hidden_states.shape[1])
-
-    def rotate(self, x: Tensor, rotary: Any) -> Tensor:
-        """Turn queries or keys; a product of complex numbers rounds otherwise than its parts on a GPU."""
-        if isinstance(rotary, Tensor):
-            return apply_rotary_emb_qwen(x, rotary, use_real=False)  # type: ignore[no-any-return]
-        return super().rotate(x, rotary)
-
-
-def _as_turns(of_images: Tensor, of_text: Tensor) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines ``[S, D]`` float32, text first, of positions ``[S_i, D / 2]`` complex64."""
-    turns = torch.cat([torch.view_as_real(positions) for positions in (of_text, of_images)])
-    cosine, sine = turns.repeat_interleave(2, dim=1).unbind(-1)
-    return cosine, sine

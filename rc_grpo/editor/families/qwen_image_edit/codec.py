@@ -15,10 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from rc_grpo.config import EditorConfig
-from rc_grpo.editor.families.qwen_image_edit.sizes import SEEN_BY_TEXT_ENCODER, STOCK_SOURCE, source_size
+from rc_grpo.editor.families.qwen_image_edit.sizes import SEEN_BY_TEXT_ENCODER
 from rc_grpo.editor.families.qwen_image_edit.text import QwenText, check_template
 from rc_grpo.editor.stock.arrays import to_array
 from rc_grpo.editor.stock.codec_parts import StockCodec, as_images, decoded_in_parts, stock_edit
+from rc_grpo.editor.stock.source_size import STOCK_SOURCE, source_size
 from rc_grpo.images import Pixels
 from rc_grpo.messages import Conditions
 

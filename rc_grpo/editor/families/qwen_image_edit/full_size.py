@@ -25,8 +25,9 @@ from transformers import (
 
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.files import FULL_SIZE
-from rc_grpo.editor.stock.chat_text import TEMPLATE, byte_level_tokenizer
+from rc_grpo.editor.stock.chat_text import TEMPLATE, byte_level_tokenizer, special_tokens
 from rc_grpo.editor.stock.random_weights import FullSize, random_weights
+from rc_grpo.editor.stock.token_schedule import SCHEDULER
 
 TOKEN = 16
 """Side of a token in pixels."""
@@ -50,20 +51,6 @@ TRANSFORMER = MappingProxyType(
     }
 )
 """Of the 2511 release; 2509 has its source at the target's time, which costs the same."""
-
-SCHEDULER = MappingProxyType(
-    {
-        "shift": 1.0,
-        "use_dynamic_shifting": True,
-        "base_shift": 0.5,
-        "max_shift": 0.9,
-        "base_image_seq_len": 256,
-        "max_image_seq_len": 8192,
-        "shift_terminal": 0.02,
-        "time_shift_type": "exponential",
-    }
-)
-"""The published scheduler, as far as it is not diffusers' default."""
 
 
 def named(editor: EditorConfig) -> FullSize | None:
@@ -105,13 +92,6 @@ def encoder(tokenizer: Any) -> Qwen2_5_VLConfig:
         "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31],
     }  # fmt: skip
     return Qwen2_5_VLConfig(text_config=language, vision_config=vision, **special_tokens(tokenizer))
-
-
-def special_tokens(tokenizer: Any) -> dict[str, int]:
-    """Return the numbers of the tokens that stand for images, as the encoder's configuration names them."""
-    names = {"image_token": "image_pad", "video_token": "video_pad"}
-    names |= {f"vision_{end}_token": f"vision_{end}" for end in ("start", "end")}
-    return {f"{name}_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>") for name, token in names.items()}
 
 
 def processor(tokenizer: Any) -> Qwen2VLProcessor:

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from diffusers import FlowMatchEulerDiscreteScheduler, QwenImageTransformer2DModel
-from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import calculate_shift
+from diffusers import QwenImageTransformer2DModel
 from torch import Tensor
 
 from rc_grpo.config import EditorConfig
@@ -15,7 +14,8 @@ from rc_grpo.editor.family import Forward, Text
 from rc_grpo.editor.guidance import classifier_free
 from rc_grpo.editor.prefix import Prefix
 from rc_grpo.editor.recording import Probe
-from rc_grpo.editor.stock.body import StockBody, StockBound, levels, timestep
+from rc_grpo.editor.stock.body import StockBody, StockBound, timestep
+from rc_grpo.editor.stock.token_schedule import levels_by_tokens
 from rc_grpo.messages import Conditions
 
 
@@ -37,17 +37,7 @@ class QwenBody(StockBody):
         Raises:
             ValueError: a single step, which cannot be both the first level and the terminal one.
         """
-        config = FlowMatchEulerDiscreteScheduler.from_config(dict(self._scheduler)).config
-        if steps == 1 and config.shift_terminal:
-            raise ValueError("this editor's schedule ends at a level of its own: it takes two steps or more")
-        mu = calculate_shift(
-            self.latent_shape(conditions)[0],
-            config.get("base_image_seq_len", 256),
-            config.get("max_image_seq_len", 4096),
-            config.get("base_shift", 0.5),
-            config.get("max_shift", 1.15),
-        )
-        return levels(self._scheduler, steps, mu)
+        return levels_by_tokens(self._scheduler, steps, self.latent_shape(conditions)[0])
 
     def bind(self, conditions: Conditions, text: Text, guidance: float) -> "QwenBound":
         """Put a task on the device with one of its texts."""
