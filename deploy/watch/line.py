@@ -5,6 +5,7 @@ import json
 import math
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -105,7 +106,9 @@ class Line:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(json.dumps(question).encode() + b"\n")
-        await process.stdin.drain()
+        # One that cannot reach the run may have said so and ended before it was asked.
+        with suppress(ConnectionError):
+            await process.stdin.drain()
         line = await process.stdout.readline()
         if not line:
             raise NotReachableError("the connection to the run's cluster ended")

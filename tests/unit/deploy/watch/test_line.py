@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -103,6 +104,25 @@ def test_a_run_that_goes_on_elsewhere_is_called_there_at_once(tmp_path: Path) ->
         assert await driver.ask("status") == ["answers", "status"]
 
     talk(folder, say)
+
+
+def test_why_a_run_is_not_reached_is_said_by_who_ended_before_being_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = asyncio.create_subprocess_exec
+
+    async def ended(*command: Any, **options: Any) -> asyncio.subprocess.Process:
+        process = await start(*command, **options)
+        await process.wait()
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", ended)
+
+    async def say(driver: Line) -> None:
+        with pytest.raises(NotReachableError, match="no Ray cluster"):
+            await driver.ask("status")
+
+    talk(driven(tmp_path, "refused"), say)
 
 
 def test_a_damaged_word_of_the_cluster_is_said_by_name(tmp_path: Path) -> None:
