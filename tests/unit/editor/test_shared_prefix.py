@@ -303,3 +303,31 @@ def test_compiled_blocks_read_a_prefix_whole_in_rollouts_and_in_training(
         graphs.append(counters["stats"]["unique_graphs"])
     assert graphs[0] > 0
     assert graphs[1] == graphs[0]
+
+
+@pytest.mark.slow
+@torch._dynamo.config.patch(recompile_limit=compiling.GRAPHS)
+@torch.no_grad()
+def test_compiled_rollouts_with_a_recorder_have_one_graph_for_all_lengths(
+    folder: Path, conditions: Conditions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="aot_eager"))
+    denoiser = denoiser_of(folder, "shared", policy=MergedPolicy)
+    longer = load_editor(QWEN_21.editor(folder), seed=0).encode_image(source(), "Remove the small red car")
+    x, mask = normal(5, 2, *denoiser.latent_shape(conditions)), torch.arange(16) % 3 == 0
+    expected = [denoiser.velocity(task)(x, 0.5) for task in (conditions, longer)]
+    denoiser.body.arrange(fp8=False)
+    for block in denoiser.body.blocks:
+        block.attn.set_processor(denoiser.body.processor(block, None))
+    torch._dynamo.reset()
+    compiling.compile_blocks(denoiser.body)
+    graphs = []
+    for task, truth in zip((conditions, longer), expected, strict=True):
+        field, counted = denoiser.velocity(task), torch.from_numpy(task.text_valid)
+        with field.held():
+            torch.testing.assert_close(field(x, 0.5), truth, rtol=1e-4, atol=1e-4)
+            with denoiser.recording((0,), mask, counted, "to_text"):
+                torch.testing.assert_close(field(x, 0.5), truth, rtol=1e-4, atol=1e-4)
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[0] > 0
+    assert graphs[1] == graphs[0]
