@@ -79,7 +79,7 @@ SCENARIOS = {
     "half_the_judges": Scenario("half the judges", ASYNCHRONOUS, judges=29),
     "half_the_learner": Scenario("half the learner", ASYNCHRONOUS, ranks=200),
     "window_1": Scenario("balanced, first in, first out", ASYNCHRONOUS, window=1.0),
-    "window_1_half": Scenario("balanced, a window of 1.5 batches", ASYNCHRONOUS, window=1.5),
+    "window_2": Scenario("balanced, a window of two batches", ASYNCHRONOUS, window=2.0),
     "staleness_1_window": Scenario("balanced, a window of 1.5 batches", 1, window=1.5),
     "losses": Scenario("balanced, an actor lives 5 h", ASYNCHRONOUS, mean_life_s=5 * 3600.0),
 }

@@ -19,7 +19,7 @@ RANKS, GROUPS, STAGES, UPDATES = 2, 3, (0, 1, 2, 3), 2
 
 
 def measure(machine: Machine) -> Part:
-    """Measure."""
+    """Learn from one batch under every stage, and twice with kernels that repeat."""
     layout = layouts.layouts(2)[-1]
     config = load_config(machine.config, machine.overrides(layout))
     start = machine.out / "start"
