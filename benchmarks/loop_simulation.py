@@ -25,7 +25,6 @@ from rich.table import Table
 from benchmarks import results, simulated, virtual_time
 from benchmarks.results import Figure
 from benchmarks.stubs import stub_tasks, train
-from benchmarks.windowed import WindowedLedger
 from deploy.batches.collector import Collector
 from deploy.batches.ledger import Ledger
 from deploy.batches.lessons import Lessons
@@ -53,7 +52,6 @@ class Scenario:
         ranks: of the learner.
         groups: of an update.
         mean_life_s: of an actor, seconds; None where none dies.
-        window: batches that may overtake the oldest group, see `WindowedLedger`; None is the ledger's own way.
     """
 
     name: str
@@ -63,12 +61,6 @@ class Scenario:
     ranks: int = 400
     groups: int = 1200
     mean_life_s: float | None = None
-    window: float | None = None
-
-    def ledger(self, updates: int) -> Ledger:
-        """Return the books of so many updates."""
-        shape = (TASKS, updates, self.groups, self.max_staleness, simulated.SEED)
-        return Ledger(*shape) if self.window is None else WindowedLedger(*shape, window=int(self.window * self.groups))
 
 
 SCENARIOS = {
@@ -78,9 +70,6 @@ SCENARIOS = {
     "staleness_4": Scenario("balanced", 4),
     "half_the_judges": Scenario("half the judges", ASYNCHRONOUS, judges=29),
     "half_the_learner": Scenario("half the learner", ASYNCHRONOUS, ranks=200),
-    "window_1": Scenario("balanced, first in, first out", ASYNCHRONOUS, window=1.0),
-    "window_2": Scenario("balanced, a window of two batches", ASYNCHRONOUS, window=2.0),
-    "staleness_1_window": Scenario("balanced, a window of 1.5 batches", 1, window=1.5),
     "losses": Scenario("balanced, an actor lives 5 h", ASYNCHRONOUS, mean_life_s=5 * 3600.0),
 }
 
@@ -96,7 +85,7 @@ async def simulate(scenario: Scenario, updates: int) -> dict[str, Any]:
     learner = simulated.SimulatedLearner(scenario.ranks)
     # The plan goes on beyond what is measured, so that the last updates measured have others to overlap with.
     planned = WARM_UP + updates + scenario.max_staleness + 1
-    ledger = scenario.ledger(planned)
+    ledger = Ledger(TASKS, planned, scenario.groups, scenario.max_staleness, simulated.SEED)
     attempts, lessons = RolloutConfig().attempts, Lessons({"stub": 1.0}, ObjectiveConfig(acd_weight=0.0))
     collector = Collector(ledger, stub_tasks(TASKS), simulated.GROUP, attempts, lessons, asyncio.Event())
     await asyncio.gather(rollouts.open(), judges.open())
