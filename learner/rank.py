@@ -131,7 +131,7 @@ class LearnerRank:
             distance = self._distance(self._denoiser.policy.weights())
         return figures | Figures(
             means={
-                "grad_norm": float(self._engine.get_global_grad_norm() or 0.0),
+                "grad_norm": math.nan if (norm := self._engine.get_global_grad_norm()) is None else float(norm),
                 "distance_from_base": distance,
                 "learning_rate": float(self._engine.get_lr()[0]),
                 "seconds": time.perf_counter() - started,

