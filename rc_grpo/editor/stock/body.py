@@ -10,6 +10,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
 from rc_grpo.editor.family import Architecture, Forward, Guidance, Text
+from rc_grpo.editor.guidance import classifier_free
 from rc_grpo.editor.recording import Layout
 from rc_grpo.editor.stock.arrays import to_tensor
 from rc_grpo.messages import Conditions
@@ -63,6 +64,10 @@ class StockBody(ABC):
     def varying(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Sequence[tuple[Tensor, int]]:
         """Return none: every text has the same slots."""
         return ()
+
+    def combine(self, positive: Tensor, negative: Tensor, scale: float) -> Tensor:
+        """Combine two passes plainly, as most stock pipelines do."""
+        return classifier_free(positive, negative, scale)
 
     def canary(self) -> Conditions:
         """Return fixed random conditions of a few tokens, with a source of the target's size."""

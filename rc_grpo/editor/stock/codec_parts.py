@@ -72,6 +72,15 @@ def decoded_in_parts(
     return torch.cat([(to_unit(decode(part)).float() * 255).round().to(torch.uint8) for part in parts])
 
 
+def moments(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of a video VAE's latents ``[1, channels, 1, 1, 1]``, where and as ``like`` is."""
+    mean, deviation = (
+        torch.tensor(numbers).view(1, -1, 1, 1, 1).to(like)
+        for numbers in (vae.config.latents_mean, vae.config.latents_std)
+    )
+    return mean, deviation
+
+
 def as_images(pictures: Tensor) -> NDArray[np.uint8]:
     """Return pictures ``[B, channels, H, W]`` as images ``[B, H, W, channels]`` on the CPU."""
     return np.asarray(pictures.permute(0, 2, 3, 1).contiguous().cpu().numpy())

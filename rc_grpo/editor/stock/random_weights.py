@@ -1,6 +1,6 @@
 """Models of a published architecture with random weights: what to measure on where the real ones are not at hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,3 +36,8 @@ def random_weights(make: Callable[[], Any], device: torch.device, dtype: torch.d
             return make().eval().requires_grad_(False)
         finally:
             torch.set_default_dtype(before)
+
+
+def assembled(pipeline: Callable[..., Any], makers: Mapping[str, Callable[[], Any]], given: Mapping[str, Any]) -> Any:
+    """Return a pipeline of components that are given, also None, and of those that are made because they are not."""
+    return pipeline(**{name: make() for name, make in makers.items() if name not in given}, **given)

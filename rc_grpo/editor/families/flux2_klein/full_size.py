@@ -21,7 +21,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.files import FULL_SIZE
 from rc_grpo.editor.stock.chat_text import byte_level_tokenizer
-from rc_grpo.editor.stock.random_weights import FullSize, random_weights
+from rc_grpo.editor.stock.random_weights import FullSize, assembled, random_weights
 
 TOKEN = 16
 """Side of a token in pixels."""
@@ -90,12 +90,11 @@ def build_transformer(size: Size, device: torch.device, dtype: torch.dtype, **ch
 
 def build_pipeline(size: Size, device: torch.device, dtype: torch.dtype, **components: Any) -> Flux2KleinPipeline:
     """Build text encoder and VAE; the tokenizer has a token a byte. A component given is taken as it is."""
-    built: dict[str, Callable[[], Any]] = {
+    makers: dict[str, Callable[[], Any]] = {
         "transformer": lambda: build_transformer(size, device, dtype),
         "vae": lambda: random_weights(AutoencoderKLFlux2, device, dtype),
         "text_encoder": lambda: random_weights(lambda: Qwen3ForCausalLM(Qwen3Config(**size.encoder)), device, dtype),
         "tokenizer": byte_level_tokenizer,
         "scheduler": partial(FlowMatchEulerDiscreteScheduler, **SCHEDULER),
     }
-    own = {name: make() for name, make in built.items() if name not in components}
-    return Flux2KleinPipeline(**own | components)
+    return assembled(Flux2KleinPipeline, makers, components)

@@ -12,7 +12,6 @@ from rc_grpo.editor.families.flux2_klein import rollout_blocks
 from rc_grpo.editor.families.flux2_klein.architecture import KleinArchitecture, read
 from rc_grpo.editor.families.flux2_klein.attention import FusedAttention
 from rc_grpo.editor.family import Forward, Text
-from rc_grpo.editor.guidance import classifier_free
 from rc_grpo.editor.prefix import Prefix
 from rc_grpo.editor.recording import Probe
 from rc_grpo.editor.stock.attention import JointAttention
@@ -40,10 +39,6 @@ class KleinBody(StockBody):
     def bind(self, conditions: Conditions, text: Text, guidance: float) -> "KleinBound":
         """Put a task on the device with one of its texts."""
         return KleinBound(self, conditions, text)
-
-    def combine(self, positive: Tensor, negative: Tensor, scale: float) -> Tensor:
-        """Combine two passes plainly, as the stock pipeline does."""
-        return classifier_free(positive, negative, scale)
 
     def processor(self, block: Any, probe: Probe | None) -> JointAttention | FusedAttention:
         """Return an attention processor for a double- or a single-stream block."""

@@ -14,7 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config,
 
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.files import FULL_SIZE
-from rc_grpo.editor.stock.random_weights import FullSize, random_weights
+from rc_grpo.editor.stock.random_weights import FullSize, assembled, random_weights
 from rc_grpo.pocket import MODEL_PATH
 
 TOKEN = 16
@@ -70,7 +70,7 @@ def build_transformer(device: torch.device, dtype: torch.dtype, **changes: Any) 
 
 def build_pipeline(device: torch.device, dtype: torch.dtype, **components: Any) -> FluxKontextPipeline:
     """Build text encoders and VAE; tokenizers are the pocket editor's. A component given is taken as it is."""
-    built: dict[str, Callable[[], Any]] = {
+    makers: dict[str, Callable[[], Any]] = {
         "transformer": partial(build_transformer, device, dtype),
         "vae": lambda: random_weights(lambda: AutoencoderKL(**_VAE), device, dtype),
         "text_encoder": lambda: random_weights(lambda: CLIPTextModel(CLIPTextConfig(**_CLIP)), device, dtype),
@@ -79,5 +79,4 @@ def build_pipeline(device: torch.device, dtype: torch.dtype, **components: Any) 
         "tokenizer_2": partial(T5TokenizerFast.from_pretrained, MODEL_PATH, subfolder="tokenizer_2"),
         "scheduler": FlowMatchEulerDiscreteScheduler,
     }
-    own = {name: make() for name, make in built.items() if name not in components}
-    return FluxKontextPipeline(**own | components)
+    return assembled(FluxKontextPipeline, makers, components)

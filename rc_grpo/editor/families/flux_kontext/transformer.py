@@ -12,7 +12,6 @@ from rc_grpo.config import EditorConfig
 from rc_grpo.editor import lora
 from rc_grpo.editor.families.flux_kontext import architecture, rollout_blocks
 from rc_grpo.editor.family import Forward, Guidance, Text
-from rc_grpo.editor.guidance import classifier_free
 from rc_grpo.editor.prefix import Prefix
 from rc_grpo.editor.recording import Probe
 from rc_grpo.editor.stock.arrays import to_tensor
@@ -49,10 +48,6 @@ class KontextBody(StockBody):
         if text == "negative":
             raise ValueError("this model embeds its guidance: it is run once, with the prompt")
         return KontextBound(self, conditions, guidance)
-
-    def combine(self, positive: Tensor, negative: Tensor, scale: float) -> Tensor:
-        """Combine two passes plainly, as the stock pipeline does under its ``true_cfg_scale``."""
-        return classifier_free(positive, negative, scale)
 
     def processor(self, block: Any, probe: Probe | None) -> JointAttention:
         """Return an attention processor, the same for both kinds of blocks."""

@@ -17,7 +17,7 @@ from rc_grpo.config import EditorConfig
 from rc_grpo.editor.families.qwen_image_21.architecture import SIDE
 from rc_grpo.editor.families.qwen_image_21.text import text_of
 from rc_grpo.editor.stock.arrays import to_array
-from rc_grpo.editor.stock.codec_parts import StockCodec, as_images, decoded_in_parts, stock_edit
+from rc_grpo.editor.stock.codec_parts import StockCodec, as_images, decoded_in_parts, moments, stock_edit
 from rc_grpo.editor.stock.source_size import STOCK_SOURCE, source_size
 from rc_grpo.images import Pixels, on_white
 from rc_grpo.messages import Conditions
@@ -86,10 +86,7 @@ class Qwen21Codec(StockCodec):
         pipeline, vae = self.pipeline, self.pipeline.vae
         size = conditions.height, conditions.width
         unpacked = pipeline._unpack_latents(latents, *size, pipeline.vae_scale_factor).to(vae.device, vae.dtype)
-        mean, deviation = (
-            torch.tensor(numbers).view(1, -1, 1, 1, 1).to(unpacked)
-            for numbers in (vae.config.latents_mean, vae.config.latents_std)
-        )
+        mean, deviation = moments(vae, unpacked)
         whole = unpacked * deviation + mean
         # In the pipeline's own precision: of a colour and of how much of it is seen, two roundings would add up.
         to_unit = pipeline.image_processor.denormalize

@@ -26,7 +26,7 @@ from transformers import (
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.files import FULL_SIZE
 from rc_grpo.editor.stock.chat_text import TEMPLATE, byte_level_tokenizer, special_tokens
-from rc_grpo.editor.stock.random_weights import FullSize, random_weights
+from rc_grpo.editor.stock.random_weights import FullSize, assembled, random_weights
 from rc_grpo.editor.stock.token_schedule import SCHEDULER
 
 TOKEN = 16
@@ -68,7 +68,7 @@ def build_transformer(device: torch.device, dtype: torch.dtype, **changes: Any) 
 def build_pipeline(device: torch.device, dtype: torch.dtype, **components: Any) -> QwenImage21Pipeline:
     """Build text encoder and VAE; the tokenizer has a token a byte. A component given is taken as it is."""
     tokenizer = byte_level_tokenizer()
-    built: dict[str, Callable[[], Any]] = {
+    makers: dict[str, Callable[[], Any]] = {
         "transformer": partial(build_transformer, device, dtype),
         "vae": partial(random_weights, AutoencoderKLQwenImage21, device, dtype),
         "text_encoder": partial(
@@ -77,8 +77,7 @@ def build_pipeline(device: torch.device, dtype: torch.dtype, **components: Any) 
         "processor": partial(processor, tokenizer),
         "scheduler": partial(FlowMatchEulerDiscreteScheduler, **SCHEDULER),
     }
-    own = {name: make() for name, make in built.items() if name not in components}
-    return QwenImage21Pipeline(**own | components)
+    return assembled(QwenImage21Pipeline, makers, components)
 
 
 def encoder(tokenizer: Any) -> Qwen3VLConfig:

@@ -15,7 +15,6 @@ from rc_grpo.editor.families.qwen_image_21 import rollout_blocks
 from rc_grpo.editor.families.qwen_image_21.architecture import SIDE, Qwen21Architecture, read
 from rc_grpo.editor.families.qwen_image_21.attention import Ahead, BlockCausalAttention, Given, Kept, Layers, Parts
 from rc_grpo.editor.family import Forward, Text
-from rc_grpo.editor.guidance import classifier_free
 from rc_grpo.editor.prefix import Prefix
 from rc_grpo.editor.recording import Layout, Probe
 from rc_grpo.editor.stock.arrays import to_tensor
@@ -55,10 +54,6 @@ class Qwen21Body(StockBody):
     def bind(self, conditions: Conditions, text: Text, guidance: float) -> "Qwen21Bound":
         """Put a task on the device with one of its texts."""
         return Qwen21Bound(self, conditions, text)
-
-    def combine(self, positive: Tensor, negative: Tensor, scale: float) -> Tensor:
-        """Combine two passes plainly, as the stock pipeline does."""
-        return classifier_free(positive, negative, scale)
 
     def processor(self, block: Any, probe: Probe | None) -> BlockCausalAttention:
         """Return an attention processor."""

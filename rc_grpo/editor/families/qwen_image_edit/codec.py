@@ -18,7 +18,7 @@ from rc_grpo.config import EditorConfig
 from rc_grpo.editor.families.qwen_image_edit.sizes import SEEN_BY_TEXT_ENCODER
 from rc_grpo.editor.families.qwen_image_edit.text import QwenText, check_template
 from rc_grpo.editor.stock.arrays import to_array
-from rc_grpo.editor.stock.codec_parts import StockCodec, as_images, decoded_in_parts, stock_edit
+from rc_grpo.editor.stock.codec_parts import StockCodec, as_images, decoded_in_parts, moments, stock_edit
 from rc_grpo.editor.stock.source_size import STOCK_SOURCE, source_size
 from rc_grpo.images import Pixels
 from rc_grpo.messages import Conditions
@@ -74,10 +74,7 @@ class QwenCodec(StockCodec):
         pipeline, vae = self.pipeline, self.pipeline.vae
         size = conditions.height, conditions.width
         unpacked = pipeline._unpack_latents(latents, *size, pipeline.vae_scale_factor).to(vae.device, vae.dtype)
-        mean, deviation = (
-            torch.tensor(numbers).view(1, -1, 1, 1, 1).to(unpacked)
-            for numbers in (vae.config.latents_mean, vae.config.latents_std)
-        )
+        mean, deviation = moments(vae, unpacked)
         whole = unpacked / (1.0 / deviation) + mean
         return as_images(decoded_in_parts(lambda part: vae.decode(part, return_dict=False)[0][:, :, 0], whole, size))
 
