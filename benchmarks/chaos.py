@@ -13,14 +13,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import results
+from benchmarks import results, runs
 from benchmarks.results import Figure
-from benchmarks.runs import experience_of, records_of, summary_of
+from benchmarks.runs import experience_of, finish, records_of, summary_of
 from benchmarks.saboteur import Saboteur
 from deploy.batches.ledger import Ledger
 from rc_grpo.config import RunConfig, load
@@ -42,30 +42,9 @@ KILLS = 32
 RECOVERY_WINDOW_S, RECOVERY_KILLS, RECOVERED = 10.0, 4, 0.9
 
 
-@contextmanager
-def running(root: Path, name: str, *overrides: str) -> Iterator[tuple[Path, "subprocess.Popen[bytes]"]]:
-    """Start a run in a process of its own; it is ended with the block, if it has not ended by then."""
-    options = [*TINY, f"name={name}", f"output.root={root}", *overrides]
-    command = [sys.executable, "-m", "deploy.cli", "train", "pocket"]
-    command += [part for option in options for part in ("--set", option)]
-    with (root / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        yield root / name, process
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def finish(process: "subprocess.Popen[bytes]", folder: Path) -> None:
-    """Wait for a run's end.
-
-    Raises:
-        RuntimeError: it failed; with the end of what it said.
-    """
-    if process.wait() != 0:
-        said = folder.with_suffix(".log").read_text()[-3000:]
-        raise RuntimeError(f"{folder.name} failed:\n{said}")
+def running(root: Path, name: str, *overrides: str) -> AbstractContextManager[tuple[Path, "subprocess.Popen[bytes]"]]:
+    """Start a tiny run of the pocket editor; see `benchmarks.runs.running`."""
+    return runs.running("pocket", root, name, *TINY, *overrides)
 
 
 def disturbed(

@@ -17,8 +17,9 @@ import numpy as np
 import ray
 
 from benchmarks import results
-from benchmarks.chaos import finish, running
+from benchmarks.chaos import running
 from benchmarks.results import Figure
+from benchmarks.runs import finish
 from benchmarks.saboteur import Saboteur
 
 PLOT = Path(__file__).parents[1] / "docs" / "memory.png"

@@ -3,7 +3,8 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,37 @@ from rc_grpo.data.experience import read_experience
 
 def train(config: str, root: Path, name: str, *overrides: str) -> Path:
     """Run ``rc-grpo train CONFIG`` and return the run's folder."""
+    subprocess.run(_command(config, root, name, overrides), check=True)
+    return root / name
+
+
+@contextmanager
+def running(config: str, root: Path, name: str, *overrides: str) -> Iterator[tuple[Path, "subprocess.Popen[bytes]"]]:
+    """Start a run in a process of its own; it is ended with the block, if it has not ended by then."""
+    with (root / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(_command(config, root, name, overrides), stdout=log, stderr=subprocess.STDOUT)
+    try:
+        yield root / name, process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def finish(process: "subprocess.Popen[bytes]", folder: Path) -> None:
+    """Wait for a run's end.
+
+    Raises:
+        RuntimeError: it failed; with the end of what it said.
+    """
+    if process.wait() != 0:
+        said = folder.with_suffix(".log").read_text(encoding="utf-8", errors="replace")[-3000:]
+        raise RuntimeError(f"{folder.name} failed:\n{said}")
+
+
+def _command(config: str, root: Path, name: str, overrides: Sequence[str]) -> list[str]:
     options = [f"name={name}", f"output.root={root}", *overrides]
     command = [sys.executable, "-m", "deploy.cli", "train", config]
-    subprocess.run([*command, *(part for option in options for part in ("--set", option))], check=True)
-    return root / name
+    return [*command, *(part for option in options for part in ("--set", option))]
 
 
 def records_of(folder: Path, event: str = "update") -> list[dict[str, Any]]:

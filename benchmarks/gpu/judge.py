@@ -125,8 +125,8 @@ def config_of(sizes: Sizes, folder: Path, *, small: bool, quantization: str | No
     server = {
         "quantization": quantization,
         "max_num_seqs": most,
-        "arguments": ["--load-format", "dummy", *sizes.arguments],
-        "environment": {"VLLM_USE_FLASHINFER_SAMPLER": "0", "HF_HUB_OFFLINE": "1"},
+        "arguments": [*judge_of_full_size.ARGUMENTS, *sizes.arguments],
+        "environment": judge_of_full_size.ENVIRONMENT,
     }
     return EditScoreConfig.model_validate(
         {

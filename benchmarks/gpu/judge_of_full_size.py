@@ -19,6 +19,10 @@ from reward_service.pocket_judge import tokenizer as words
 from reward_service.prompts import DEFAULT_PROMPTS, Prompt, Prompts
 
 VOCABULARY, POSITIONS, MOST_PIXELS = 152_064, 32_768, 1280 * 28 * 28
+ARGUMENTS = ("--load-format", "dummy")
+"""Of a server that makes the weights up."""
+ENVIRONMENT = {"VLLM_USE_FLASHINFER_SAMPLER": "0", "HF_HUB_OFFLINE": "1"}
+"""Of one where nothing can be fetched."""
 _PATCH, _MERGE, _FRAMES, _WIDTH = 14, 2, 2, 3584
 _PROCESSORS = (
     ("preprocessor_config.json", "image_processor_type", "Qwen2VLImageProcessor"),

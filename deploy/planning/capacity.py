@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from deploy.planning.hours import Hours, hours_of
 from deploy.planning.speeds import GpuSpeeds, speeds
-from deploy.planning.split import CapacityError, Cards, cards_of, fastest, parse_split, update_seconds
+from deploy.planning.split import LEARNER, CapacityError, Cards, cards_of, fastest, parse_split, update_seconds
 from deploy.planning.work import Work, work_of
 from rc_grpo.config import RunConfig
 from rc_grpo.config.judges.served import ServedConfig
@@ -97,8 +97,7 @@ def make_plan(
     speed = known[gpu_type]
     work = work_of(config, speed)
     judges = [name for name, judge in config.reward.judges.items() if judge.resources.num_gpus > 0]
-    stages = {"rollout": work.rollout_s, **dict.fromkeys(judges, work.judge_s), "learner": work.update_s}
-    cards = cards_of(config, stages)
+    cards = cards_of(config, _stages(work, judges))
     overlapped = config.loop.max_staleness > 0
     wanted = None if split is None else parse_split(split, cards)
     count = gpus if gpus is not None else sum(wanted or ())
@@ -109,9 +108,8 @@ def make_plan(
     update, quickest = (update_seconds(cards, one, overlapped) for one in (taken, best))
     pools = _pools(config, work, speed, cards, taken)
     candidates = config.loop.groups_per_update * config.rollout.group_size
-    exam = work_of(_evaluating(config), speed)
-    exams = {"rollout": exam.rollout_s, **dict.fromkeys(judges, exam.judge_s)}
-    edits_s = max(_exam(cards, exams).seconds(share) for cards, share in zip(cards, taken, strict=True))
+    exam = cards_of(config, _stages(work_of(_evaluating(config), speed), judges) | {LEARNER: 0.0})
+    edits_s = max(one.seconds(share) for one, share in zip(exam, taken, strict=True))
     return Plan(
         gpus=count,
         gpu_type=gpu_type,
@@ -127,11 +125,16 @@ def make_plan(
         warnings=(
             *work.warnings,
             *_cost_of_guidance(config, speed),
-            *_cost_of_exploring(config, speed),
+            *_cost_of_exploring(config, speed, work),
             *_too_large(pools, cards, speed),
             *_idle(cards, taken),
         ),
     )
+
+
+def _stages(work: Work, judges: Sequence[str]) -> dict[str, float]:
+    """Return the seconds of one GPU that each stage works on an update's groups, in the order of the data's way."""
+    return {"rollout": work.rollout_s, **dict.fromkeys(judges, work.judge_s), LEARNER: work.update_s}
 
 
 def _pools(
@@ -179,11 +182,6 @@ def _idle(cards: Sequence[Cards], split: Sequence[int]) -> list[str]:
     ]
 
 
-def _exam(cards: Cards, demands: dict[str, float]) -> Cards:
-    """Return the same GPUs with what held-out edits ask of them."""
-    return Cards({name: demands.get(name, 0.0) for name in cards.demands}, cards.most)
-
-
 def _evaluating(config: RunConfig) -> RunConfig:
     """Return the configuration whose candidates cost what held-out edits do."""
     rollout = config.rollout.model_copy(update={"steps": config.evaluation.steps})
@@ -207,13 +205,12 @@ def _cost_of_guidance(config: RunConfig, speed: GpuSpeeds) -> list[str]:
     ]
 
 
-def _cost_of_exploring(config: RunConfig, speed: GpuSpeeds) -> list[str]:
+def _cost_of_exploring(config: RunConfig, speed: GpuSpeeds, both: Work) -> list[str]:
     """Say what pools cost beside groups that are made as they are."""
     rollout = config.rollout
     if rollout.explore is None:
         return []
     alone = work_of(config.model_copy(update={"rollout": rollout.model_copy(update={"explore": None})}), speed)
-    both = work_of(config, speed)
     return [
         f"exploring {rollout.candidates} candidates in {rollout.exploring_steps} of {rollout.steps} steps takes, with "
         f"the {rollout.group_size} exact ones, {rollout.explore_cost:.2f} times the operations of those alone, "

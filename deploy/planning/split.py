@@ -94,12 +94,12 @@ def fastest(cards: Sequence[Cards], gpus: int, overlapped: bool) -> tuple[int, .
             "as the packaged flux2_klein_4b_one_gpu does"
         )
     if overlapped:
-        return _balanced([one.demands for one in cards], [one.most for one in cards], gpus)
+        return _balanced(cards, gpus)
     own = next(place for place, one in enumerate(cards) if LEARNER in one.demands)
     others = [one for place, one in enumerate(cards) if place != own]
     splits = []
     for ranks in range(1, gpus - len(others) + 1):
-        rest = _balanced([one.demands for one in others], [one.most for one in others], gpus - ranks)
+        rest = _balanced(others, gpus - ranks)
         splits.append((*rest[:own], ranks, *rest[own:]))
     return min(splits, key=lambda split: update_seconds(cards, split, overlapped))
 
@@ -121,11 +121,11 @@ def parse_split(text: str, cards: Sequence[Cards]) -> tuple[int, ...]:
     return tuple(map(int, words))
 
 
-def _balanced(demands: Sequence[Mapping[str, float]], most: Sequence[int], gpus: int) -> tuple[int, ...]:
+def _balanced(cards: Sequence[Cards], gpus: int) -> tuple[int, ...]:
     """Give every one a GPU, then each further one to the slowest: no other split has a faster slowest one."""
-    share = [1] * len(demands)
-    work = [sum(one.values()) for one in demands]
+    share = [1] * len(cards)
+    work = [sum(one.demands.values()) for one in cards]
     for _ in range(gpus - len(share) if share else 0):
-        useful = [place for place in range(len(share)) if share[place] < most[place]] or range(len(share))
+        useful = [place for place in range(len(share)) if share[place] < cards[place].most] or range(len(share))
         share[max(useful, key=lambda place: work[place] / share[place])] += 1
     return tuple(share)

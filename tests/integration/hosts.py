@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.integration.ray_nodes import BIN, end, started, wait_for
+from tests.integration.ray_nodes import BIN, a_token, end_all, environment, started, wait_for
 
 HERE, THERE = "10.231.7.1", "10.231.7.2"
 _PORT = 6399
@@ -33,15 +33,7 @@ class Hosts:
         self._folder = folder
         self._names = {HERE: f"here-{secrets.token_hex(3)}", THERE: f"there-{secrets.token_hex(3)}"}
         self._nodes: list[subprocess.Popen[bytes]] = []
-        token = folder / "token"
-        token.write_text(secrets.token_hex(32))
-        token.chmod(0o600)
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        self.environment = kept | {
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(token),
-            "RAY_USAGE_STATS_ENABLED": "0",
-        }
+        self.environment = environment(a_token(folder))
         self.address = f"{HERE}:{_PORT}"
 
     def __enter__(self) -> "Hosts":
@@ -56,13 +48,7 @@ class Hosts:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for node in reversed(self._nodes):
-            end(node.pid)
-        for node in self._nodes:
-            try:
-                node.wait(10)
-            except subprocess.TimeoutExpired:
-                node.kill()
+        end_all(self._nodes)
         for name in self._names.values():
             subprocess.run(["ip", "netns", "del", name], check=False)
 

@@ -36,27 +36,16 @@ class RayNodes:
         self._processes: list[subprocess.Popen[bytes]] = []
         self.port, self.dashboard = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.dashboard}"
-        token = folder / "token"
-        secret = secrets.token_hex(32)
-        token.write_text(secret)
-        token.chmod(0o600)
-        self.headers = {"Authorization": f"Bearer {secret}"}
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        self.without_token = kept | {"RAY_USAGE_STATS_ENABLED": "0"}
-        self.environment = self.without_token | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+        token = a_token(folder)
+        self.headers = {"Authorization": f"Bearer {token.read_text()}"}
+        self.without_token = environment()
+        self.environment = environment(token)
 
     def __enter__(self) -> "RayNodes":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in reversed(self._processes):
-            end(process.pid)
-        for process in self._processes:
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        end_all(self._processes)
 
     def start_head(self, **environment: str) -> None:
         """Start the head with no room for actors, and its dashboard."""
@@ -124,6 +113,33 @@ def wait_for(node: "subprocess.Popen[bytes]", log: Path) -> None:
         assert node.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.2)
+
+
+def a_token(folder: Path) -> Path:
+    """Write a token for a cluster's nodes and users."""
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32))
+    token.chmod(0o600)
+    return token
+
+
+def environment(token: Path | None = None) -> dict[str, str]:
+    """Return the variables of a node or a user, with none of Ray's from here."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    shown = {} if token is None else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    return kept | {"RAY_USAGE_STATS_ENABLED": "0"} | shown
+
+
+def end_all(nodes: "Sequence[subprocess.Popen[bytes]]") -> None:
+    """End nodes, the first one last; those that do not end by themselves are killed."""
+    for node in reversed(nodes):
+        end(node.pid)
+    for node in nodes:
+        try:
+            node.wait(5)
+        except subprocess.TimeoutExpired:
+            os.killpg(node.pid, signal.SIGKILL)
+            node.wait()
 
 
 def end(node: int) -> None:

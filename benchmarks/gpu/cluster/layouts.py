@@ -4,9 +4,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.gpu import judge_of_full_size
 from rc_grpo.editor.files import FULL_SIZE
 
-GROUPS = 4
+_SHORT = ("evaluation.tasks=0", "output.experience=scores", "output.grid_every=1000", "output.checkpoint_every=2")
+"""Of runs of some updates, in which a rank is killed."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ def full_size(layout: Layout, judge: Path, python: str) -> tuple[str, ...]:
             "python": python,
             "max_num_seqs": 96,
             "start_deadline_s": 400,
-            "arguments": ["--load-format", "dummy"],
-            "environment": {"VLLM_USE_FLASHINFER_SAMPLER": "0", "HF_HUB_OFFLINE": "1"},
+            "arguments": judge_of_full_size.ARGUMENTS,
+            "environment": judge_of_full_size.ENVIRONMENT,
         },
     }
     truth = {"kind": "ground_truth", "resources": {"num_cpus": 1}}
@@ -102,13 +104,9 @@ def full_size(layout: Layout, judge: Path, python: str) -> tuple[str, ...]:
         f"editor.model={FULL_SIZE}",
         "data.train={format: pocket, split: train, limit: 64}",
         "data.heldout=null",
-        "evaluation.tasks=0",
         f"reward.judges={json.dumps(judges)}",
-        f"loop.groups_per_update={GROUPS}",
         "cluster={address: null, dashboard: false}",
-        "output.experience=scores",
-        "output.grid_every=1000",
-        "output.checkpoint_every=2",
+        *_SHORT,
         *layout.overrides,
     )
 
@@ -121,11 +119,7 @@ def small(layout: Layout) -> tuple[str, ...]:
         "rollout.steps=2",
         "objective.anchors=2",
         "data.train.limit=12",
-        "evaluation.tasks=0",
-        "loop.groups_per_update=2",
         "cluster={address: null, dashboard: false, cpus: 8}",
-        "output.experience=scores",
-        "output.grid_every=1000",
-        "output.checkpoint_every=2",
+        *_SHORT,
         *kept,
     )

@@ -21,7 +21,7 @@ from benchmarks.saboteur import Saboteur
 
 EVERY_S, PATIENCE_S = 1.0, 300.0
 WHAT = ("rollout", "learner", "judge")
-_LEARNS = ("the update from", "the groups of")
+_UPDATE, _GROUPS = "the update from", "the groups of"
 """How the waits begin that a learner is in once it is there."""
 Status = Mapping[str, Any]
 
@@ -80,7 +80,7 @@ class Observer:
         if what == "learner":
             process = self._saboteur.process_of("learner-0")
             losses = status["learner"]["losses"]
-            return process, lambda now: now["learner"]["losses"] > losses and _learns(now)
+            return process, lambda now: now["learner"]["losses"] > losses and _learner_waits_for(now, _UPDATE, _GROUPS)
         role = next(role for role in status["workers"] if role != "rollout")
         judged = _judged(status)
         engine = _engine(self._saboteur.process_of(status["workers"][role][0]))
@@ -100,24 +100,22 @@ def gpus() -> Iterator[tuple[int, int]]:
 
 
 def _seen(status: Status) -> dict[str, Any]:
-    waits = [wait for wait in status["waits"] if wait["who"] == "the learner"]
     return {
         "update": status["update"],
         "groups": status["groups"],
         "pools": status["pools"],
-        "updating": any(wait["what"].startswith("the update from") for wait in waits),
+        "updating": _learner_waits_for(status, _UPDATE),
         "waits": [f"{wait['who']}: {wait['what']}" for wait in status["waits"]],
     }
 
 
 def _busy(status: Status, what: str) -> bool:
     """A learner is killed in the middle of an update, the others at any time."""
-    return what != "learner" or bool(_seen(status)["updating"])
+    return what != "learner" or _learner_waits_for(status, _UPDATE)
 
 
-def _learns(status: Status) -> bool:
-    waits = [wait["what"] for wait in status["waits"] if wait["who"] == "the learner"]
-    return any(what.startswith(_LEARNS) for what in waits)
+def _learner_waits_for(status: Status, *begins: str) -> bool:
+    return any(wait["who"] == "the learner" and wait["what"].startswith(begins) for wait in status["waits"])
 
 
 def _judged(status: Status) -> int:

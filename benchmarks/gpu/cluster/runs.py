@@ -1,6 +1,5 @@
 """Runs of the whole system on several GPUs, watched, and what is reckoned from what they left."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -18,12 +17,12 @@ from benchmarks.gpu.cluster import layouts, timeline
 from benchmarks.gpu.cluster.layouts import Layout
 from benchmarks.gpu.parts import Part
 from benchmarks.results import Figure
-from benchmarks.runs import records_of, summary_of
+from benchmarks.runs import finish, records_of, running, summary_of
 from deploy.configs import load_config
 from deploy.planning.capacity import make_plan
 
-WARM_UP = 2
-"""Updates before the clock starts: the first compiles, in the second the pools fall into step."""
+GROUPS, WARM_UP = 4, 2
+"""Of an update; updates before the clock starts: the first compiles, in the second the pools fall into step."""
 
 
 @dataclass(frozen=True)
@@ -75,26 +74,19 @@ def run(
     Raises:
         RuntimeError: the run failed.
     """
-    folder, seen = machine.out / name, machine.out / f"{name}.jsonl"
-    shutil.rmtree(folder, ignore_errors=True)  # One that is there would be gone on with.
-    options = [*machine.overrides(layout), *overrides, f"name={name}", f"output.root={machine.out}"]
-    command = [sys.executable, "-m", "deploy.train", "--config", machine.config]
-    watching = [sys.executable, "-m", "benchmarks.gpu.cluster.observer", str(folder), str(seen), "--kill", *kills]
-    with (machine.out / f"{name}.log").open("wb") as log:
-        training = subprocess.Popen(
-            [*command, *(part for option in options for part in ("--set", option))],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
-        )
-        observer = subprocess.Popen(watching, stdout=log, stderr=subprocess.STDOUT)
-        ended = training.wait()
-        with suppress(subprocess.TimeoutExpired):
-            observer.wait(0 if ended else 30)
-        observer.kill()
-    if ended:
-        said = (machine.out / f"{name}.log").read_text(encoding="utf-8", errors="replace")[-3000:]
-        raise RuntimeError(f"{name} ended with exit code {ended}:\n{said}")
+    shutil.rmtree(machine.out / name, ignore_errors=True)  # One that is there would be gone on with.
+    seen = machine.out / f"{name}.jsonl"
+    watching = [sys.executable, "-m", "benchmarks.gpu.cluster.observer", str(machine.out / name), str(seen)]
+    started = running(machine.config, machine.out, name, *machine.overrides(layout), *overrides)
+    with started as (folder, training), seen.with_suffix(".observer.log").open("wb") as log:
+        observer = subprocess.Popen([*watching, "--kill", *kills], stdout=log, stderr=subprocess.STDOUT)
+        try:
+            finish(training, folder)
+            with suppress(subprocess.TimeoutExpired):
+                observer.wait(30)
+        finally:
+            observer.kill()
+            observer.wait()
     return folder, timeline.read(seen)
 
 
@@ -114,14 +106,15 @@ def overlapped(machine: Machine, layout: Layout, staleness: int, updates: int, k
     last = WARM_UP + updates
     orders = [f"{last + count}:{what}" for count, what in enumerate(kills)]
     name = f"{layout.name.replace(' ', '-')}-{staleness}"
-    planned = f"loop={{updates: {last + 2 * len(kills) + 1}, max_staleness: {staleness}}}"
-    folder, seen = run(machine, layout, name, orders, planned, f"loop.groups_per_update={layouts.GROUPS}")
+    updates_in_all = last + 2 * len(kills) + 1
+    planned = f"loop={{updates: {updates_in_all}, max_staleness: {staleness}, groups_per_update: {GROUPS}}}"
+    folder, seen = run(machine, layout, name, orders, planned)
     measured = records_of(folder)[WARM_UP:last]
     wall = sum(record["seconds/update_total"] for record in measured)
     learning = sum(record["update/seconds"] for record in measured) / wall
     rolling = sum(record["pool/rollout_busy_share"] * record["seconds/update_total"] for record in measured) / wall
     counted = accounts(folder, staleness)
-    setting = f"{layout.name}, max_staleness {staleness}, {updates} warm updates of {layouts.GROUPS} groups"
+    setting = f"{layout.name}, max_staleness {staleness}, {updates} warm updates of {GROUPS} groups"
     figures = {
         "overlap_efficiency": Figure(max(learning, rolling), "share of the time", "at least 0.92", setting),
         "rank_idle_share": Figure(
@@ -152,9 +145,10 @@ def repeated(machine: Machine, layout: Layout, updates: int) -> Part:
         RuntimeError: a run failed, or something was not killed.
     """
     alone = replace(layout, judged=False)
-    shape = (f"loop={{updates: {updates}, max_staleness: 0}}", "loop.groups_per_update=2", "learner.deterministic=true")
-    calm, _ = run(machine, alone, "calm", (), *shape, "output.checkpoint_every=1")
-    wild, seen = run(machine, alone, "wild", ("1:learner", "2:rollout"), *shape, "output.checkpoint_every=1")
+    planned = f"loop={{updates: {updates}, max_staleness: 0, groups_per_update: 2}}"
+    shape = (planned, "learner.deterministic=true", "output.checkpoint_every=1")
+    calm, _ = run(machine, alone, "calm", (), *shape)
+    wild, seen = run(machine, alone, "wild", ("1:learner", "2:rollout"), *shape)
     back = _returns("wild", ("learner", "rollout"), seen)
     digests = [summary_of(folder)["final_version"]["digest"] for folder in (calm, wild)]
     same = Figure(int(digests[0] == digests[1]), "1: yes, 0: no", "1", f"synchronous; killed: {', '.join(back)}")
