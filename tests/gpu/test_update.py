@@ -23,8 +23,10 @@ def _fresh_graphs() -> None:
 
 
 def lora_gradient(denoiser: Denoiser) -> Tensor:
+    """The gradients side by side; of what no velocity depends on (the text after the last block) a graph gives 0."""
     parameters = denoiser.policy.weights().values()
-    flat = torch.cat([parameter.grad.double().flatten() for parameter in parameters if parameter.grad is not None])
+    gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in parameters]
+    flat = torch.cat([gradient.double().flatten() for gradient in gradients])
     for parameter in parameters:
         parameter.grad = None
     return flat
