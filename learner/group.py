@@ -181,7 +181,13 @@ class LearnerGroup:
         )
 
     async def _step(self, work: list[GroupWork]) -> dict[str, float]:
-        shares = spread(work, len(self._ranks), by_chain=UPDATES[self._objective.algorithm].by_chain)
+        shares = spread(
+            work,
+            len(self._ranks),
+            by_chain=UPDATES[self._objective.algorithm].by_chain,
+            turn=self.version.number,
+            sharded=self._learner.zero_stage == 3,
+        )
         name = f"update from version {self.version.number}"
         calls = [
             rank.update.options(name=name).remote(share, len(work))

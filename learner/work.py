@@ -72,6 +72,8 @@ class GroupWork:
         steps: trained steps n (0-based), each leading to state n+1.
         on_policy: the group was rolled out under the weights that the learner has now.
         weight: the share of the group that its anchors are, or 0 for work that only keeps ranks in step.
+        turn: counts the groups that ranks have had; all are at the same one at the same time.
+        beside_stale: the group is on policy, another rank's of this turn is not, and both must ask for the same passes.
     """
 
     group: Any
@@ -81,6 +83,8 @@ class GroupWork:
     steps: tuple[int, ...]
     on_policy: bool
     weight: float = 1.0
+    turn: int = 0
+    beside_stale: bool = False
 
 
 def batch_advantages(
@@ -160,7 +164,9 @@ def draw_steps(
     return tuple(sorted([n for n in order if among is None or n in among][:count]))
 
 
-def spread(work: Sequence[GroupWork], ranks: int, *, by_chain: bool) -> list[list[GroupWork]]:
+def spread(
+    work: Sequence[GroupWork], ranks: int, *, by_chain: bool, turn: int = 0, sharded: bool = False
+) -> list[list[GroupWork]]:
     """Deal groups to ranks, as many to each; what is missing is work of weight 0, so that ranks stay in step.
 
     A group's objective is a mean over its anchors, so where groups do not come out even they are cut into as few
@@ -170,12 +176,23 @@ def spread(work: Sequence[GroupWork], ranks: int, *, by_chain: bool) -> list[lis
         work: of a minibatch; every group has as many anchors.
         ranks: how many.
         by_chain: groups may be cut.
+        turn: of the first groups.
+        sharded: every pass through the model is a collective (ZeRO 3): ranks must ask for the same ones in one order.
     """
     size = _piece(len(work), len(work[0].anchors), ranks) if by_chain else None
     pieces = list(work) if size is None else [piece for item in work for piece in _cut(item, size)]
     shares = [pieces[rank::ranks] for rank in range(ranks)]
     idle = replace(pieces[0], weight=0.0)
-    return [share + [idle] * (len(shares[0]) - len(share)) for share in shares]
+    even = [share + [idle] * (len(shares[0]) - len(share)) for share in shares]
+    turns = [
+        _at_once(together, turn + index, sharded=sharded) for index, together in enumerate(zip(*even, strict=True))
+    ]
+    return [list(share) for share in zip(*turns, strict=True)]
+
+
+def _at_once(together: Sequence[GroupWork], turn: int, *, sharded: bool) -> list[GroupWork]:
+    stale = sharded and not all(item.on_policy for item in together)
+    return [replace(item, turn=turn, beside_stale=stale and item.on_policy) for item in together]
 
 
 def idle_share(shares: Sequence[Sequence[GroupWork]]) -> float:

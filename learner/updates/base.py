@@ -1,7 +1,7 @@
 """What the update of one group is, whatever the algorithm: tensors on the device, and a gradient to accumulate."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -54,6 +54,8 @@ class GroupUpdate(ABC):
         self._seeds = group.seeds.reference, *group.seeds.deltas
         self._anchors = list(work.anchors)
         self._steps = work.steps
+        self._turn = work.turn
+        self._beside_stale = work.beside_stale
         self._at_once = at_once
         self._sigmas = torch.tensor(group.sigmas)
         self._advantages = torch.tensor(work.advantages, device=device)
@@ -107,9 +109,14 @@ class GroupUpdate(ABC):
         """Split so many trajectories into those that go through the model together."""
         return torch.arange(count, device=self._denoiser.device).split(self._at_once or count)
 
-    def _beside_base(self, share: float, statistics: Statistics) -> VelocityBesideBase:
-        """Return the velocity for `backward`, one trajectory of a step of which counts ``share`` of the batch."""
-        # Another step for each group, so that all noise levels are seen.
-        watched = self._steps[self._seeds[0] % len(self._steps)]
-        sigma = float(self._sigmas[watched])
+    def _beside_base(self, share: float, steps: Sequence[int], statistics: Statistics) -> VelocityBesideBase:
+        """Return the velocity for `backward`, one trajectory of a step of which counts ``share`` of the batch.
+
+        Args:
+            share: of a trajectory at a step.
+            steps: that `backward` goes through.
+            statistics: receives the norms.
+        """
+        # Another step each turn, so that all noise levels are seen, and the same on all ranks.
+        sigma = float(self._sigmas[steps[self._turn % len(steps)]])
         return VelocityBesideBase(self._velocity, self._denoiser, self._config, share, self._mask, sigma, statistics)

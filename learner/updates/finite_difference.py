@@ -22,7 +22,7 @@ class FiniteDifferenceUpdate(GroupUpdate):
         pulls = fdfo.pull(self._candidates[-1, pair], self._advantages[pair], self._weights)
         # The reference is in every pair, and each pair pulls both of its sides.
         directions = torch.cat([pulls.sum(dim=0, keepdim=True), pulls]) / (2 * len(pulls))
-        penalised = self._beside_base(scale / len(self._steps) / len(pair), statistics)
+        penalised = self._beside_base(scale / len(self._steps) / len(pair), self._steps, statistics)
         for n in self._steps:
             states = self._candidates[n, pair]
             for chosen in self._passes(len(pair)):

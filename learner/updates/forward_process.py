@@ -25,7 +25,7 @@ class ForwardProcessUpdate(GroupUpdate):
         valid = ~optimal.isnan()
         even = torch.full_like(self._weights, 1 / self._weights.numel())
         weights = self._weights if self._config.nft.masked else even
-        penalised = self._beside_base(scale / len(self._steps) / len(final), statistics)
+        penalised = self._beside_base(scale / len(self._steps) / len(final), self._steps, statistics)
         for n in self._steps:
             sigma = float(self._sigmas[n])
             noise = step_noise(self._seeds, n, *self._weights.shape).to(final.device)

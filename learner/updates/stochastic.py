@@ -33,7 +33,7 @@ class StochasticUpdate(GroupUpdate):
         """See `GroupUpdate`; backward is called once a trained step and pass."""
         group = self._candidates.shape[1]
         valid = ~self._advantages.isnan()
-        penalised = self._beside_base(scale / len(self._steps) / group, statistics)
+        penalised = self._beside_base(scale / len(self._steps) / group, self._steps, statistics)
         for row, n in enumerate(self._steps):
             std = sde.spread(self._sigmas, n, self._level)
             for chosen in self._passes(group):

@@ -35,6 +35,8 @@ class SurrogateUpdate(GroupUpdate):
         stored = self._config.old_path == "stored"
         if old is None and on_policy:
             self.path = self.old = self.stored if stored else self.values()
+            if stored and self._beside_stale:
+                self.values()  # For its passes alone.
         else:
             self.old = old if old is not None else self.stored if stored else recompute()
             self.path = self.values()
@@ -60,9 +62,9 @@ class SurrogateUpdate(GroupUpdate):
         path = self.path
         gradients = self._state_gradients(path, self.old, scale, statistics)
         # A chain is recomputed through every step, trained or not; the penalty is a mean over what is recomputed.
-        recomputed = len(path) - 1 if self._config.anchor_path == "chain" else len(self._steps)
-        share = scale / recomputed / path.shape[1]
-        penalised = self._beside_base(share, statistics)
+        recomputed = range(len(path) - 1) if self._config.anchor_path == "chain" else self._steps
+        share = scale / len(recomputed) / path.shape[1]
+        penalised = self._beside_base(share, recomputed, statistics)
         for chosen in self._passes(path.shape[1]):
             states = path[:, chosen]
             shared: dict[str, Any] = {

@@ -11,7 +11,7 @@ from benchmarks.ranks import batch_of, learned, trained_lora
 from tests.integration.conftest import short_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("cluster")]
-SHAPES = [(1, 1), (2, 0), (3, 2)]
+SHAPES = [(1, 1), (2, 0), (3, 2), (2, 3)]
 """Ranks and ZeRO stage; the first is what the others are compared with."""
 
 
@@ -40,6 +40,8 @@ def test_one_two_and_three_ranks_learn_the_same_from_an_uneven_batch(tmp_path: P
         # Adam makes a step of a gradient that is rounding alone, here and there.
         assert (flat(weights) - flat(expected)).norm() < 0.005 * moved.norm(), (ranks, stage)
         # DeepSpeed tells none of stage 0.
-        assert math.isnan(its_norm) if stage == 0 else its_norm == pytest.approx(norm, rel=1e-6), (ranks, stage)
+        # Three ranks have groups cut in pieces: smaller batches, whose kernels round otherwise.
+        near = pytest.approx(norm, rel=1e-4 if ranks == 3 else 1e-6)
+        assert math.isnan(its_norm) if stage == 0 else its_norm == near, (ranks, stage)
     again, _ = of(3, 2, "again", deterministic=True)
     assert all(torch.equal(tensor, again[name]) for name, tensor in found[3, 2][0].items())

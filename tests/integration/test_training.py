@@ -158,7 +158,7 @@ def test_single_steps_global_exploration_no_attention_reward_over_a_bfloat16_bas
     assert all(update["update/first_step/max_abs_log_ratio"] == 0.0 for update in run.updates)
 
 
-def test_an_earlier_lora_is_trained_on_in_several_steps_with_moving_average_and_zero_3(
+def test_an_earlier_lora_is_trained_on_in_several_steps_with_moving_average_and_zero_3_on_two_ranks(
     synchronous: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(synchronous.folder)
@@ -166,7 +166,9 @@ def test_an_earlier_lora_is_trained_on_in_several_steps_with_moving_average_and_
         tmp_path,
         "zero-3",
         "learner.start_from=lora",
+        "learner.ranks=2",
         "learner.zero_stage=3",
+        "loop.max_staleness=1",
         "learner.steps_per_rollout=2",
         "learner.ema_decay=0.5",
         "objective.beta=0.01",
