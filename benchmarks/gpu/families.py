@@ -23,6 +23,7 @@ CONFIGS = {
     "klein_4b": ("flux2_klein_4b", "full-size-klein-4b"),
     "klein_9b": ("flux2_klein_4b", "full-size-klein-9b"),
     "qwen_image_edit": ("qwen_image_edit_2511", "full-size-qwen-image-edit"),
+    "qwen_image_21": ("qwen_image_21", "full-size-qwen-image-21"),
 }
 """A packaged configuration, and the architecture that stands for its model."""
 
@@ -46,7 +47,10 @@ def config_of(family: str) -> RunConfig:
 
 
 EDITORS: dict[str, EditorConfig] = {
-    family: config_of(family).editor.model_copy(update={"text_tokens": 512}) for family in CONFIGS
+    family: config_of(family).editor.model_copy(
+        update={"text_tokens": 512, "source_resolution": None, "prefix": "none"}
+    )
+    for family in CONFIGS
 }
 
 

@@ -16,7 +16,7 @@ from rc_grpo.algorithm.solver import Velocity
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor import compiling
 from rc_grpo.editor.denoiser import Denoiser
-from rc_grpo.editor.family import Architecture, Body, Tokens
+from rc_grpo.editor.family import Architecture, Body, Forward, Tokens
 from rc_grpo.editor.files import FULL_SIZE
 from rc_grpo.editor.loading import load_architecture
 from rc_grpo.editor.merged import MergedPolicy
@@ -105,7 +105,17 @@ def stock_denoiser(editor: EditorConfig, **changes: Any) -> Denoiser:
     own = dict(body.transformer.attn_processors)
     denoiser = Denoiser(body, editor, 0, MergedPolicy)
     denoiser.transformer.set_attn_processor(own)
+    denoiser.through(without_cache(denoiser.transformer))
     return denoiser
+
+
+def without_cache(transformer: Any) -> Forward:
+    """Return a call of a transformer with diffusers' own attention, to which our cache of a prefix says nothing."""
+
+    def call(**named: Any) -> Any:
+        return transformer(**{name: value for name, value in named.items() if not name.startswith("kv_cache")})
+
+    return call
 
 
 def rollout_denoiser(editor: EditorConfig, *, fp8: bool, **changes: Any) -> Denoiser:
@@ -120,17 +130,23 @@ def rollout_denoiser(editor: EditorConfig, *, fp8: bool, **changes: Any) -> Deno
 def random_conditions(body: Body, editor: EditorConfig, side: int) -> Conditions:
     """Return conditions of a model for an image of ``side`` pixels: the canary's arrays, at full length."""
     size, canary = tokens_of(editor, side), body.canary()
-    lengths = {len(canary.text_valid): size.text, len(canary.arrays["reference"]): size.sources}
+    small, slots = len(canary.arrays["reference"]), len(canary.arrays.get("slots", ()))
+    # Slots of a text stand for a source's tokens, so many each; a text's own are in front of them, and behind.
+    standing = size.sources * slots // small
+    text = size.text + standing
+    lengths = {len(canary.arrays["prompt"]): text, small: size.sources}
     shapes = {
         name: (lengths[len(array)], array.shape[1]) if array.ndim == 2 else array.shape
         for name, array in canary.arrays.items()
+        if name != "slots"
     }
+    arrays = {name: normal(index, *shape).numpy() for index, (name, shape) in enumerate(sorted(shapes.items()))}
     seen = round(size.sources**0.5) * body.architecture.token
     return Conditions(
         height=side,
         width=side,
-        arrays={name: normal(index, *shape).numpy() for index, (name, shape) in enumerate(sorted(shapes.items()))},
-        text_valid=np.arange(size.text) < INSTRUCTION,
+        arrays=arrays | ({"slots": 1 + np.arange(standing)} if slots else {}),
+        text_valid=np.arange(text - standing - (1 if slots else 0)) < INSTRUCTION,
         sources=((seen, seen),),
     )
 

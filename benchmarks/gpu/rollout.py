@@ -145,7 +145,9 @@ def recorded(denoiser: Denoiser, side: int, record: bool) -> AbstractContextMana
     if not record:
         return nullcontext()
     text = torch.from_numpy(random_conditions(denoiser.body, denoiser.config, side).text_valid)
-    return denoiser.recording(AcdConfig().chosen(denoiser.layers), square_mask(side), text)
+    directions = denoiser.body.architecture.directions
+    direction = "from_text" if "from_text" in directions else "to_text"
+    return denoiser.recording(AcdConfig().chosen(denoiser.layers), square_mask(side), text, direction)
 
 
 def _measure(measured: Measured, name: str, denoiser: Denoiser, size: tuple[int, int], *, record: bool = False) -> None:

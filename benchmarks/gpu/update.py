@@ -28,6 +28,7 @@ from benchmarks.gpu.measuring import (
     random_states,
     show,
     tokens_of,
+    without_cache,
 )
 from benchmarks.results import Figure, write
 from deploy.planning.work import anchor_step_tflop
@@ -181,6 +182,7 @@ def _stock(measured: Measured, denoiser: Denoiser, processors: Mapping[str, Any]
     transformer = denoiser.transformer
     ours = dict(transformer.attn_processors)
     transformer.set_attn_processor(dict(processors))
+    denoiser.through(without_cache(transformer))
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
         try:
             chain(denoiser, SIDE, 1, 1, Tensor.backward)()
@@ -194,6 +196,7 @@ def _stock(measured: Measured, denoiser: Denoiser, processors: Mapping[str, Any]
         measured.gradients["stock"] = _gradient(denoiser)
     transformer.disable_gradient_checkpointing()
     transformer.set_attn_processor(ours)
+    denoiser.through(transformer)
     free()
 
 

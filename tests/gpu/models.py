@@ -27,9 +27,14 @@ from rc_grpo.seeds import normal
 CUDA = torch.device("cuda")
 SIDE = 256
 MASK, TEXT = square_mask(SIDE), torch.arange(TEXT_TOKENS) < INSTRUCTION
-OTHERS = [EDITORS["klein_4b"], EDITORS["qwen_image_edit"].model_copy(update={"source_resolution": SIDE})]
+OTHERS = [
+    EDITORS["klein_4b"],
+    *(EDITORS[name].model_copy(update={"source_resolution": SIDE}) for name in ("qwen_image_edit", "qwen_image_21")),
+]
 """Editors of the other families."""
 EVERY = [KONTEXT, *OTHERS]
+SHARING = OTHERS[-1]
+"""The one of which a prefix can be shared."""
 
 
 def few_blocks(

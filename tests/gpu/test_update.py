@@ -14,7 +14,7 @@ from rc_grpo.config import EditorConfig
 from rc_grpo.config.learner import Activations
 from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.editor.recording import dense_gradient
-from tests.gpu.models import CUDA, EVERY, conditions_of, few_blocks, states, trained
+from tests.gpu.models import CUDA, EVERY, SHARING, conditions_of, few_blocks, states, trained
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +106,20 @@ def test_attention_that_ends_in_a_wider_tensor_has_the_right_gradient(backend: S
 
     for got, truth in zip(gradients(backend, torch.bfloat16), gradients(SDPBackend.MATH, torch.float32), strict=True):
         assert (got.float() - truth).norm() < 0.02 * truth.norm()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_prefix_computed_once_gives_the_gradient_of_one_that_every_pass_computes(compiled: bool) -> None:
+    flat = []
+    for prefix in ("none", "shared"):
+        denoiser = few_blocks(editor=SHARING.model_copy(update={"prefix": prefix}))
+        denoiser.policy.load(trained(denoiser))
+        activations.arrange(denoiser.body, "store", compiled=compiled)
+        conditions = conditions_of(denoiser)
+        field, sigmas = denoiser.velocity(conditions), denoiser.sigmas(3, conditions)
+        with torch.no_grad(), field.held():
+            path = solver.integrate(field, start(denoiser), sigmas)
+        with field.trained(Tensor.backward) as backprop:
+            adjoint.backward(field, path, sigmas, pulls(path), backprop=backprop)
+        flat.append(lora_gradient(denoiser))
+    assert cosine_similarity(*flat, dim=0) > 0.999
