@@ -108,7 +108,7 @@ def codec(pipeline: QwenImage21Pipeline, editor: EditorConfig, *, offload: bool)
 def edit(
     pipeline: QwenImage21Pipeline, editor: EditorConfig, source: Pixels, instruction: str, *, steps: int, seed: int
 ) -> Pixels:
-    """Edit an image with the stock pipeline, at its own size."""
+    """Edit an image with the stock pipeline, at its own size; its cache is on where ``editor.prefix`` is shared."""
     return stock_edit(
         pipeline,
         source,
@@ -118,4 +118,5 @@ def edit(
         negative_prompt=NEGATIVE if editor.guidance > 1 else None,
         true_cfg_scale=editor.guidance,
         output_resolution=editor.source_resolution or STOCK_SOURCE,
+        use_kv_cache=editor.prefix == "shared",
     )
