@@ -106,6 +106,7 @@ def of_config(
         attention_rows={name: 3 * width for name in projections if name.endswith(FUSED)},
         guidance="none" if distilled else "cfg",
         scheduler=scheduler,
+        kept=24.5,
     )
 
 
