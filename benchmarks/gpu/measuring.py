@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rc_grpo.algorithm.solver import Velocity
 from rc_grpo.config import EditorConfig
+from rc_grpo.config.rollout import Fp8
 from rc_grpo.editor import compiling
 from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.editor.family import Architecture, Body, Forward, Tokens
@@ -118,7 +119,7 @@ def without_cache(transformer: Any) -> Forward:
     return call
 
 
-def rollout_denoiser(editor: EditorConfig, *, fp8: bool, **changes: Any) -> Denoiser:
+def rollout_denoiser(editor: EditorConfig, *, fp8: Fp8, **changes: Any) -> Denoiser:
     """Return the policy as a rollout worker holds it, its blocks compiled."""
     body = body_of(editor, **changes)
     body.arrange(fp8=fp8)

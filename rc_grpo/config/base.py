@@ -1,6 +1,6 @@
 """What every branch of the configuration is made of."""
 
-from typing import Annotated, Any, Self, get_origin
+from typing import Annotated, Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
@@ -26,7 +26,7 @@ class Strict(BaseModel):
             annotation = cls.model_fields[name].annotation if name in cls.model_fields else bool
             items = list(value.values()) if isinstance(value, dict) and get_origin(annotation) is dict else value
             items = items if isinstance(items, list | tuple) else [items]
-            if annotation is not bool and any(isinstance(item, bool) for item in items):
+            if bool not in (annotation, *get_args(annotation)) and any(isinstance(item, bool) for item in items):
                 raise ValueError(f"{name} takes no true or false, as which YAML also reads yes, no, on and off")
         return values
 

@@ -8,6 +8,8 @@ from rc_grpo.algorithm.method import Method
 from rc_grpo.config.base import Fraction, PoolConfig, PositiveFraction, Strict
 
 Solver = Method
+Fp8 = bool | Literal["gemm", "all"]
+"""What of a rollout multiplies in float8; true means its projections."""
 
 
 class MaskConfig(Strict):
@@ -96,8 +98,10 @@ class RolloutConfig(PoolConfig):
     )
     mask: MaskConfig = MaskConfig()
     acd: AcdConfig = AcdConfig()
-    fp8: bool = Field(
-        False, description="multiply in float8: faster, less exact; needs objective.old_path `recompute` and a GPU"
+    fp8: Fp8 = Field(
+        False,
+        description="multiply in float8: faster, less exact; needs objective.old_path `recompute` and a GPU. `gemm`, "
+        "or true: projections; `all`: attention, too, on a Hopper GPU with the package fa3-fwd",
     )
     offload_encoders: bool = Field(
         False,

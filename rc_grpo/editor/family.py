@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rc_grpo.config import EditorConfig
+from rc_grpo.config.rollout import Fp8
 from rc_grpo.editor.prefix import Prefix
 from rc_grpo.editor.recording import BOTH_DIRECTIONS, Direction, Layout, Probe
 from rc_grpo.images import Pixels
@@ -221,8 +222,8 @@ class Body(Protocol):
         """Return small fixed conditions, on which a LoRA's effect is measured; the same in every process."""
         ...
 
-    def arrange(self, *, fp8: bool) -> None:
-        """Rearrange the blocks for rollouts on a GPU, and put projections into float8 if asked for.
+    def arrange(self, *, fp8: Fp8) -> None:
+        """Rearrange the blocks for rollouts on a GPU, and put projections into float8 if asked for, or attention, too.
 
         Projections that get a LoRA keep their names and their memory.
 

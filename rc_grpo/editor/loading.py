@@ -81,7 +81,7 @@ def load_exploring_editor(exact: Editor, editor: EditorConfig, rollout: RolloutC
     if not wanted or not fp8.is_there(files.resolve_device(editor), files.dtype(editor)):
         return exact
     body = _load_body(editor)
-    body.arrange(fp8=True)
+    body.arrange(fp8="gemm")
     return _ready(body, exact.codec, editor, seed)
 
 

@@ -12,6 +12,8 @@ from rc_grpo.editor.rounding import FLOAT8
 
 LARGEST = tl.constexpr(448.0)
 TINY = tl.constexpr(1.1754943508222875e-38)
+TOKENS_AT_ONCE = 64
+"""Of a head, in a program."""
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
@@ -147,6 +149,49 @@ def merge(out: Tensor, pristine: Tensor, b: Tensor, a: Tensor, factor: float, un
     tensors = pristine, b.contiguous(), a.contiguous(), pristine if unit is None else unit, out
     shape = rows, columns, factor, seed & (2**63 - 1)
     _merge[grid](*tensors, *shape, rank, bits, smallest, info.max, unit is not None, 64, 64, 16, num_warps=4)
+
+
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+def _tile_of_head(x, tokens, heads, of_image, of_token, of_head, WIDTH: tl.constexpr, TOKENS: tl.constexpr):
+    image, head = tl.program_id(0) // heads, tl.program_id(0) % heads
+    token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)[:, None]
+    at = image.to(tl.int64) * of_image + token * of_token + head * of_head + tl.arange(0, WIDTH)[None, :]
+    return tl.load(x + at, mask=token < tokens, other=0.0).to(tl.float32)
+
+
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+def _largest_of_heads(
+    x, largest, tokens, heads, of_image, of_token, of_head, WIDTH: tl.constexpr, TOKENS: tl.constexpr
+):
+    tile = _tile_of_head(x, tokens, heads, of_image, of_token, of_head, WIDTH, TOKENS)
+    tl.atomic_max(largest + tl.program_id(0), tl.max(tl.max(tl.abs(tile), axis=1), axis=0))
+
+
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+def _quantise_heads(
+    x, largest, out, scales, tokens, heads, of_image, of_token, of_head, WIDTH: tl.constexpr, TOKENS: tl.constexpr
+):
+    tile = _tile_of_head(x, tokens, heads, of_image, of_token, of_head, WIDTH, TOKENS)
+    scale = tl.maximum(tl.load(largest + tl.program_id(0)) / LARGEST, TINY)
+    image, head = tl.program_id(0) // heads, tl.program_id(0) % heads
+    token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)[:, None]
+    at = ((image.to(tl.int64) * tokens + token) * heads + head) * WIDTH + tl.arange(0, WIDTH)[None, :]
+    tl.store(out + at, (tile * (1.0 / scale)).to(out.dtype.element_ty), mask=token < tokens)
+    if tl.program_id(1) == 0:
+        tl.store(scales + tl.program_id(0), scale)
+
+
+def quantise_heads(x: Tensor) -> tuple[Tensor, Tensor]:
+    """See `rc_grpo.editor.fp8_attention.quantise_heads`."""
+    x = x if x.stride(-1) == 1 else x.contiguous()
+    images, tokens, heads, width = x.shape
+    largest = torch.zeros(images, heads, device=x.device, dtype=torch.float32)
+    out, scales = torch.empty(x.shape, device=x.device, dtype=FLOAT8), torch.empty_like(largest)
+    grid = images * heads, triton.cdiv(tokens, TOKENS_AT_ONCE)
+    shape = tokens, heads, *x.stride()[:3], width, TOKENS_AT_ONCE
+    _largest_of_heads[grid](x, largest, *shape, num_warps=4)
+    _quantise_heads[grid](x, largest, out, scales, *shape, num_warps=4)
+    return out, scales
 
 
 def norm_and_rotate(

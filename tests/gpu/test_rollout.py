@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
+from torch.nn.functional import scaled_dot_product_attention
 
 from rc_grpo.algorithm import solver
 from rc_grpo.algorithm.attention_density import mass_in_mask
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor import compiling, kernels
 from rc_grpo.editor.fp8 import Fp8Linear
+from rc_grpo.editor.fp8_attention import attention_in_float8, quantise_heads
 from rc_grpo.editor.kernels import Activation
 from rc_grpo.editor.merged import MergedPolicy
 from tests.gpu.models import (
@@ -217,3 +219,18 @@ def test_a_float8_projection_is_the_projection_to_a_few_per_cent() -> None:
     x = torch.randn(2, 300, 3072, device=CUDA, dtype=torch.bfloat16)
     exact = linear(x).float()
     assert (Fp8Linear(linear)(x).float() - exact).norm() < 0.05 * exact.norm()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("queries", [2560, 1000])
+def test_attention_in_float8_is_attention_to_a_few_per_cent(queries: int) -> None:
+    pytest.importorskip("fa3_fwd_interface")
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, length, 24, 128, device=CUDA) for length in (queries, 2560, 2560))
+    query, key, value = (x.bfloat16() for x in (query, key, value * torch.logspace(-2, 2, 24, device=CUDA)[:, None]))
+    exact = scaled_dot_product_attention(*(x.transpose(1, 2) for x in (query, key, value))).transpose(1, 2)
+    assert (attention_in_float8(query, key, value) - exact).norm() < 0.08 * exact.norm()
+    rounded, scale = quantise_heads(value)
+    torch.testing.assert_close(scale, value.float().abs().amax(dim=(1, 3)) / 448)
+    unit = scale[:, None, :, None]
+    assert ((rounded.float() * unit - value).abs() <= value.abs() * (2**-4 + 2**-8) + unit * 2**-9).all()

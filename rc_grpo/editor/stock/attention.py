@@ -6,7 +6,7 @@ attention concentration where one is asked for, and a dense gradient for the att
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
@@ -15,7 +15,10 @@ from torch import Tensor, nn
 
 from rc_grpo.editor import kernels
 from rc_grpo.editor.fp8 import Fp8Linear, QuantisedRows, quantise
+from rc_grpo.editor.fp8_attention import attention_in_float8
 from rc_grpo.editor.recording import Probe, dense_gradient
+
+Fused = bool | Literal["fp8"]
 
 
 class ProbedAttention:
@@ -25,14 +28,16 @@ class ProbedAttention:
         probe: measures queries and keys, if there is one.
         fused: norm and rotation of queries and keys are one kernel, without a backward pass: for rearranged blocks. It
             rounds a few entries otherwise than diffusers' own, which a block that is not rearranged follows to the bit.
+            ``fp8``: attention, too, is in float8, where nothing is masked.
     """
 
     _attention_backend = None
     _parallel_config = None
 
-    def __init__(self, probe: Probe | None = None, *, fused: bool = False) -> None:
+    def __init__(self, probe: Probe | None = None, *, fused: Fused = False) -> None:
         self.probe = probe
-        self._fused = fused
+        self._fused = bool(fused)
+        self._in_fp8 = fused == "fp8"
         self.concentration: Tensor | None = None
         """What the probe found at the last call."""
 
@@ -60,6 +65,8 @@ class ProbedAttention:
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attend, by the backend that diffusers has set: queries ``[B, Q, H, D]`` to ``[B, Q, H * D]``."""
+        if self._in_fp8 and mask is None:
+            return attention_in_float8(query, key, value).flatten(2, 3)  # type: ignore[no-any-return]
         mixed = dispatch_attention_fn(
             query, key, value, attn_mask=mask, backend=self._attention_backend, parallel_config=self._parallel_config
         )

@@ -9,10 +9,13 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
+from rc_grpo.config.rollout import Fp8
+from rc_grpo.editor import fp8_attention
 from rc_grpo.editor.family import Architecture, Forward, Guidance, Text
 from rc_grpo.editor.guidance import classifier_free
 from rc_grpo.editor.recording import Layout
 from rc_grpo.editor.stock.arrays import to_tensor
+from rc_grpo.editor.stock.attention import Fused
 from rc_grpo.messages import Conditions
 from rc_grpo.seeds import derive, normal
 
@@ -37,16 +40,18 @@ class StockBody(ABC):
         self.blocks = blocks
         self.architecture = architecture
         self.guidance = guidance
-        self.fused = False
+        self.fused: Fused = False
 
-    def arrange(self, *, fp8: bool) -> None:
+    def arrange(self, *, fp8: Fp8) -> None:
         """Rearrange the blocks for rollouts on a GPU, by `arrange_blocks`, and have attention fuse what it can.
 
         Raises:
             ValueError: float8 is asked for where there is none, or a target's projection would lose its name.
         """
-        self.arrange_blocks(in_fp8=fp8)
-        self.fused = True
+        if fp8 == "all":
+            fp8_attention.check(self.transformer.device, self.transformer.dtype)
+        self.arrange_blocks(in_fp8=bool(fp8))
+        self.fused = "fp8" if fp8 == "all" else True
 
     @abstractmethod
     def arrange_blocks(self, *, in_fp8: bool) -> None:
