@@ -2,6 +2,7 @@
 
 from types import MappingProxyType
 
+from rc_grpo.config.editor import MOST_SOURCES
 from rc_grpo.editor.families.flux2_klein.names import FIRST_NAMES
 from rc_grpo.editor.family import Guidance
 from rc_grpo.editor.stock.family import StockFamily
@@ -24,6 +25,7 @@ class Flux2Klein(StockFamily):
     transformer = "Flux2Transformer2DModel"
     first_names = FIRST_NAMES
     guidance: Guidance = "cfg"
+    sources = MOST_SOURCES
 
 
 FAMILY = Flux2Klein()

@@ -37,9 +37,10 @@ class KleinArchitecture(Architecture):
     scheduler: Mapping[str, Any]
 
     def tokens(self, editor: EditorConfig) -> Tokens:
-        """Return the lengths of an edit: text slots, target, and one source, of the target's size up to a megapixel."""
+        """Return the lengths of an edit: text slots, target, and sources of the target's size up to a megapixel."""
         image = (editor.resolution // self.token) ** 2
-        return Tokens(editor.text_tokens, image, min(image, LARGEST_SOURCE // self.token**2))
+        source = min(image, LARGEST_SOURCE // self.token**2)
+        return Tokens(editor.text_tokens, image, editor.sources * source, images=editor.sources)
 
     def forward_tflop(self, tokens: Tokens) -> tuple[float, float]:
         """Return the TFLOP of one pass of one image: of its projections, of its attention."""
