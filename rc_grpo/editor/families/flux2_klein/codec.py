@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from diffusers import Flux2KleinPipeline
+from diffusers import Flux2KleinKVPipeline, Flux2KleinPipeline
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -45,7 +45,7 @@ class KleinCodec(StockCodec):
         arrays = {"reference": to_array(torch.cat(packed))}
         with self.text_encoders.at_work():
             arrays["prompt"] = self._embedded(instruction)
-            if not self.pipeline.config.is_distilled:
+            if not getattr(self.pipeline.config, "is_distilled", True):
                 arrays["negative"] = self._empty = self._embedded("") if self._empty is None else self._empty
         return Conditions(height, width, arrays, text_valid, () if sources == ((height, width),) else sources)
 
@@ -96,6 +96,7 @@ def edit(
     seed: int,
 ) -> Pixels:
     """Edit an image with the stock pipeline, at its own size."""
+    guidance = {} if isinstance(pipeline, Flux2KleinKVPipeline) else {"guidance_scale": editor.guidance}
     return stock_edit(
         pipeline,
         source,
@@ -103,6 +104,6 @@ def edit(
         *(fitted(image, editor.resolution, 2 * pipeline.vae_scale_factor) for image in references),
         steps=steps,
         seed=seed,
-        guidance_scale=editor.guidance,
+        **guidance,
         max_sequence_length=editor.text_tokens,
     )
