@@ -73,8 +73,9 @@ class EditorConfig(Strict):
     )
     prefix: Literal["none", "shared"] = Field(
         "none",
-        description="whether keys and values of text and source are computed once for all steps and candidates of a "
-        "task, in rollouts and in the learner alike: for a family in which these never see the image that is made",
+        description="whether keys and values of text and source, or of source alone, are computed once for all steps "
+        "and candidates of a task, in rollouts and in the learner alike: for a family in which these never see the "
+        "image that is made",
     )
     guidance: PositiveFloat = Field(
         2.5,

@@ -121,7 +121,7 @@ class Architecture(ABC):
             attention's.
         directions: in which attention concentrates; a model whose text never sees the target has ``to_text`` alone.
         side: an edited image has sides of a multiple of so many tokens.
-        shares_prefix: text and source never see the target, so that ``editor.prefix`` may be shared.
+        shares_prefix: text and source, or source alone, never see the target, so that ``editor.prefix`` may be shared.
     """
 
     layers: int

@@ -17,7 +17,7 @@ from deploy.records.folder import RunFolder
 from rc_grpo.data.logged import read_groups
 from rc_grpo.images import encode_png
 from rc_grpo.pocket.world import PocketWorld
-from tests.families import KLEIN, QWEN, QWEN_21, Row, source
+from tests.families import KLEIN, KLEIN_KV, QWEN, QWEN_21, Row, source
 
 SMALL = (
     "editor.resolution=64",
@@ -44,9 +44,10 @@ LEARNING = (
     "name=learning",
 )
 # The one trains through one pass of its guidance by the whole chain, the other through both by single steps, and so on.
-GUIDANCE = {KLEIN.name: 1.0, QWEN.name: 3.0, QWEN_21.name: 1.0}
+GUIDANCE = {KLEIN.name: 1.0, KLEIN_KV.name: 1.0, QWEN.name: 3.0, QWEN_21.name: 1.0}
 HOW = {
     KLEIN.name: ("editor.dtype=float32", "rollout.acd={layers: 0.5}"),
+    KLEIN_KV.name: ("editor.dtype=float32", "editor.prefix=shared", "rollout.acd={layers: 0.5}"),
     QWEN.name: (
         "editor.dtype=bfloat16",
         "objective.anchor_path=step",
@@ -83,7 +84,7 @@ def updates_of(run: Path) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize(
     "row",
-    [pytest.param(KLEIN, marks=pytest.mark.slow), QWEN, pytest.param(QWEN_21, marks=pytest.mark.slow)],
+    [QWEN, *(pytest.param(row, marks=pytest.mark.slow) for row in (KLEIN, KLEIN_KV, QWEN_21))],
     ids=lambda row: row.name,
 )
 def test_a_family_is_trained_evaluated_and_exported(row: Row, tmp_path: Path, python: str) -> None:

@@ -1,15 +1,19 @@
 """klein's KV variant: what sources are that see themselves alone is computed once, and nothing comes out otherwise."""
 
+from dataclasses import replace
+from functools import partial, partialmethod
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from learner import activations
 from rc_grpo.algorithm.solver import integrate
 from rc_grpo.config import EditorConfig
 from rc_grpo.config.learner import Activations
+from rc_grpo.editor import compiling
 from rc_grpo.editor.denoiser import Denoiser, PolicyMaker
 from rc_grpo.editor.loading import load_architecture, load_editor
 from rc_grpo.editor.merged import MergedPolicy
@@ -34,10 +38,11 @@ def config_of(folder: Path, prefix: str = "none") -> EditorConfig:
     return KLEIN_KV.editor(folder).model_copy(update={"resolution": SIDE, "sources": 4, "prefix": prefix})
 
 
-@pytest.fixture(scope="module", params=[0, 2], ids=["one source", "three"])
-def conditions(folder: Path, request: pytest.FixtureRequest) -> Conditions:
+@pytest.fixture(scope="module")
+def conditions(folder: Path) -> Conditions:
+    """Of three sources."""
     editor = load_editor(config_of(folder), seed=0)
-    return editor.encode_image(source(SIDE, SIDE), "make it red", *references(request.param))
+    return editor.encode_image(source(SIDE, SIDE), "make it red", *references(2))
 
 
 def denoiser_of(folder: Path, prefix: str, policy: PolicyMaker = AdapterPolicy) -> Denoiser:
@@ -70,8 +75,7 @@ def test_states_and_image_are_the_stock_pipelines_which_extracts_once_and_caches
         assert int(np.abs(ours.astype(int) - image).max()) <= 1
 
 
-@pytest.mark.parametrize("direction", ["from_text", "to_text"])
-@pytest.mark.parametrize("policy", [AdapterPolicy, MergedPolicy])
+@pytest.mark.parametrize(("direction", "policy"), [("from_text", AdapterPolicy), ("to_text", MergedPolicy)])
 @torch.no_grad()
 def test_a_rollouts_states_and_recordings_are_those_of_the_whole_passes(
     folder: Path, conditions: Conditions, direction: str, policy: PolicyMaker
@@ -91,7 +95,7 @@ def test_a_rollouts_states_and_recordings_are_those_of_the_whole_passes(
     torch.testing.assert_close(densities[1], densities[0], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kept", ["store", "recompute", "selective"])
+@pytest.mark.parametrize("kept", ["recompute", "selective"])
 def test_every_loras_gradient_is_that_of_whole_passes_whatever_is_recomputed(
     folder: Path, conditions: Conditions, kept: Activations
 ) -> None:
@@ -120,3 +124,42 @@ def test_operations_are_those_of_text_and_target_behind_the_sources(folder: Path
     for part in range(2):
         assert size.forward_tflop(tokens)[part] + ahead[part] == pytest.approx(size.forward_tflop(whole)[part])
     assert size.prefill_tflop(whole) == (0.0, 0.0)
+
+
+def test_the_published_model_is_planned_for_without_its_files_and_has_its_own_pipeline() -> None:
+    editor = EditorConfig(
+        model="black-forest-labs/FLUX.2-klein-9b-kv", prefix="shared", resolution=1024, text_tokens=512
+    )
+    family = find(editor)
+    size = family.architecture(editor.model_copy(update={"model": family.hub_ids[editor.model]}))
+    tokens = size.tokens(editor)
+    assert sum(size.forward_tflop(tokens)) == pytest.approx(85.3, abs=0.1)
+    assert sum(size.forward_tflop(replace(tokens, prefix=0))) == pytest.approx(151.3, abs=0.1)
+    with torch.device("meta"):
+        full = family.full_size(editor.model_copy(update={"model": "full-size-klein-9b-kv"}))
+        made = full.build_pipeline(torch.device("meta"), torch.bfloat16, text_encoder=None)
+    assert type(made).__name__ == family.pipeline
+
+
+@pytest.mark.slow
+@torch._dynamo.config.patch(recompile_limit=compiling.GRAPHS)
+@pytest.mark.parametrize("prefix", ["none", "shared"])
+@pytest.mark.parametrize("kept", ["store", "recompute"])
+def test_compiled_blocks_of_a_kind_share_a_graph_in_rollouts_and_in_training(
+    folder: Path, conditions: Conditions, kept: Activations, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="aot_eager"))
+    monkeypatch.setattr(activations.torch, "compile", partial(torch.compile, backend="aot_eager"))
+    plain, shared = denoiser_of(folder, "none"), denoiser_of(folder, prefix)
+    group = a_group(plain, conditions)
+    expected = learned(plain, conditions, group)
+    torch._dynamo.reset()
+    activations.arrange(shared.body, kept, compiled=True)
+    graphs = []
+    for _ in range(2):
+        assert_alike(learned(shared, conditions, group), expected)
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[1] == graphs[0] > 0
+    field, x = shared.velocity(conditions), normal(5, 2, *shared.latent_shape(conditions))
+    with torch.no_grad(), field.held():
+        torch.testing.assert_close(field(x, 0.5), plain.velocity(conditions)(x, 0.5), rtol=1e-4, atol=1e-4)

@@ -39,8 +39,8 @@ class Flux2KleinKV(Flux2Klein):
     """The `rc_grpo.editor.family.Family` of ``Flux2KleinKVPipeline``: what sources are is computed once a task."""
 
     name = "flux2-klein-kv"
-    models: frozenset[str] = frozenset()
-    hub_ids: MappingProxyType[str, str] = MappingProxyType({})
+    models = frozenset({"full-size-klein-9b-kv"})
+    hub_ids = MappingProxyType({"black-forest-labs/FLUX.2-klein-9b-kv": "full-size-klein-9b-kv"})
     pipeline = "Flux2KleinKVPipeline"
     guidance: Guidance = "none"
 

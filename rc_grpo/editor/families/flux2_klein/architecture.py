@@ -65,7 +65,10 @@ def read(editor: EditorConfig) -> KleinArchitecture:
         ModelNotFoundError: they are not there.
     """
     if sizes := full_size.size_of(editor):
-        return of_config(sizes.transformer, full_size.TOKEN, encoders_gib=sizes.encoders_gib)
+        kv = editor.model == full_size.KV_NAME
+        return of_config(
+            sizes.transformer, full_size.TOKEN, encoders_gib=sizes.encoders_gib, distilled=kv, shares_prefix=kv
+        )
     with naming_the_model(editor):
         source, revision = model_source(editor), editor.revision
         index = Flux2KleinPipeline.load_config(source, revision=revision)

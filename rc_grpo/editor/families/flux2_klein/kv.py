@@ -3,6 +3,7 @@
 Text and target see everything and follow the noise level: of them nothing is shared.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,31 +23,51 @@ from rc_grpo.editor.stock.body import timestep
 from rc_grpo.messages import Conditions
 
 
+@dataclass(frozen=True)
+class Told:
+    """What the transformer tells a block.
+
+    Attributes:
+        cache: where sources are found behind a prefix, or are kept.
+        text: tokens of the text among the queries.
+        sources: of the sources among them.
+        keep: what sources are, in the cache.
+    """
+
+    cache: Flux2KVLayerCache | None
+    text: int
+    sources: int
+    keep: bool
+
+
 class _SourcesApart(ProbedAttention):
     """What both kinds of blocks do. Joint order ``[text | source | target]``; behind a prefix ``[text | target]``."""
 
-    def told(self, cache: Flux2KVLayerCache | None, mode: str | None, sources: int, text: int) -> None:
-        """Take what the transformer tells a block: where to keep sources or to find them, and how many tokens."""
-        if cache is None:
-            raise ValueError("sources are kept apart in every pass of this model: the pass says where")
-        self._cache, self._mode, self._sources, self._text = cache, mode, sources, text
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Any = None) -> Tensor:
+        """Probe and attend, as diffusers' own processors do, whose bits these are.
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Probe and attend, as diffusers' own processors do, whose bits these are."""
-        text = self._text
-        if self._mode == "cached":
-            keys, values = (kept.expand(len(query), -1, -1, -1) for kept in self._cache.get())
+        Args:
+            query: of all tokens ``[B, S, H, D]``.
+            key: likewise.
+            value: likewise.
+            mask: a `Told`, which says who sees whom.
+        """
+        told: Told = mask
+        if not told.sources:
+            assert told.cache is not None
+            keys, values = (kept.expand(len(query), -1, -1, -1) for kept in told.cache.get())
             if self.probe is not None:
                 self.look(query, torch.cat([keys, key], dim=1))
             both = ((key, keys), (value, values))
-            key, value = (torch.cat([own[:, :text], kept, own[:, text:]], dim=1) for own, kept in both)
+            key, value = (torch.cat([own[:, : told.text], kept, own[:, told.text :]], dim=1) for own, kept in both)
             return self.mix(query, key, value)
-        behind = text + self._sources
-        self._cache.store(key[:, text:behind], value[:, text:behind])
+        source = slice(told.text, told.text + told.sources)
+        if told.keep and told.cache is not None:
+            told.cache.store(key[:, source], value[:, source])
         self.look(query, key)
-        rest = self.mix(torch.cat([query[:, :text], query[:, behind:]], dim=1), key, value)
-        apart = self.mix(query[:, text:behind], key[:, text:behind], value[:, text:behind])
-        return torch.cat([rest[:, :text], apart, rest[:, text:]], dim=1)
+        rest = self.mix(torch.cat([query[:, : source.start], query[:, source.stop :]], dim=1), key, value)
+        apart = self.mix(query[:, source], key[:, source], value[:, source])
+        return torch.cat([rest[:, : source.start], apart, rest[:, source.start :]], dim=1)
 
 
 class JointApart(_SourcesApart, JointAttention):
@@ -62,10 +83,12 @@ class JointApart(_SourcesApart, JointAttention):
         kv_cache: Flux2KVLayerCache | None = None,
         kv_cache_mode: str | None = None,
         num_ref_tokens: int = 0,
+        keep: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Attend; text comes apart from images and goes back apart."""
-        self.told(kv_cache, kv_cache_mode, num_ref_tokens, encoder_hidden_states.shape[1])
-        return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
+        sources = num_ref_tokens if kv_cache_mode == "extract" else 0
+        told: Any = Told(kv_cache, encoder_hidden_states.shape[1], sources, keep)
+        return super().__call__(attn, hidden_states, encoder_hidden_states, told, image_rotary_emb)
 
 
 class FusedApart(_SourcesApart, FusedAttention):
@@ -81,10 +104,12 @@ class FusedApart(_SourcesApart, FusedAttention):
         kv_cache_mode: str | None = None,
         num_txt_tokens: int = 0,
         num_ref_tokens: int = 0,
+        keep: bool = False,
     ) -> Tensor:
         """Attend to, and run the MLP on, the stream ``[B, S, width]``."""
-        self.told(kv_cache, kv_cache_mode, num_ref_tokens, num_txt_tokens)
-        return super().__call__(attn, hidden_states, attention_mask, image_rotary_emb)
+        sources = num_ref_tokens if kv_cache_mode == "extract" else 0
+        told: Any = Told(kv_cache, num_txt_tokens, sources, keep)
+        return super().__call__(attn, hidden_states, told, image_rotary_emb)
 
 
 class KVBody(KleinBody):
@@ -158,6 +183,7 @@ class KVBound(KleinBound):
             txt_ids=self._text_ids[:slots],
             img_ids=torch.cat([self._source_ids, self._target_ids[: x.shape[1]]]),
             return_dict=False,
+            joint_attention_kwargs={"keep": slots is not None},
             kv_cache_mode="extract",
             num_ref_tokens=len(self.reference),
         )
