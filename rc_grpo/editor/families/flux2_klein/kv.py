@@ -94,7 +94,7 @@ class JointApart(_SourcesApart, JointAttention):
 class FusedApart(_SourcesApart, FusedAttention):
     """Attention processor of a single-stream block."""
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         attn: Any,
         hidden_states: Tensor,
