@@ -18,7 +18,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup train test test-all lane-of-clusters lane-of-one-process lint unit docs map browser integration series chaos fuzz pocket judge benchmark judge-benchmarks loop-benchmarks ablation ablation-gpu dashboards evaluate-scale gpu gpu-families gpu-cluster gpu-judge wheel clean-install audit lock clean
+.PHONY: help setup train test test-all lane-of-clusters lane-of-one-process lint unit docs map browser integration series chaos fuzz pocket judge benchmark judge-benchmarks loop-benchmarks ablation ablation-gpu dashboards evaluate-scale gpu gpu-families gpu-cluster gpu-judge gpu-prefix wheel clean-install audit lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -146,6 +146,9 @@ gpu: ## on a GPU: its tests, then FLUX.1 Kontext at full size measured; writes b
 gpu-families: ## the other families at full size on a GPU, and a whole run of each (on two, if there are); writes benchmarks/results/gpu_families.json
 	$(GPU_PYTHON) -m benchmarks.gpu.precompile --families
 	$(GPU_PYTHON) -m benchmarks.gpu.families $(ARGS)
+
+gpu-prefix: ## Qwen-Image-2.1's text and source computed once, against not, and stock, on a GPU; writes benchmarks/results/gpu_prefix.json
+	$(GPU_PYTHON) -m benchmarks.gpu.prefix $(ARGS)
 
 GPUS ?= 2
 gpu-cluster: ## the whole system on GPUS=2 GPUs (or 4, 8), with kills; writes benchmarks/results/gpu_cluster.json and docs/gpu_cluster

@@ -17,6 +17,7 @@ import statistics
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 from rich.console import Console
@@ -29,6 +30,7 @@ from deploy.batches.collector import Collector
 from deploy.batches.ledger import Ledger
 from deploy.batches.lessons import Lessons
 from rc_grpo.config import EditScoreConfig, ObjectiveConfig, RewardConfig, RolloutConfig
+from rc_grpo.messages import ScoredGroup
 from reward_service.panel import JudgePanel
 
 TASKS, WARM_UP = 20_000, 4
@@ -52,6 +54,7 @@ class Scenario:
         ranks: of the learner.
         groups: of an update.
         mean_life_s: of an actor, seconds; None where none dies.
+        window: batches of the plan that one is made of (`Windowed`); None: whatever is ready, as the ledger does.
     """
 
     name: str
@@ -61,6 +64,38 @@ class Scenario:
     ranks: int = 400
     groups: int = 1200
     mean_life_s: float | None = None
+    window: float | None = None
+
+
+class Windowed(Ledger):
+    """A ledger that learns only from the first so many groups of the plan that it has not learned from.
+
+    A slow group is then overtaken by no more of them, and a group that is ready beyond waits, and may grow too old. A
+    window of one batch is first in, first out.
+
+    Args:
+        window: in batches.
+        tasks: as the others, of `Ledger`.
+    """
+
+    def __init__(self, window: float, *tasks: int) -> None:
+        super().__init__(*tasks)
+        self._window = round(window * self._groups)
+        self._first = 0
+
+    def cut(self, version: int) -> list[ScoredGroup] | None:
+        """Return the next batch; see `Ledger.cut`."""
+        if len(self._ready) < self._groups:
+            return super().cut(version)
+        while self._first in self._learned:
+            self._first += 1
+        missing = (number for number in range(self._first, len(self._plan)) if number not in self._learned)
+        within = set(islice(missing, self._window))
+        beyond = {ticket: scored for ticket, scored in self._ready.items() if ticket.number not in within}
+        self._ready = {ticket: scored for ticket, scored in self._ready.items() if ticket.number in within}
+        batch = super().cut(version)
+        self._ready |= beyond
+        return batch
 
 
 SCENARIOS = {
@@ -71,6 +106,8 @@ SCENARIOS = {
     "half_the_judges": Scenario("half the judges", ASYNCHRONOUS, judges=29),
     "half_the_learner": Scenario("half the learner", ASYNCHRONOUS, ranks=200),
     "losses": Scenario("balanced, an actor lives 5 h", ASYNCHRONOUS, mean_life_s=5 * 3600.0),
+    "window_1": Scenario("balanced, first in, first out", ASYNCHRONOUS, window=1.0),
+    "window_1_5": Scenario("balanced, window of 1.5 batches", ASYNCHRONOUS, window=1.5),
 }
 
 
@@ -85,7 +122,8 @@ async def simulate(scenario: Scenario, updates: int) -> dict[str, Any]:
     learner = simulated.SimulatedLearner(scenario.ranks)
     # The plan goes on beyond what is measured, so that the last updates measured have others to overlap with.
     planned = WARM_UP + updates + scenario.max_staleness + 1
-    ledger = Ledger(TASKS, planned, scenario.groups, scenario.max_staleness, simulated.SEED)
+    shape = TASKS, planned, scenario.groups, scenario.max_staleness, simulated.SEED
+    ledger = Ledger(*shape) if scenario.window is None else Windowed(scenario.window, *shape)
     attempts, lessons = RolloutConfig().attempts, Lessons({"stub": 1.0}, ObjectiveConfig(acd_weight=0.0))
     collector = Collector(ledger, stub_tasks(TASKS), simulated.GROUP, attempts, lessons, asyncio.Event())
     await asyncio.gather(rollouts.open(), judges.open())

@@ -14,7 +14,7 @@ from torchmetrics.functional import spearman_corrcoef
 
 from deploy.checking.finding import Finding, State
 from deploy.doctor.stock import StockEdit
-from deploy.doctor.training_side import disagreement, training_side_edit
+from deploy.doctor.training_side import ALIKE, disagreement, training_side_edit
 from deploy.errors import mendable
 from rc_grpo.algorithm import metric, solver, surrogate
 from rc_grpo.config import AnyJudgeConfig, RunConfig
@@ -100,6 +100,20 @@ def let_go() -> None:
     """Free what the last checks loaded: no card has room for three copies of an editor."""
     # A model's parts hold each other: counting references does not free them.
     gc.collect()
+
+
+@torch.no_grad()
+def prefix(actor: Editor, prepared: PreparedTask) -> Finding:
+    """Ask whether the velocity behind a prefix that is computed once is that of whole passes, up to rounding."""
+    conditions = prepared.conditions
+    x = normal(derive("doctor", "prefix"), 2, *actor.latent_shape(conditions)).to(actor.device)
+    field = actor.velocity(conditions)
+    whole = field(x, 0.5)
+    with field.held():
+        behind = field(x, 0.5)
+    apart, alike = float((behind - whole).norm() / whole.norm()), ALIKE[files.dtype(actor.config)]
+    said = f"computed once a task, text and source leave a velocity {apart:.2g} off that of whole passes"
+    return Finding("prefix", "fine" if apart <= alike else "fault", said, {"relative_difference": apart})
 
 
 @torch.no_grad()

@@ -70,8 +70,10 @@ def _beside_the_stock_pipeline(config: RunConfig, task: EditTask, steps: int) ->
         seed = derive("doctor", "picture") % 2**32
         stocks = {}
         for guided in {editor.guidance: editor, config.evaluated.guidance: config.evaluated}.values():
+            # Whole passes beside whole passes, which have the same bits; what sharing a prefix changes is asked apart.
+            whole = guided.model_copy(update={"prefix": "none"})
             stocks[guided.guidance] = stock_edit(
-                pipeline, guided, fitting, task.instruction, *references, steps=steps, seed=seed
+                pipeline, whole, fitting, task.instruction, *references, steps=steps, seed=seed
             )
         trained = Editor(body, codec, editor, config.seed)
     except mendable() as error:
@@ -99,6 +101,8 @@ def _beside_the_learner(config: RunConfig, task: EditTask) -> Generator[Finding,
         return None
     yield tried("ratio on policy", lambda: checks.ratio(config, actor, learner, prepared, task))
     yield tried("recorder", lambda: checks.recorder(config, actor, prepared))
+    if config.editor.prefix == "shared":
+        yield tried("prefix", lambda: checks.prefix(actor, prepared))
     return prepared
 
 

@@ -11,10 +11,15 @@ from rc_grpo.config.learner import Activations
 
 
 class UpdateSpeed(Strict):
-    """The learner under one activation policy."""
+    """The learner under one activation policy.
+
+    Attributes:
+        tflop_s: of the operations that the method needs.
+        kept: share of the activations that is in memory at the peak.
+    """
 
     tflop_s: PositiveFloat
-    mib_per_token: PositiveFloat
+    kept: PositiveFloat
 
 
 class GpuSpeeds(Strict):

@@ -13,7 +13,7 @@ from rc_grpo.editor.family import Architecture, Tokens
 from rc_grpo.editor.guidance import is_two_passes
 from rc_grpo.editor.registry import find
 
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 ROLLOUT_MIB_PER_TOKEN = 0.25
 """An upper bound: the widest that a block holds of a token at a time, with room for the kernels' workspace."""
 SMALLEST_WIDTH = 1024
@@ -22,6 +22,8 @@ BYTES_PER_LORA_PARAMETER = 16
 """float32 weight, gradient and AdamW's two moments."""
 PREFIX_BYTES, PREFIX_GRADIENT_BYTES = 2, 4
 """Of a number of shared keys and values, in bfloat16; of its gradient, which is summed in float32."""
+PREFIX_KEEPS = 1.55
+"""Times what a token of compiled blocks keeps: the one pass over a prefix is not compiled (`benchmarks.gpu.prefix`)."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,10 @@ def _learner_gib(config: RunConfig, size: Architecture, tokens: Tokens, update: 
     trained = lora.count_parameters(shapes, settings.rank) * BYTES_PER_LORA_PARAMETER / GIB
     at_once = learner.anchors_per_pass or config.objective.anchors
     # A shared prefix has its activations once, however many anchors there are, and a sum of gradients beside it.
-    held = at_once * (tokens.total - tokens.prefix) + _texts(config) * tokens.prefix
+    held = at_once * (tokens.total - tokens.prefix) + PREFIX_KEEPS * _texts(config) * tokens.prefix
+    mib_per_token = update.kept * size.kept * size.layers * size.width * 2 / MIB
     shared = _prefix_gib(config, size, tokens, PREFIX_BYTES + PREFIX_GRADIENT_BYTES)
-    return size.parameters * 2 / GIB + trained + held * update.mib_per_token / 1024 + shared
+    return size.parameters * 2 / GIB + trained + held * mib_per_token / 1024 + shared
 
 
 def _prefix_gib(config: RunConfig, size: Architecture, tokens: Tokens, each: int) -> float:

@@ -18,7 +18,8 @@ Every key of a run's configuration, its type, bounds, default and meaning. This 
 models in `rc_grpo/config` when the site is built. Defaults are those of FLUX.1-Kontext-dev.
 
 A run is configured by a YAML file or the name of a packaged one (`pocket`, `pocket_klein`, `pocket_vllm`,
-`flux_kontext_dev`, `flux2_klein_4b`, `flux2_klein_4b_one_gpu`, `qwen_image_edit_2511`, `qwen_image_21`) and by
+`flux_kontext_dev`, `flux_kontext_dev_one_gpu`, `flux2_klein_4b`, `flux2_klein_4b_one_gpu`, `qwen_image_edit_2511`,
+`qwen_image_21`) and by
 `--set A.B=VALUE`, whose value is YAML. A file may say `extends: NAME`: sections are merged key by key, and `null` takes
 a key away. An unknown key is an error, with its path, before anything is started. `rc-grpo config NAME` prints the
 resolved configuration; a run keeps it as `config.yaml`.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.gpu.cluster import layouts, timeline
+from benchmarks.gpu.cluster import layouts, runs, timeline
 from benchmarks.gpu.cluster.__main__ import figures
 from benchmarks.results import Figure
 from deploy.cluster import demands
@@ -14,10 +14,11 @@ from deploy.configs import load_config
 from deploy.planning.capacity import make_plan
 
 
-@pytest.mark.parametrize("gpus", [2, 4, 8])
+@pytest.mark.parametrize("gpus", [1, 2, 4, 8])
 def test_every_layout_is_a_configuration_that_its_gpus_hold(gpus: int, tmp_path: Path) -> None:
+    packaged = runs.Machine(gpus, small=False, judge_python="python3", out=tmp_path).config
     for layout in layouts.layouts(gpus):
-        config = load_config("flux_kontext_dev", layouts.full_size(layout, tmp_path, "python3"))
+        config = load_config(packaged, layouts.full_size(layout, tmp_path, "python3"))
         parts = sorted((demand.each.num_gpus for demand in demands(config) for _ in range(demand.count)), reverse=True)
         room = [1.0] * gpus
         for part in parts:
@@ -32,7 +33,7 @@ def test_every_layout_is_a_configuration_that_its_gpus_hold(gpus: int, tmp_path:
 
 
 def test_a_number_of_gpus_without_layouts_is_an_error_that_names_those_with() -> None:
-    with pytest.raises(ValueError, match="2, 4, 8 GPUs, none of 3"):
+    with pytest.raises(ValueError, match="1, 2, 4, 8 GPUs, none of 3"):
         layouts.layouts(3)
 
 

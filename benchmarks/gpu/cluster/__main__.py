@@ -2,10 +2,11 @@
 
     python -m benchmarks.gpu.cluster --gpus 2 --judge-python /path/to/python
     python -m benchmarks.gpu.cluster --gpus 2 --small      # the pocket editor on the CPU, to try it; writes nothing
+    python -m benchmarks.gpu.cluster --gpus 1              # the packaged flux_kontext_dev_one_gpu
 
 Parts run one after another, each in a process of its own, and leave their figures and pictures under
-``build/gpu_cluster``; what lies there goes to ``benchmarks/results/gpu_cluster.json`` (of more GPUs than two,
-``gpu_cluster_N.json``). Weights are random, and so are the judge's.
+``build/gpu_cluster``; what lies there goes to ``benchmarks/results/gpu_cluster.json`` (of another number of GPUs than
+two, ``gpu_cluster_N.json``). Weights are random, and so are the judge's.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from benchmarks.results import Figure, write
 
 MODULE = "benchmarks.gpu.cluster"
 PICTURES = Path("docs/gpu_cluster")
-UPDATES = 4
+UPDATES, ONE_CARD = 4, "one_card"
 
 
 def stale_1(machine: Machine) -> Part:
@@ -47,7 +48,13 @@ def repeated(machine: Machine) -> Part:
     return runs.repeated(machine, layouts(machine.gpus)[0], updates=30 if machine.small else 3)
 
 
+def one_card(machine: Machine) -> Part:
+    """Three updates on a GPU that all pools share."""
+    return runs.on_one_card(machine, layouts(machine.gpus)[0], updates=3)
+
+
 PARTS: dict[str, Callable[[Machine], Part]] = {
+    ONE_CARD: one_card,
     "stale_1": stale_1,
     "stale_2": stale_2,
     "ranks": ranks,
@@ -62,11 +69,12 @@ def main() -> None:
     """Run the parts, and write what is there."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--gpus", type=int, default=2)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="one_card of one GPU, the others of several")
     parser.add_argument("--small", action="store_true", help="the pocket editor on the CPU; writes nothing")
     parser.add_argument("--judge-python", default=sys.executable, help="an interpreter that has vLLM")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
+    chosen.parts = chosen.parts or [part for part in PARTS if (part == ONE_CARD) == (chosen.gpus == 1)]
     out = Path("build/gpu_cluster").resolve() / ("small" if chosen.small else str(chosen.gpus))
     out.mkdir(parents=True, exist_ok=True)
     machine = Machine(chosen.gpus, chosen.small, chosen.judge_python, out)

@@ -29,12 +29,13 @@ class Layout:
 
 
 def layouts(gpus: int) -> tuple[Layout, ...]:
-    """Return the layouts of so many GPUs: the first has a judge's server, the last several NCCL ranks.
+    """Return the layouts of so many GPUs: the first has a judge's server, the last of several has several NCCL ranks.
 
     Raises:
         ValueError: there are none of that number.
     """
     found = {
+        1: (Layout("one card", "1", judged=True, overrides=_judge_share(0.26, memory=0.25)),),
         2: (
             _layout("apart", "1/1", rollout=(1, 1.0), judge=(1, 0.4), learner=(1, 0.6)),
             _layout("ranks", "2", rollout=(2, 0.4), judge=None, learner=(2, 0.6)),
@@ -72,13 +73,13 @@ def _layout(
     return Layout(name, split, judge is not None, (*sized, *judged, *more))
 
 
-def _judge_share(part: float) -> tuple[str, ...]:
-    judge = "reward.judges.editscore"
-    return f"{judge}.resources={{num_gpus: {part}, num_cpus: 2}}", f"{judge}.server.gpu_memory_utilization={part * 0.9}"
+def _judge_share(part: float, memory: float | None = None) -> tuple[str, ...]:
+    judge, held = "reward.judges.editscore", part * 0.9 if memory is None else memory
+    return f"{judge}.resources={{num_gpus: {part}, num_cpus: 2}}", f"{judge}.server.gpu_memory_utilization={held}"
 
 
 def full_size(layout: Layout, judge: Path, python: str) -> tuple[str, ...]:
-    """Return the overrides of ``flux_kontext_dev`` that need no weights and no data.
+    """Return the overrides of a packaged configuration of FLUX.1 Kontext that need no weights and no data.
 
     Args:
         layout: of the GPUs.

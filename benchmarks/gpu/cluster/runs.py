@@ -23,6 +23,8 @@ from deploy.planning.capacity import make_plan
 
 GROUPS, WARM_UP = 4, 2
 """Of an update; updates before the clock starts: the first compiles, in the second the pools fall into step."""
+CARD_GIB, ONE_CARD_JUDGE = 78, 0.25
+"""Of a card of 80 GB; the share of it that the packaged configuration of one GPU gives its judge."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ class Machine:
     @property
     def config(self) -> str:
         """Name of the packaged configuration."""
-        return "pocket" if self.small else "flux_kontext_dev"
+        if self.small:
+            return "pocket"
+        return "flux_kontext_dev_one_gpu" if self.gpus == 1 else "flux_kontext_dev"
 
     def overrides(self, layout: Layout) -> tuple[str, ...]:
         """Return what makes a layout of it."""
@@ -153,6 +157,37 @@ def repeated(machine: Machine, layout: Layout, updates: int) -> Part:
     digests = [summary_of(folder)["final_version"]["digest"] for folder in (calm, wild)]
     same = Figure(int(digests[0] == digests[1]), "1: yes, 0: no", "1", f"synchronous; killed: {', '.join(back)}")
     return {"same_digest_after_kills": same}, {"digests": digests, "back": back}
+
+
+def on_one_card(machine: Machine, layout: Layout, updates: int) -> Part:
+    """Train on one GPU that all pools share, and see how much of its memory they take together.
+
+    The judge's server gets as much memory as on a card of 80 GB.
+
+    Raises:
+        RuntimeError: the run failed.
+    """
+    share = layout.overrides
+    if torch.cuda.is_available():
+        there = torch.cuda.get_device_properties(0).total_memory
+        part = ONE_CARD_JUDGE * min(1.0, CARD_GIB * 2**30 / there)
+        share = (*share, f"reward.judges.editscore.server.gpu_memory_utilization={part:.3f}")
+    planned = f"loop={{updates: {updates}, max_staleness: 1, groups_per_update: {GROUPS}}}"
+    folder, seen = run(machine, replace(layout, overrides=share), "one-card", (), planned)
+    measured = records_of(folder)
+    peak = max((memory for line in seen for _, memory in line.get("gpus", ())), default=0) / 1024
+    seconds = measured[-1]["seconds/update_total"]
+    setting = f"{updates} updates of {GROUPS} groups; a worker in float8, a judge of 7 billion parameters, a rank"
+    figures = {
+        "updates": Figure(len(measured), "updates", str(updates), setting),
+        "seconds_per_update": Figure(seconds, "seconds", None, "the last; the first compiles"),
+        "peak_memory_gib": Figure(
+            peak, "GiB", f"at most {CARD_GIB}", "all processes together, looked at once a second"
+        ),
+        **_plan_error(machine, layout, folder, seconds),
+    }
+    timeline.draw(seen, f"1 x {device()}, {setting}", machine.out / "one-card.png")
+    return figures, {"updates": measured}
 
 
 def device() -> str:

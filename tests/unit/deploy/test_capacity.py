@@ -8,10 +8,12 @@ from typing import get_args
 import pytest
 from rich.console import Console
 
+from benchmarks.gpu.families import EDITORS
 from deploy.configs import load_config
 from deploy.planning.capacity import CapacityError, make_plan
 from deploy.planning.capacity_report import print_plan
 from deploy.planning.speeds import speeds
+from deploy.planning.work import memory_gib
 from rc_grpo.config import RunConfig
 from rc_grpo.config.learner import Activations
 from rc_grpo.editor import lora
@@ -170,6 +172,21 @@ def test_the_learners_memory_is_that_of_the_results(kind: str) -> None:
     learner = make_plan(config(*settings), 8, "H200").pools[-1]
     step = json.loads((RESULTS / "gpu_update.json").read_text())["detail"]["anchor_step"]
     assert learner.memory_gib == pytest.approx(step[f"compiled, {kind} 1024x1"]["peak_mib"] / 1024, rel=0.05)
+
+
+@pytest.mark.parametrize("family", [*EDITORS, "qwen_image_21, shared"])
+def test_every_familys_memory_is_that_of_the_results(family: str) -> None:
+    name, _, mode = family.partition(", ")
+    if name == "qwen_image_21":
+        peaks = json.loads((RESULTS / "gpu_prefix.json").read_text())["detail"]["update"]
+        peak = peaks[mode or "none"]["peak_mib"]
+    else:
+        steps = json.loads((RESULTS / "gpu_families.json").read_text())["detail"][name]["update"]["anchor_step"]
+        peak = steps["compiled, store 1024x1"]["peak_mib"]
+    editor = EDITORS[name].model_copy(update={"resolution": 1024, "prefix": mode or "none"})
+    learner = config().learner.model_copy(update={"activations": "store", "anchors_per_pass": 1})
+    planned = config().model_copy(update={"editor": editor, "learner": learner})
+    assert memory_gib(planned)["learner rank"] == pytest.approx(peak / 1024, rel=0.03)
 
 
 def test_the_full_size_model_is_planned_like_the_one_on_the_hub() -> None:

@@ -3,6 +3,7 @@
 import json
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from rc_grpo.config import RunConfig
 from rc_grpo.editor import denoiser
 from rc_grpo.editor.families.flux2_klein.codec import KleinCodec
 from rc_grpo.editor.families.flux2_klein.transformer import KleinBody, KleinBound
+from rc_grpo.editor.families.qwen_image_21.transformer import Qwen21Bound
+from rc_grpo.editor.family import Forward
+from rc_grpo.editor.prefix import Prefix
 from rc_grpo.messages import Conditions
 from reward_service import probing
 from reward_service.judge import Verdict
@@ -173,6 +177,21 @@ def test_a_recorder_that_changes_the_velocity_is_found(sick: tuple[RunConfig, py
 
     monkeypatch.setattr(KleinBody, "processor", processor)
     assert first(config, "recorder").state == "fault"
+
+
+def test_a_prefix_that_is_not_what_whole_passes_compute_is_found(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configured(models, QWEN_21, "editor.prefix=shared")
+    healthy = first(config, "prefix")
+    assert healthy.state == "fine"
+    assert healthy.figures["relative_difference"] < 1e-5
+    prefill = Qwen21Bound.prefill
+
+    def stale(self: Qwen21Bound, forward: Forward) -> Prefix:
+        kept = prefill(self, forward)
+        return replace(kept, keys=tuple(keys.flip(1) for keys in kept.keys))
+
+    monkeypatch.setattr(Qwen21Bound, "prefill", stale)
+    assert first(config, "prefix").state == "fault"
 
 
 def test_a_learner_that_is_another_model_than_the_rollouts_is_found(

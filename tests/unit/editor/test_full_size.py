@@ -113,6 +113,7 @@ def test_attention_that_a_model_has_not_is_refused_from_its_files_alone() -> Non
     ("config", "modules", "recorded"),
     [
         ("flux_kontext_dev", 266, range(47, 57)),
+        ("flux_kontext_dev_one_gpu", 266, range(47, 57)),
         ("flux2_klein_4b", 80, range(21, 25)),
         ("flux2_klein_4b_one_gpu", 80, range(21, 25)),
         ("qwen_image_edit_2511", 720, range(49, 60)),

@@ -124,6 +124,7 @@ def of_config(
         guidance="none" if distilled else "cfg",
         shares_prefix=shares_prefix,
         scheduler=scheduler,
+        kept=24.5,
     )
 
 

@@ -118,6 +118,7 @@ def of_config(
         shares_prefix=True,
         scheduler=scheduler,
         sample_sigmas=sample_sigmas,
+        kept=28.6,
     )
 
 

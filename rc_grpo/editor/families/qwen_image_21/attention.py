@@ -136,6 +136,11 @@ class BlockCausalAttention(TurnedAttention):
         return attn.to_out[0](torch.cat(mixed, dim=1))  # type: ignore[no-any-return]
 
 
-def causal(start: int, stop: int, like: Tensor) -> Tensor:
-    """Return which keys ``[1, 1, stop - start, stop]`` bool the tokens from ``start`` to ``stop`` see: none behind."""
+def causal(start: int, stop: int, like: Tensor) -> Tensor | None:
+    """Return which keys ``[1, 1, stop - start, stop]`` bool the tokens from ``start`` to ``stop`` see: none behind.
+
+    None where that is all of them: of a single token.
+    """
+    if stop - start == 1:
+        return None
     return torch.ones(stop - start, stop, dtype=torch.bool, device=like.device).tril(start)[None, None]

@@ -112,7 +112,7 @@ def edit(
     steps: int,
     seed: int,
 ) -> Pixels:
-    """Edit an image with the stock pipeline, at its own size."""
+    """Edit an image with the stock pipeline, at its own size; its cache is on where ``editor.prefix`` is shared."""
     return stock_edit(
         pipeline,
         source,
@@ -123,4 +123,5 @@ def edit(
         negative_prompt=NEGATIVE if editor.guidance > 1 else None,
         true_cfg_scale=editor.guidance,
         output_resolution=editor.source_resolution or STOCK_SOURCE,
+        use_kv_cache=editor.prefix == "shared",
     )

@@ -86,6 +86,7 @@ def of_config(config: Mapping[str, Any], token: int, scheduler: Mapping[str, Any
         encoders_gib=full_size.ENCODERS_GIB,
         projections=projections,
         scheduler=scheduler,
+        kept=28.8,
     )
 
 
