@@ -28,6 +28,7 @@ from learner.work import GroupWork, RunShape
 from rc_grpo.config import EditorConfig, LearnerConfig, ObjectiveConfig
 from rc_grpo.editor import export, files, lora
 from rc_grpo.editor.distance import DistanceFromBase
+from rc_grpo.editor.frozen_fp8 import quantise_frozen
 from rc_grpo.editor.loading import load_denoiser
 from rc_grpo.messages import CandidateGroup, PolicyVersion
 from rc_grpo.process import prepare_process, repeat_exactly
@@ -69,8 +70,10 @@ class LearnerRank:
         if editor.dtype == "bfloat16":
             # The LoRA's float32 products at tensor-core rate, with more digits still than what they are added to.
             torch.backends.cuda.matmul.allow_tf32 = True
-        activations.arrange(self._denoiser.body, config.activations, compiled=editor.compile)
         self._distance = DistanceFromBase(self._denoiser.policy, editor.lora)
+        if config.fp8:
+            quantise_frozen(self._denoiser.body)
+        activations.arrange(self._denoiser.body, config.activations, compiled=editor.compile)
         self._travels = files.dtype(editor)
         self._past: dict[int, dict[str, Tensor]] = {}
         self._updates = 0

@@ -16,6 +16,7 @@ from rc_grpo.config import RunConfig
 from rc_grpo.data import load_tasks
 from rc_grpo.durable import write_whole
 from rc_grpo.editor.editor import Editor
+from rc_grpo.editor.frozen_fp8 import quantise_frozen
 from rc_grpo.editor.geometry import resize_image
 from rc_grpo.editor.loading import load_denoiser, load_pipeline, load_rollout_editor
 from rc_grpo.editor.registry import find
@@ -96,6 +97,8 @@ def _beside_the_learner(config: RunConfig, task: EditTask) -> Generator[Finding,
         actor = load_rollout_editor(config.editor, config.rollout, config.seed)
         prepared = prepare(actor, task, config.rollout)
         learner = load_denoiser(config.editor, config.seed)
+        if config.learner.fp8:
+            quantise_frozen(learner.body)
     except mendable() as error:
         yield Finding("rollout", "fault", str(error))
         return None

@@ -130,6 +130,8 @@ def _update_speed(config: RunConfig, speed: GpuSpeeds) -> tuple[UpdateSpeed, lis
     warnings = []
     if wanted not in speed.update:
         warnings.append(f"learner.activations `{wanted}` was not measured on this GPU; `store` is taken")
+    if config.learner.fp8:
+        warnings.append("updates in float8 (learner.fp8) were not measured; bfloat16's rate is taken")
     return speed.update.get(wanted, speed.update["store"]), warnings
 
 

@@ -25,6 +25,11 @@ class LearnerConfig(Strict):
         description="what the backward pass finds in memory: every block's activations, those of attention alone "
         "(the rest is recomputed), or none but the blocks' inputs",
     )
+    fp8: bool = Field(
+        False,
+        description="frozen projections multiply in float8, forward and back; their LoRA does not. Needs "
+        "`objective.old_path: recompute`; on a CPU it has the rounding and not the speed",
+    )
     deterministic: bool = Field(
         False,
         description="the same batch gives the same bits on the same GPUs, for some speed; on CPUs it does so anyway",

@@ -181,10 +181,11 @@ class RunConfig(Strict):
             raise ValueError(
                 "objective.old_path `recompute` swaps LoRA weights in place, which ZeRO 3 shards; use zero_stage <= 2"
             )
-        if self.rollout.fp8 and self.objective.old_path != "recompute" and self.loop.learn:
+        in_float8 = {"rollout.fp8": self.rollout.fp8, "learner.fp8": self.learner.fp8}
+        if any(in_float8.values()) and self.objective.old_path != "recompute" and self.loop.learn:
             raise ValueError(
-                "rollout.fp8 with objective.old_path `stored` would compare the learner's anchors with float8 ones; "
-                "set objective.old_path=recompute"
+                f"{' and '.join(name for name, asked in in_float8.items() if asked)} with objective.old_path `stored` "
+                "would compare anchors in float8 with others; set objective.old_path=recompute"
             )
         if not self.loop.learn and self.loop.feed is not None:
             raise ValueError("loop.feed is for learning; it does not go with loop.learn = false")

@@ -108,13 +108,18 @@ def is_there(device: torch.device, dtype: torch.dtype) -> bool:
     return dtype == torch.bfloat16 and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
 
 
-def check(device: torch.device, dtype: torch.dtype) -> None:
+def check(device: torch.device, dtype: torch.dtype, option: str = "rollout.fp8") -> None:
     """Check that an editor can multiply in float8, see `is_there`.
+
+    Args:
+        device: of the editor.
+        dtype: of the editor.
+        option: that asks for it.
 
     Raises:
         ValueError: it cannot; says why.
     """
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 9):
-        raise ValueError(f"rollout.fp8 needs a GPU with float8 (Ada, Hopper or later), not {device}")
+        raise ValueError(f"{option} needs a GPU with float8 (Ada, Hopper or later), not {device}")
     if dtype != torch.bfloat16:
-        raise ValueError(f"rollout.fp8 needs editor.dtype bfloat16, not {dtype}")
+        raise ValueError(f"{option} needs editor.dtype bfloat16, not {dtype}")

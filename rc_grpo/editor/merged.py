@@ -106,9 +106,16 @@ class MergedPolicy:
     @torch.no_grad()
     def _merge(self) -> None:
         for name, module in self._projections.items():
-            weight = module.weight
-            merged = self._pristine[name].float() + self._change(name) / _unit(module)
-            weight.copy_(round_stochastically(merged, weight.dtype, derive("merge", self._digest, name)))
+            weight, pristine, seed = module.weight, self._pristine[name], derive("merge", self._digest, name)
+            if weight.is_cuda and weight.dtype != torch.float32:
+                from rc_grpo.editor import triton_kernels
+
+                b, a = (self._weights[f"{name}.lora_{part}.weight"] for part in "BA")
+                unit = getattr(module, "scale", None)
+                triton_kernels.merge(weight, pristine, b, a, self._scale, unit, seed)
+            else:
+                merged = pristine.float() + self._change(name) / _unit(module)
+                weight.copy_(round_stochastically(merged, weight.dtype, seed))
 
     def _change(self, name: str) -> Tensor:
         b, a = (self._weights[f"{name}.lora_{part}.weight"].float() for part in "BA")

@@ -1,5 +1,6 @@
 """The Triton side of `rc_grpo.editor.kernels`; imported where there is a GPU."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -83,6 +84,69 @@ def _quantise_rows(x, out, scales, width, apart, ACTIVATION: tl.constexpr, PART:
     _store_part(out, b * inverse, width, 1, PART)
     _store_part(out, c * inverse, width, 2, PART)
     tl.store(scales + row, scale)
+
+
+@triton.jit(do_not_specialize=["seed"])  # type: ignore[untyped-decorator, unused-ignore]
+def _merge(
+    pristine,
+    b,
+    a,
+    unit,
+    out,
+    rows,
+    columns,
+    factor,
+    seed,
+    RANK: tl.constexpr,
+    BITS: tl.constexpr,
+    SMALLEST: tl.constexpr,
+    LARGEST_OF_ALL: tl.constexpr,
+    HAS_UNIT: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    PART: tl.constexpr,
+):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    change = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    for first in tl.static_range(0, RANK, PART):
+        across, down = first + tl.arange(0, PART)[None, :], first + tl.arange(0, PART)[:, None]
+        left = tl.load(b + row * RANK + across, mask=(row < rows) & (across < RANK), other=0.0).to(tl.float32)
+        right = tl.load(a + down * columns + column, mask=(down < RANK) & (column < columns), other=0.0).to(tl.float32)
+        change += tl.dot(left, right, input_precision="ieee")
+    change *= factor
+    if HAS_UNIT:
+        change /= tl.load(unit + row, mask=row < rows, other=1.0)
+    inside = (row < rows) & (column < columns)
+    at = row * columns + column
+    value = tl.load(pristine + at, mask=inside, other=0.0).to(tl.float32) + change
+    exponent = tl.maximum(((value.to(tl.int32, bitcast=True) >> 23) & 255) - 127, SMALLEST)
+    spacing = (tl.maximum(exponent - BITS + 127, 1) << 23).to(tl.float32, bitcast=True)
+    units = value / spacing
+    lower = tl.floor(units)
+    upper = lower + tl.where(tl.rand(seed, at) < units - lower, 1.0, 0.0)
+    rounded = tl.minimum(tl.maximum(upper * spacing, -LARGEST_OF_ALL), LARGEST_OF_ALL)
+    tl.store(out + at, rounded.to(out.dtype.element_ty), mask=inside)
+
+
+def merge(out: Tensor, pristine: Tensor, b: Tensor, a: Tensor, factor: float, unit: Tensor | None, seed: int) -> None:
+    """Write ``pristine + factor * b a / unit``, rounded stochastically, in one trip to memory.
+
+    Args:
+        out: ``[out, in]``, of any float narrower than float32.
+        pristine: the same.
+        b: ``[out, rank]``.
+        a: ``[rank, in]``.
+        factor: of the change.
+        unit: what 1 in a row of the weights stands for, ``[out, 1]`` float32; None: 1.
+        seed: as of `rc_grpo.editor.rounding.round_stochastically`.
+    """
+    (rows, columns), rank, info = out.shape, a.shape[0], torch.finfo(out.dtype)
+    bits, smallest = round(-math.log2(info.eps)), round(math.log2(info.smallest_normal))
+    grid = (triton.cdiv(rows, 64), triton.cdiv(columns, 64))
+    tensors = pristine, b.contiguous(), a.contiguous(), pristine if unit is None else unit, out
+    shape = rows, columns, factor, seed & (2**63 - 1)
+    _merge[grid](*tensors, *shape, rank, bits, smallest, info.max, unit is not None, 64, 64, 16, num_warps=4)
 
 
 def norm_and_rotate(

@@ -13,6 +13,7 @@ from rc_grpo.algorithm import adjoint, solver
 from rc_grpo.config import EditorConfig
 from rc_grpo.config.learner import Activations
 from rc_grpo.editor.denoiser import Denoiser
+from rc_grpo.editor.frozen_fp8 import quantise_frozen
 from rc_grpo.editor.recording import dense_gradient
 from tests.gpu.models import CUDA, EVERY, SHARING, conditions_of, few_blocks, states, trained
 
@@ -123,3 +124,16 @@ def test_a_prefix_computed_once_gives_the_gradient_of_one_that_every_pass_comput
             adjoint.backward(field, path, sigmas, pulls(path), backprop=backprop)
         flat.append(lora_gradient(denoiser))
     assert cosine_similarity(*flat, dim=0) > 0.999
+
+
+@pytest.mark.parametrize("editor", EVERY, ids=lambda editor: editor.model)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_frozen_projections_in_float8_leave_the_loras_gradient(compiled: bool, editor: EditorConfig) -> None:
+    denoiser = few_blocks(editor=editor)
+    denoiser.policy.load(trained(denoiser))
+    expected = by_adjoint(denoiser, 2)
+    quantise_frozen(denoiser.body)
+    activations.arrange(denoiser.body, "store", compiled=compiled)
+    for got, truth in zip(by_adjoint(denoiser, 2), expected, strict=True):
+        assert not torch.equal(got, truth)
+        assert cosine_similarity(got.flatten().double(), truth.flatten().double(), dim=0) > 0.99

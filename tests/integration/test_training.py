@@ -158,6 +158,14 @@ def test_single_steps_global_exploration_no_attention_reward_over_a_bfloat16_bas
     assert all(update["update/first_step/max_abs_log_ratio"] == 0.0 for update in run.updates)
 
 
+def test_a_learner_in_float8_compares_itself_with_itself(tmp_path: Path) -> None:
+    run = train_short(tmp_path, "float8", "learner.fp8=true", "objective.old_path=recompute")
+    for update in run.updates:
+        assert update["update/first_step/max_abs_log_ratio"] == 0.0
+        assert update["update/grad_norm"] > 0
+    assert not run.summary["final_version"]["is_identity"]
+
+
 def test_an_earlier_lora_is_trained_on_in_several_steps_with_moving_average_and_zero_3_on_two_ranks(
     synchronous: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

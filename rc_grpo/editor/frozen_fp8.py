@@ -1,0 +1,112 @@
+"""Frozen projections in float8 while a LoRA on them trains: both products that the base model has in an update.
+
+A frozen projection has no weight gradient. What is left of it in an update is its output and the gradient of its input,
+and both multiply in float8 here, row-wise scaled; the LoRA beside it stays what it is. The learner compares itself with
+itself (``objective.old_path: recompute``), so that a ratio on policy is exactly 1.
+
+Not here: delayed scales (a row's largest entry is known before it is rounded, at the cost of reading it once), and e5m2
+for gradients (with a scale a row, the range that it has more is not needed, and its precision is).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rc_grpo.editor import fp8
+from rc_grpo.editor.family import Body
+from rc_grpo.editor.kernels import quantise_rows
+
+MULTIPLE = 16
+"""Of which a side of a product in float8 must be one."""
+
+
+class FrozenFp8Linear(nn.Module):
+    """A frozen linear layer ``[..., in] -> [..., out]`` that gradients go through.
+
+    Its weights are kept twice, in as many bytes as once in bfloat16: scaled by output row for the output, and by input
+    column for the gradient.
+
+    Args:
+        linear: frozen; in and out are multiples of `MULTIPLE`.
+    """
+
+    weight: Tensor
+    scale: Tensor
+    back: Tensor
+    back_scale: Tensor
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        weight = linear.weight.detach()
+        for names, rows in ((("weight", "scale"), weight), (("back", "back_scale"), weight.t().contiguous())):
+            for name, made in zip(names, quantise_rows(rows, "none"), strict=True):
+                # They are of the base model, and no part of a checkpoint.
+                self.register_buffer(name, made, persistent=False)
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output in the dtype of ``x``."""
+        rows = x.reshape(-1, x.shape[-1])
+        product: Tensor = _Product.apply(rows, self.weight, self.scale, self.back, self.back_scale)  # type: ignore[no-untyped-call]
+        if self.bias is not None:
+            product = product + self.bias
+        return product.reshape(*x.shape[:-1], -1)
+
+
+def quantise_frozen(body: Body) -> None:
+    """Put a model's frozen projections into float8, those with a LoRA on them among others.
+
+    Args:
+        body: whose LoRA is attached already.
+
+    Raises:
+        ValueError: a projection has a side that float8 products do not have, or the GPU has no such products.
+    """
+    transformer: Any = body.transformer
+    if transformer.device.type != "cpu":
+        fp8.check(transformer.device, transformer.dtype, "learner.fp8")
+    modules = dict(transformer.named_modules())
+    for name, shape in body.architecture.projections.items():
+        if any(side % MULTIPLE for side in shape):
+            raise ValueError(
+                f"learner.fp8 needs projections whose sides are multiples of {MULTIPLE}, and {name} has {list(shape)}"
+            )
+        wrapped = modules.get(f"{name}.base_layer")
+        parent, _, child = (f"{name}.base_layer" if wrapped is not None else name).rpartition(".")
+        setattr(modules[parent], child, FrozenFp8Linear(modules[f"{parent}.{child}"]))
+
+
+class _Product(torch.autograd.Function):
+    """``x W^T`` with both of its products in float8; the weights have no gradient."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, weight: Tensor, scale: Tensor, back: Tensor, back_scale: Tensor) -> Tensor:
+        context.save_for_backward(back, back_scale)
+        return product(x, weight, scale)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        return product(gradient, *context.saved_tensors), None, None, None, None
+
+
+def product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """Return ``x W^T``, rows of ``x`` rounded to float8, in the dtype of ``x``.
+
+    On a CPU the same numbers are multiplied in float32: its rounding without its speed.
+
+    Args:
+        x: ``[rows, in]``.
+        weight: ``[out, in]`` e4m3.
+        scale: what 1 in a row of the weights stands for, ``[out, 1]`` float32.
+    """
+    rows, own = quantise_rows(x.contiguous(), "none")
+    multiplied: Tensor
+    if x.is_cuda:
+        multiplied = torch._scaled_mm(
+            rows, weight.t(), scale_a=own, scale_b=scale.t(), out_dtype=x.dtype, use_fast_accum=True
+        )
+    else:
+        multiplied = ((rows.float() @ weight.float().t()) * own * scale.t()).to(x.dtype)
+    return multiplied
