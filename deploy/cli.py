@@ -219,6 +219,7 @@ def edit(
     ),
     steps: Annotated[int, typer.Option(min=1)] = 28,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="of the noise; diffusers' own counts 32 bits")] = 0,
+    reference: Annotated[list[Path] | None, typer.Option(help="a further source image, may be repeated")] = None,
     set_: SetOption = None,
 ) -> None:
     """Edit one image with the base model and, if given, a LoRA; side by side."""
@@ -226,7 +227,8 @@ def edit(
         from deploy.evaluating.edit import write_edit
 
         editor = load_config(config, set_).evaluated
-        console.print(write_edit(editor, image, instruction, lora, out, steps=steps, seed=seed))
+        further = reference or ()
+        console.print(write_edit(editor, image, instruction, lora, out, steps=steps, seed=seed, references=further))
 
 
 @app.command("config")

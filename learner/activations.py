@@ -45,6 +45,8 @@ def arrange(body: Body, activations: Activations, *, compiled: bool) -> None:
 
 def _run(block: Any, *inputs: Any, contexts: Any) -> Any:
     keep = {} if contexts is None else {"context_fn": contexts}
+    # In a dict for all blocks a transformer may tell each another thing, and has told the last when one runs again.
+    inputs = tuple(dict(given) if isinstance(given, dict) else given for given in inputs)
     # Its forward alone: calling the block would enter the graph it has for passes without gradients.
     return checkpoint(block.forward, *inputs, use_reentrant=False, preserve_rng_state=False, **keep)
 

@@ -1,8 +1,8 @@
 """The families of editors at their smallest, one row each: what every family's promises are tested on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from diffusers import (
     AutoencoderKLQwenImage,
     AutoencoderKLQwenImage21,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinKVPipeline,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
     QwenImage21Pipeline,
@@ -99,7 +100,7 @@ def randomise(model: nn.Module, seed: int) -> nn.Module:
     return model.eval()
 
 
-def _klein(folder: Path) -> None:
+def _klein(folder: Path, pipeline: Any = Flux2KleinPipeline) -> None:
     encoder = Qwen3Config(
         vocab_size=320, hidden_size=8, intermediate_size=16, num_hidden_layers=28, num_attention_heads=2,
         num_key_value_heads=1, head_dim=4, max_position_embeddings=256,
@@ -113,7 +114,7 @@ def _klein(folder: Path) -> None:
         in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
         joint_attention_dim=24, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False,
     )  # fmt: skip
-    Flux2KleinPipeline(
+    pipeline(
         FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
         randomise(vae, 1),
         randomise(Qwen3ForCausalLM(encoder), 2),
@@ -218,6 +219,8 @@ QWEN_21 = Row(
     text_varies=True,
     calls=4,
 )
+KLEIN_KV = replace(KLEIN, name="flux2-klein-kv", make=partial(_klein, pipeline=Flux2KleinKVPipeline), guidances=(1.0,))
+"""Not among `ROWS`: its transformer is klein's."""
 ROWS = (KONTEXT, KLEIN, QWEN, QWEN_21)
 
 

@@ -70,6 +70,7 @@ def _editor(config: RunConfig) -> str:
     return (
         f"{config.editor.model} of the family {family.name}: {size.parameters / 1e9:.3g} billion parameters, "
         f"{tokens.target} tokens of an image at {config.editor.resolution} x {config.editor.resolution}"
+        + (f", up to {tokens.sources} of {tokens.images} sources" if tokens.images > 1 else "")
     )
 
 

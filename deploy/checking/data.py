@@ -58,11 +58,12 @@ def _check_source(
 def _looked_at(config: RunConfig, tasks: TaskSet, branch: str) -> Iterator[Finding]:
     """Yield how long instructions are and what is unusual about masks; each task is opened once, and let go."""
     size, count = load_architecture(config.editor), load_text_counter(config.editor)
-    longest, opened = count(""), 0
+    longest, opened, referring = count(""), 0, 0
     cut: list[str] = []
     remarks: list[Remark] = []
     for task in islice(tasks, OPENED if tasks.reader is not None else OPENED_OF_GENERATED):
         opened += 1
+        referring += bool(task.references)
         length = count(task.instruction)
         longest = max(longest, length, key=lambda length: length.tokens)
         cut += [length.cut] if length.cut is not None else []
@@ -70,6 +71,9 @@ def _looked_at(config: RunConfig, tasks: TaskSet, branch: str) -> Iterator[Findi
     of = f"of {opened} tasks" if opened == len(tasks) else f"of the first {opened} tasks"
     told = f"the longest instruction {of} has {longest.tokens} of {longest.slots} tokens"
     yield Finding(branch, "note", f"{told}; {len(cut)} are long: {cut[0]}") if cut else Finding(branch, "fine", told)
+    if referring:
+        shown = "the editor sees them; judges of this package are shown source and edit alone"
+        yield Finding(branch, "note", f"{referring} {of} have references: {shown}")
     for remark, number in Counter(remark.remark for remark in remarks).most_common():
         named = ", ".join(islice((item.task_id for item in remarks if item.remark == remark), _NAMED))
         yield Finding(branch, "note", f"{number} masks {of}: {remark} ({named}{', ...' if number > _NAMED else ''})")

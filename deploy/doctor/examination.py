@@ -1,6 +1,7 @@
 """``rc-grpo doctor``: before GPUs are spent, is what trains the editor that people run, and does it what is asked."""
 
 from collections.abc import Generator, Iterator
+from itertools import islice
 from pathlib import Path
 
 from rich.console import Console
@@ -24,6 +25,9 @@ from rc_grpo.messages import EditTask
 from rc_grpo.seeds import derive
 from rollout_workers.rollout import PreparedTask, prepare
 
+LOOKED_AT = 32
+"""Tasks among which one with references is looked for."""
+
 
 def examine(config: RunConfig, *, steps: int, start_servers: bool = False) -> Iterator[Finding]:
     """Yield what is found, one check after the other; models are loaded and let go on the way.
@@ -37,7 +41,7 @@ def examine(config: RunConfig, *, steps: int, start_servers: bool = False) -> It
     yield there
     if there.state == "fault":
         return
-    task = load_tasks(config.data.heldout or config.data.train)[0]
+    task = _task(config)
     yield from _beside_the_stock_pipeline(config, task, steps)
     checks.let_go()
     yield from _rolling_out(config, task)
@@ -63,12 +67,15 @@ def _beside_the_stock_pipeline(config: RunConfig, task: EditTask, steps: int) ->
         codec, body = family.codec(pipeline, editor, offload=False), family.body(pipeline.transformer, editor)
         conditions = codec.encode(task)
         fitting = resize_image(decode_rgb(task.source), conditions.height, conditions.width)
+        references = [decode_rgb(image) for image in task.references]
         seed = derive("doctor", "picture") % 2**32
         stocks = {}
         for guided in {editor.guidance: editor, config.evaluated.guidance: config.evaluated}.values():
             # Whole passes beside whole passes, which have the same bits; what sharing a prefix changes is asked apart.
             whole = guided.model_copy(update={"prefix": "none"})
-            stocks[guided.guidance] = stock_edit(pipeline, whole, fitting, task.instruction, steps=steps, seed=seed)
+            stocks[guided.guidance] = stock_edit(
+                pipeline, whole, fitting, task.instruction, *references, steps=steps, seed=seed
+            )
         trained = Editor(body, codec, editor, config.seed)
     except mendable() as error:
         yield Finding("picture", "fault", str(error))
@@ -100,6 +107,13 @@ def _beside_the_learner(config: RunConfig, task: EditTask) -> Generator[Finding,
     if config.editor.prefix == "shared":
         yield tried("prefix", lambda: checks.prefix(actor, prepared))
     return prepared
+
+
+def _task(config: RunConfig) -> EditTask:
+    """Return the first task, or one of the first that has references, where the editor is to take some."""
+    tasks = load_tasks(config.data.heldout or config.data.train)
+    several = (task for task in islice(tasks, LOOKED_AT if config.editor.sources > 1 else 0) if task.references)
+    return next(several, None) or tasks[0]
 
 
 def _editor(config: RunConfig) -> str:

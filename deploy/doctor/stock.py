@@ -30,7 +30,7 @@ class StockEdit:
 
 
 def stock_edit(
-    pipeline: Any, editor: EditorConfig, source: Pixels, instruction: str, *, steps: int, seed: int
+    pipeline: Any, editor: EditorConfig, source: Pixels, instruction: str, *references: Pixels, steps: int, seed: int
 ) -> StockEdit:
     """Edit with the stock pipeline, as anyone with diffusers would, and look on.
 
@@ -39,6 +39,7 @@ def stock_edit(
         editor: its configuration.
         source: at the size it is edited at.
         instruction: what to do.
+        references: further source images.
         steps: two or more.
         seed: of the noise.
     """
@@ -53,5 +54,5 @@ def stock_edit(
         return take_step(velocity, timestep, state, *rest, **named)
 
     with mock.patch.object(pipeline.scheduler, "step", seen):
-        image = find(editor).edit(pipeline, editor, source, instruction, steps=steps, seed=seed)
+        image = find(editor).edit(pipeline, editor, source, instruction, *references, steps=steps, seed=seed)
     return StockEdit(pipeline.scheduler.sigmas.cpu().double(), torch.stack(states), velocities[0], image)

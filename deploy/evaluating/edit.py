@@ -1,5 +1,6 @@
 """One edit, as anyone with diffusers would make it: base model, and beside it the same with a LoRA."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -17,7 +18,15 @@ from rc_grpo.images import decode_rgb
 
 
 def write_edit(
-    config: EditorConfig, image: Path, instruction: str, lora: Path | None, out: Path, *, steps: int, seed: int
+    config: EditorConfig,
+    image: Path,
+    instruction: str,
+    lora: Path | None,
+    out: Path,
+    *,
+    steps: int,
+    seed: int,
+    references: Sequence[Path] = (),
 ) -> str:
     """Write what `edit_image` makes: the sheet to ``out``, the edit beside it; return in words where they are.
 
@@ -28,14 +37,21 @@ def write_edit(
     alone = out.with_stem(out.stem + "-edited")
     check_picture(alone, "--out")
     check_apart(the_image=image, the_sheet=out, the_edit=alone)
-    edited, sheet = edit_image(config, image, instruction, lora, steps=steps, seed=seed)
+    edited, sheet = edit_image(config, image, instruction, lora, steps=steps, seed=seed, references=references)
     sheet.save(out)
     edited.save(alone)
     return f"{out} (side by side), {alone} (the edit alone)"
 
 
 def edit_image(
-    config: EditorConfig, image: Path, instruction: str, lora: Path | None, *, steps: int, seed: int
+    config: EditorConfig,
+    image: Path,
+    instruction: str,
+    lora: Path | None,
+    *,
+    steps: int,
+    seed: int,
+    references: Sequence[Path] = (),
 ) -> tuple[Image.Image, Image.Image]:
     """Edit an image with the plain diffusers pipeline.
 
@@ -46,31 +62,35 @@ def edit_image(
         lora: folder with LoRA weights, or None for the base model alone.
         steps: of the sampler.
         seed: of the noise, the same with and without LoRA.
+        references: files of further source images.
 
     Returns:
         The edited image, and a sheet of source, base edit and LoRA edit side by side.
 
     Raises:
-        ValueError: the image cannot be read, the instruction is too long, or the LoRA is not there or not for this
-            editor.
+        ValueError: an image cannot be read, there are more than the editor takes, the instruction is too long, or the
+            LoRA is not there or not for this editor.
     """
-    if not image.is_file():
-        raise ValueError(f"no image at {image}")
+    for file in (image, *references):
+        if not file.is_file():
+            raise ValueError(f"no image at {file}")
     told = read_text(instruction, "instruction")
     if told is None:
         raise ValueError("the instruction is empty; say what to do")
     # The stock pipeline would cut it without a word that anybody sees.
-    if objection := InstructionCheck(config)(told):
+    if objection := InstructionCheck(config)(told, 1 + len(references)):
         raise ValueError(objection)
     weights = None if lora is None else check_lora(config, lora)
     family, pipeline = find(config), load_pipeline(config)
     pixels = decode_rgb(image.read_bytes())
     sizes = load_architecture(config)
     source = resize_image(pixels, *editing_size(*pixels.shape[:2], config.resolution, sizes.token * sizes.side))
-    base = edited = family.edit(pipeline, config, source, instruction, steps=steps, seed=seed)
-    cells = [(source, "source"), (base, "base model")]
+    further = [decode_rgb(file.read_bytes()) for file in references]
+    base = edited = family.edit(pipeline, config, source, instruction, *further, steps=steps, seed=seed)
+    cells = [(source, "source"), *((shown, f"source {number}") for number, shown in enumerate(further, 2))]
+    cells.append((base, "base model"))
     if lora is not None and weights is not None:
         pipeline.load_lora_weights(for_any_loader(config.lora, weights))
-        edited = family.edit(pipeline, config, source, instruction, steps=steps, seed=seed)
+        edited = family.edit(pipeline, config, source, instruction, *further, steps=steps, seed=seed)
         cells.append((edited, lora.name))
     return Image.fromarray(edited), contact_sheet([Row(instruction, tuple(cells))])

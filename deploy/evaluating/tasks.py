@@ -7,6 +7,7 @@ from rc_grpo.config import ConfigError, EditorConfig, RewardConfig, RunConfig, T
 from rc_grpo.config.reward import JUDGES
 from rc_grpo.data import TaskSet, load_tasks
 from rc_grpo.editor.loading import load_text_counter
+from rc_grpo.editor.registry import find
 from rc_grpo.messages import EditTask
 
 logger = logging.getLogger(__name__)
@@ -16,7 +17,7 @@ _NAMED = 5
 
 
 class InstructionCheck:
-    """Returns why an editor cannot take an instruction, or None; loads tokenizers alone.
+    """Returns why an editor cannot take an instruction or so many source images, or None; loads tokenizers alone.
 
     Args:
         editor: which one.
@@ -26,11 +27,14 @@ class InstructionCheck:
     """
 
     def __init__(self, editor: EditorConfig) -> None:
+        self._editor, self._most = editor, find(editor).sources
         self._count = load_text_counter(editor)
         self._told = False
 
-    def __call__(self, instruction: str) -> str | None:
+    def __call__(self, instruction: str, sources: int = 1) -> str | None:
         """Check an instruction. The first that is read in part by one of the encoders is warned about."""
+        if sources > self._editor.sources:
+            return self._too_many(sources)
         length = self._count(instruction)
         if length.cut is not None and length.objection is None and not self._told:
             self._told = True
@@ -38,6 +42,12 @@ class InstructionCheck:
                 "an instruction is long: %s (%r...); further ones are not told", length.cut, instruction[:60]
             )
         return length.objection
+
+    def _too_many(self, sources: int) -> str:
+        has = f"the task has {sources} source images with its references, and "
+        if sources > self._most:
+            return f"{has}{self._editor.model} is of a family that takes {self._most} at most"
+        return f"{has}editor.sources is {self._editor.sources}; set editor.sources={sources}"
 
 
 def training_tasks(config: RunConfig) -> TaskSet:

@@ -135,6 +135,7 @@ def _masked(example: Example, by: str, made: Made, mask: bytes) -> Masked:
         "source": example.source.read(),
         "mask": mask,
         "target": None if example.target is None else example.target.read(),
+        "references": [reference.read() for reference in example.references],
     }
     return Masked(values, by, float(made.inside.mean()), made.detail, example.digest)
 

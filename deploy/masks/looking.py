@@ -112,7 +112,7 @@ def write_sheet(folder: Path, parts: Parts) -> None:
     """Draw some tasks evenly through the data: source, outlined mask, target."""
     count = len(parts.ids())
     chosen = set(np.unique(np.linspace(0, count - 1, min(_SHOWN, count)).round().astype(int)).tolist())
-    columns = ("task_id", "instruction", "source", "mask", "target", "mask_by", "mask_area")
+    columns = ("task_id", "instruction", "source", "mask", "target", "references", "mask_by", "mask_area")
     rows = [_drawn(row) for number, row in enumerate(parts.rows(columns)) if number in chosen]
     contact_sheet(rows).save(folder / SHEET)
 
@@ -137,5 +137,5 @@ def write_pngs(folder: Path, parts: Parts, summary: Summary) -> Summary:
 def _drawn(row: dict[str, Any]) -> Row:
     images = {name: row[name]["bytes"] if row[name] else None for name in ("source", "mask", "target")}
     task = EditTask(row["task_id"], "other", images["source"], row["instruction"], images["mask"], images["target"])
-    drawn = task_row(task)
+    drawn = task_row(replace(task, references=tuple(image["bytes"] for image in row["references"])))
     return replace(drawn, title=f"{drawn.title} ({row['mask_by']}, {row['mask_area']:.1%})")

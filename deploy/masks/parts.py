@@ -35,20 +35,21 @@ _SCHEMA = pa.schema(
         ("source", _IMAGE),
         ("mask", _IMAGE),
         ("target", _IMAGE),
+        ("references", pa.list_(_IMAGE)),
         ("mask_by", pa.string()),
         ("mask_area", pa.float64()),
         ("mask_detail", pa.string()),
         ("source_digest", pa.string()),
     ]
 )
-"""`rc_grpo.data` reads the first eight by their names; the others say where the mask is from."""
+"""`rc_grpo.data` reads the first nine by their names; the others say where the mask is from."""
 
 _FEATURES = {
     name: {"_type": "Image"}
     if field.type == _IMAGE
     else {"dtype": "float64" if pa.types.is_floating(field.type) else "string", "_type": "Value"}
     for name, field in ((field.name, field) for field in _SCHEMA)
-}
+} | {"references": {"feature": {"_type": "Image"}, "_type": "Sequence"}}
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Masked:
         by: the method, or ``given`` for a mask that the data set had.
         area: share of the image.
         detail: what is kept of how it came about.
-        digest: of the task's text, source and target, see `rc_grpo.data.fingerprint.digest_of`.
+        digest: of the task's text, sources and target, see `rc_grpo.data.fingerprint.digest_of`.
     """
 
     values: Mapping[str, Any]
@@ -77,7 +78,8 @@ class Masked:
     @property
     def size(self) -> int:
         """Bytes of its images."""
-        return sum(len(self.values[name] or b"") for name in ("source", "mask", "target"))
+        images = (*(self.values[name] for name in ("source", "mask", "target")), *self.values["references"])
+        return sum(len(image or b"") for image in images)
 
     def as_row(self) -> dict[str, Any]:
         """Return the row of `_SCHEMA`."""
@@ -88,6 +90,7 @@ class Masked:
         return {
             **self.values,
             **images,
+            "references": [{"bytes": image, "path": None} for image in self.values["references"]],
             "mask_by": self.by,
             "mask_area": self.area,
             "mask_detail": json.dumps(self.detail),

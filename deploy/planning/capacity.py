@@ -124,6 +124,7 @@ def make_plan(
         faster=("/".join(map(str, best)), quickest) if quickest < update * (1 - 1e-9) else None,
         warnings=(
             *work.warnings,
+            *_cost_of_sources(config, speed, work),
             *_cost_of_guidance(config, speed),
             *_cost_of_exploring(config, speed, work),
             *_too_large(pools, cards, speed),
@@ -202,6 +203,21 @@ def _cost_of_guidance(config: RunConfig, speed: GpuSpeeds) -> list[str]:
         f"guidance {config.editor.guidance:g} is {passes} an evaluation: an update takes "
         f"{spent.rollout_s:,.0f} GPU seconds of rollouts and {spent.update_s:,.0f} of learning; {way} would take "
         f"{other.rollout_s:,.0f} and {other.update_s:,.0f}"
+    ]
+
+
+def _cost_of_sources(config: RunConfig, speed: GpuSpeeds, several: Work) -> list[str]:
+    """Say what references cost beside tasks of one source."""
+    editor, family = config.editor, find(config.editor)
+    if editor.sources == 1:
+        return []
+    if editor.sources > family.sources:
+        return [f"{editor.model} is of a family that takes {family.sources} source image a task at most"]
+    alone = work_of(config.model_copy(update={"editor": editor.model_copy(update={"sources": 1})}), speed)
+    return [
+        f"every task is taken to have {editor.sources} sources; with one an update would take {alone.rollout_s:,.0f} "
+        f"instead of {several.rollout_s:,.0f} GPU seconds of rollouts, and {alone.update_s:,.0f} instead of "
+        f"{several.update_s:,.0f} of learning"
     ]
 
 

@@ -20,6 +20,7 @@ def plan_in_words(config: RunConfig, folder: Path, tasks: int, refused: int, hel
     guidance = f"guidance {training:g}" + ("" if evaluating == training else f", {evaluating:g} in evaluations")
     shown = config.editor.source_resolution or find(config.editor).source_resolution
     sources = "" if shown is None else f", sources shown at {shown} px squared"
+    sources += "" if config.editor.sources == 1 else f", up to {config.editor.sources} sources a task"
     start = "" if config.learner.start_from is None else f" from {config.learner.start_from}"
     return (
         f"run      {config.name} in {folder}\n"

@@ -1,4 +1,4 @@
-"""Contact sheets: what people look at. A row a task: source, mask, candidates from best to worst."""
+"""Contact sheets: what people look at. A row a task: sources, mask, candidates from best to worst."""
 
 import textwrap
 from collections.abc import Sequence
@@ -35,12 +35,16 @@ class Row:
 def task_row(task: EditTask, cells: Sequence[tuple[Pixels, str]] = ()) -> Row:
     """Return a row of source, mask and target (if known), then edits of the task with what is printed under each.
 
-    All have the size of the edits; without any, twice that of the sheet's cells at most.
+    All have the size of the edits; without any, twice that of the sheet's cells at most. References come behind the
+    source, in their own proportions.
     """
     source = decode_rgb(task.source)
     height, width = cells[0][0].shape[:2] if cells else _fitted(*source.shape[:2], 2 * CELL_AT_MOST)
     source = resize_image(source, height, width)
-    given = [(source, "source"), (outlined(source, resize_mask(binary_mask(task.mask), height, width)), "mask")]
+    given = [(source, "source")]
+    for number, image in enumerate(map(decode_rgb, task.references), 2):
+        given.append((resize_image(image, *_fitted(*image.shape[:2], max(height, width))), f"source {number}"))
+    given.append((outlined(source, resize_mask(binary_mask(task.mask), height, width)), "mask"))
     if task.target is not None:
         given.append((resize_image(decode_rgb(task.target), height, width), "target"))
     return Row(f"{task.task_id}: {task.instruction}", (*given, *cells))

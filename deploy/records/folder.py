@@ -52,7 +52,7 @@ class _Environment(_Start):
 
 class _Digests(Form):
     origin: str
-    tasks: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{12}(-[0-9a-f]{12}){3}$")]]
+    tasks: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{12}(-[0-9a-f]{12}){3,4}$")]]
 
 
 class _Data(Form):

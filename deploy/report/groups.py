@@ -146,7 +146,10 @@ def shown_group(rank: str, note: GroupNote, group: LoggedGroup, task: EditTask |
     given: tuple[Cell, ...] = ()
     if task is not None and cells:
         row = task_row(task, [(candidates.images[0], "")])
-        given = tuple(Cell(*_jpeg(image), (what,), _ALT[what]) for image, what in row.cells[:-1])
+        given = tuple(
+            Cell(*_jpeg(image), (what,), _ALT.get(what, f"Another image to refer to, {what}"))
+            for image, what in row.cells[:-1]
+        )
     acd = candidates.acd
     densities = None if acd is None else (float(acd.min()), float(acd.max()), acd.shape[1], acd.shape[2])
     return ShownGroup(rank, note, group.instruction, given, cells, densities, shown)

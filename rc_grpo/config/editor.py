@@ -6,6 +6,9 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from rc_grpo.config.base import Strict
 
+MOST_SOURCES = 4
+"""Of a task: the image that is edited, and three to refer to."""
+
 ATTENTION_TARGETS = (
     "attn.to_q",
     "attn.to_k",
@@ -62,10 +65,17 @@ class EditorConfig(Strict):
         description="side in pixels of the square whose area a source image is shown at, for a family that sizes it "
         "apart from the edit; none: as its stock pipeline does",
     )
+    sources: PositiveInt = Field(
+        1,
+        le=MOST_SOURCES,
+        description="most source images that a task may have, the one that is edited and references, for a family that "
+        "takes several; time and memory are planned for so many",
+    )
     prefix: Literal["none", "shared"] = Field(
         "none",
-        description="whether keys and values of text and source are computed once for all steps and candidates of a "
-        "task, in rollouts and in the learner alike: for a family in which these never see the image that is made",
+        description="whether keys and values of text and source, or of source alone, are computed once for all steps "
+        "and candidates of a task, in rollouts and in the learner alike: for a family in which these never see the "
+        "image that is made",
     )
     guidance: PositiveFloat = Field(
         2.5,

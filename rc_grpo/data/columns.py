@@ -7,8 +7,8 @@ from typing import Any
 from rc_grpo.data.errors import DataError
 from rc_grpo.data.presets import Preset, hint, told_by
 
-FIELDS = ("task_id", "kind", "source", "instruction", "mask", "target", "caption", "phrase")
-"""What a task is made of; ``phrase`` is for `rc-grpo masks` alone: what to look for in the image."""
+FIELDS = ("task_id", "kind", "source", "instruction", "mask", "target", "caption", "references", "phrase")
+"""What a task is made of. ``references`` is a list of images; ``phrase``, what to look for, is for `rc-grpo masks`."""
 
 REQUIRED = ("source", "instruction")
 """Fields without which there is no task. The mask is not among them: it may be the source's alpha channel."""

@@ -6,17 +6,20 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any, BinaryIO, Self
 
 from rc_grpo.data.masks import mask_of
-from rc_grpo.data.picture import Picture, picture
+from rc_grpo.data.picture import Picture, picture, references_of
 from rc_grpo.data.record import Record
 from rc_grpo.data.rle import Rle
 from rc_grpo.data.tasks import TaskSet
 
 PARTS = ("text", "source", "mask", "target")
 """Of a task, in the order of its digest."""
+
+REFERENCES = "references"
+"""A part more, of a task that has some."""
 
 _WHOLE = 1 << 20
 """Bytes up to which a file is read whole; of a longer one, its length and so many bytes in `_BLOCKS` places are."""
@@ -32,7 +35,8 @@ class Fingerprint:
 
     Attributes:
         origin: what generates the tasks, with its parameters; empty where they are read from files.
-        tasks: id -> digests of its `PARTS`, joined by dashes, in the order of the set; empty where generated.
+        tasks: id -> digests of its `PARTS` and `REFERENCES`, joined by dashes, in the order of the set; empty where
+            generated.
     """
 
     origin: str
@@ -85,13 +89,13 @@ class Fingerprint:
 
 
 def changed_parts(before: str, now: str) -> list[str]:
-    """Return the names of the `PARTS` in which two digests of one task differ."""
-    pairs = zip(PARTS, before.split("-"), now.split("-"), strict=True)
-    return [part for part, one, other in pairs if one != other]
+    """Return the names of the parts in which two digests of one task differ."""
+    pairs = zip_longest(before.split("-"), now.split("-"))
+    return [part for part, (one, other) in zip((*PARTS, REFERENCES), pairs, strict=False) if one != other]
 
 
 def digest_of(record: Record) -> str:
-    """Return the digests of a usable record's `PARTS`, joined by dashes.
+    """Return the digests of a usable record's `PARTS`, and of its references where it has some, joined by dashes.
 
     Raises:
         ValueError: a file has gone.
@@ -100,7 +104,9 @@ def digest_of(record: Record) -> str:
     told = [record.task_id, *(_plain(values.get(name)) for name in ("kind", "instruction", "caption"))]
     source, target = (picture(values.get(role), folder, role) for role in ("source", "target"))
     mask = mask_of(values.get("mask"), folder)
-    parts = (json.dumps(told).encode(), _content(source), _content(mask), _content(target))
+    parts = [json.dumps(told).encode(), _content(source), _content(mask), _content(target)]
+    if references := references_of(values.get("references"), folder):
+        parts.append(b"".join(hashlib.sha256(_content(reference)).digest() for reference in references))
     return "-".join(hashlib.sha256(part).hexdigest()[:12] for part in parts)
 
 

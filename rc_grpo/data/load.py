@@ -31,7 +31,7 @@ def load_tasks(source: TaskSource, purpose: Purpose = "train", objection: Object
     Args:
         source: where from, and how to read it.
         purpose: what for. CompBench is for evaluation; training on it wants ``allow_benchmark``.
-        objection: returns why the editor cannot take an instruction, which makes its task unusable, or None.
+        objection: returns why the editor cannot take a task, which makes it unusable, or None.
 
     Raises:
         DataError: the data set is missing, empty, not as described or holds an unusable task (see ``on_bad_task``), or
@@ -86,7 +86,9 @@ def faults(source: TaskSource, purpose: Purpose = "train", objection: Objection 
 
 
 def _of_pocket(objection: Objection | None) -> str | None:
-    reasons = () if objection is None else map(objection, dict.fromkeys(phrases()))
+    if objection is None:
+        return None
+    reasons = (objection(phrase, 1) for phrase in dict.fromkeys(phrases()))
     return next((f"the pocket world's instructions: {reason}" for reason in reasons if reason), None)
 
 

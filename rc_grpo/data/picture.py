@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from rc_grpo.config.editor import MOST_SOURCES
 from rc_grpo.data.errors import shortened
 from rc_grpo.data.path import path_of, refused, there
 from rc_grpo.data.text import type_in_words
@@ -20,6 +21,8 @@ _END_MARKS = (b"IEND\xaeB`\x82", b"\xff\xd9")
 """How a PNG and a JPEG end. A download that broke off is the commonest fault, and has neither."""
 
 _HEAD, _TAIL = 24, 32
+
+_ORDINALS = ("first", "second", "third")
 
 MAX_BYTES = 2**30
 """Of a file that is read as an image: twice what the largest has without compression, at four channels of 16 bits."""
@@ -142,6 +145,27 @@ def picture(value: Any, folder: Path, role: str) -> Picture | None:
             file = path_of(value, folder, role)
             return None if file is None else Picture(file, role)
     raise ValueError(f"the {role} is bytes, a path or {{bytes, path}}, not {type_in_words(value)} ({shortened(value)})")
+
+
+def references_of(value: Any, folder: Path) -> tuple[Picture, ...]:
+    """Return the further source images that a cell holds: a list of what `picture` takes, or one such.
+
+    Raises:
+        ValueError: one of them is none, or they are more than a task may have.
+    """
+    if not isinstance(value, list | tuple):
+        alone = picture(value, folder, "reference")
+        return () if alone is None else (alone,)
+    if len(value) >= MOST_SOURCES:
+        raise ValueError(
+            f"the task has {1 + len(value)} source images with its references, and {MOST_SOURCES} are the most"
+        )
+    found = []
+    for ordinal, cell in zip(_ORDINALS, value, strict=False):
+        if (image := picture(cell, folder, f"{ordinal} reference")) is None:
+            raise ValueError(f"the {ordinal} reference is empty; take it out of the list, or name its image")
+        found.append(image)
+    return tuple(found)
 
 
 def opaque(image: Image.Image) -> bytes:

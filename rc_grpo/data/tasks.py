@@ -12,7 +12,7 @@ from typing import Literal, overload
 from rc_grpo.config import TaskSource
 from rc_grpo.data.errors import DataError, printable
 from rc_grpo.data.masks import canonical_mask, mask_of
-from rc_grpo.data.picture import Picture, opaque, picture
+from rc_grpo.data.picture import Picture, opaque, picture, references_of
 from rc_grpo.data.record import Reader, Record
 from rc_grpo.data.refusals import Refusal, in_words
 from rc_grpo.data.text import read_kind, read_text
@@ -24,8 +24,8 @@ _KINDS: dict[str, EditKind] = {"add": "add", "remove": "remove", "replace": "rep
 _CHUNK = 64
 """Records checked at a time; bounds the memory where a record brings its images along."""
 
-Objection = Callable[[str], str | None]
-"""Returns why an instruction is none, or None where it is one."""
+Objection = Callable[[str, int], str | None]
+"""Returns why an instruction with so many source images is none for an editor, or None where it is one."""
 
 Optional = Literal["target", "caption"]
 OPTIONAL: tuple[Optional, ...] = ("target", "caption")
@@ -147,7 +147,7 @@ def examine(reader: Reader, source: TaskSource, where: str, objection: Objection
         reader: of the records.
         source: how they are read.
         where: the data set, for messages.
-        objection: returns why an instruction is none for the editor, or None; called in this thread alone.
+        objection: returns why the editor cannot take a task, or None; called in this thread alone.
 
     Raises:
         DataError: the file can be read no further.
@@ -163,7 +163,7 @@ def examine(reader: Reader, source: TaskSource, where: str, objection: Objection
             reason = found
             place = printable(record.place)
             if reason is None and objection is not None:
-                reason = objection(Words.of(record).instruction)
+                reason = objection(Words.of(record).instruction, 1 + len(_references(record)))
             if reason is not None:
                 refused.append(Refusal(record.task_id, printable(reason), place))
             elif other := places.get(record.task_id):
@@ -239,9 +239,15 @@ def _objection(record: Record, source: TaskSource) -> str | None:
         image.check()
         if target := picture(record.values.get("target"), record.folder, "target"):
             target.check()
+        for reference in _references(record):
+            reference.check()
     except ValueError as error:
         return str(error)
     return None
+
+
+def _references(record: Record) -> tuple[Picture, ...]:
+    return references_of(record.values.get("references"), record.folder)
 
 
 def _lacks(record: Record) -> Iterator[Optional]:
@@ -272,8 +278,9 @@ def _open(record: Record, source: TaskSource) -> EditTask:
     words, image, mask = _parts(record, source)
     decoded = image.decode()
     target = picture(record.values.get("target"), record.folder, "target")
-    if target:
-        target.decode()
+    references = _references(record)
+    for shown in (*references, *([target] if target else ())):
+        shown.decode()
     alpha_is_mask = mask_of(record.values.get("mask"), record.folder) is None
     return EditTask(
         task_id=record.task_id,
@@ -284,6 +291,7 @@ def _open(record: Record, source: TaskSource) -> EditTask:
         mask=mask,
         target=target.read() if target else None,
         caption=words.caption,
+        references=tuple(reference.read() for reference in references),
     )
 
 

@@ -30,12 +30,12 @@ class Editor(Denoiser):
         self.codec = codec
 
     def encode(self, task: EditTask) -> Conditions:
-        """Encode a task's source image and instruction."""
+        """Encode a task's source images and instruction."""
         return self.codec.encode(task)
 
-    def encode_image(self, source: Pixels, instruction: str) -> Conditions:
-        """Encode an RGB image ``[h, w, 3]`` uint8 and an instruction."""
-        return self.codec.encode_image(source, instruction)
+    def encode_image(self, source: Pixels, instruction: str, *references: Pixels) -> Conditions:
+        """Encode an RGB image ``[h, w, 3]`` uint8, an instruction, and further source images."""
+        return self.codec.encode_image(source, instruction, *references)
 
     def decode(self, latents: Tensor, conditions: Conditions) -> NDArray[np.uint8]:
         """Decode latents ``[B, N, C]`` into images ``[B, H, W, 3]`` uint8."""

@@ -55,12 +55,14 @@ class Tokens:
         target: of the image that is made.
         sources: of all source images together.
         prefix: how many of text and sources a pass finds in a `Prefix`, once that is computed.
+        images: that the sources are.
     """
 
     text: int
     target: int
     sources: int
     prefix: int = 0
+    images: int = 1
 
     @property
     def total(self) -> int:
@@ -120,7 +122,7 @@ class Architecture(ABC):
             attention's.
         directions: in which attention concentrates; a model whose text never sees the target has ``to_text`` alone.
         side: an edited image has sides of a multiple of so many tokens.
-        shares_prefix: text and source never see the target, so that ``editor.prefix`` may be shared.
+        shares_prefix: text and source, or source alone, never see the target, so that ``editor.prefix`` may be shared.
         kept: numbers that an update keeps of a token for each channel of each block, all activations stored and blocks
             compiled, as measured; of an architecture that was not, the most that any does.
     """
@@ -139,7 +141,7 @@ class Architecture(ABC):
 
     @abstractmethod
     def tokens(self, editor: EditorConfig) -> Tokens:
-        """Return the lengths of an edit of a square image at ``editor.resolution``."""
+        """Return the lengths of an edit of a square image at ``editor.resolution``, with ``editor.sources`` of them."""
 
     @abstractmethod
     def forward_tflop(self, tokens: Tokens) -> tuple[float, float]:
@@ -239,14 +241,20 @@ class Codec(Protocol):
     token: int
 
     def encode(self, task: EditTask) -> Conditions:
-        """Encode a task's source image and instruction."""
+        """Encode a task's source images and instruction."""
         ...
 
-    def encode_image(self, source: Pixels, instruction: str) -> Conditions:
+    def encode_image(self, source: Pixels, instruction: str, *references: Pixels) -> Conditions:
         """Encode an RGB image ``[h, w, 3]`` uint8 and an instruction.
 
+        Args:
+            source: the image to edit.
+            instruction: what to do.
+            references: further source images, of any size; none for a family of one source.
+
         Raises:
-            ValueError: the instruction does not fit; cutting it would change what is asked for.
+            ValueError: the instruction does not fit, cutting it would change what is asked for; or there are more
+                sources than the model takes.
         """
         ...
 
@@ -268,6 +276,9 @@ class Family(Protocol):
     """Class of diffusers' pipeline, as a model's ``model_index.json`` names it."""
     guidance: Guidance
     """Of its models for training; a distilled one may have none (see `Body.guidance`)."""
+    sources: int
+    """Most source images of an edit, up to `rc_grpo.config.editor.MOST_SOURCES`; what codecs and `edit` take behind
+    the first one are references."""
     source_resolution: int | None
     """Side of the square whose area its stock pipeline shows a source at, whatever the edit's; None: the edit's."""
 
@@ -312,7 +323,14 @@ class Family(Protocol):
         ...
 
     def edit(
-        self, pipeline: Any, editor: EditorConfig, source: Pixels, instruction: str, *, steps: int, seed: int
+        self,
+        pipeline: Any,
+        editor: EditorConfig,
+        source: Pixels,
+        instruction: str,
+        *references: Pixels,
+        steps: int,
+        seed: int,
     ) -> Pixels:
         """Edit an image with the stock pipeline, as anyone with diffusers would, at the size of ``source``.
 
@@ -321,6 +339,7 @@ class Family(Protocol):
             editor: its configuration.
             source: ``[H, W, 3]`` uint8, at the size it is edited at.
             instruction: what to do.
+            references: as of `Codec.encode_image`.
             steps: of the sampler.
             seed: of the noise.
         """

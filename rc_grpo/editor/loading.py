@@ -100,9 +100,14 @@ def check_model(editor: EditorConfig, acd: AcdConfig) -> None:
     Raises:
         ModelNotFoundError: it is not there.
         ValueError: a LoRA's target, a layer, a direction or a prefix is not, or sources have a size that it cannot show
-            them at.
+            them at, or are more than it takes.
     """
-    if editor.source_resolution is not None and find(editor).source_resolution is None:
+    family = find(editor)
+    if editor.sources > family.sources:
+        raise ValueError(
+            f"editor.sources is {editor.sources}, and {editor.model} is of a family that takes {family.sources} at most"
+        )
+    if editor.source_resolution is not None and family.source_resolution is None:
         raise ValueError(
             f"editor.source_resolution is {editor.source_resolution}, and {editor.model} is of a family that shows a "
             "source at the edit's own size; leave it out"

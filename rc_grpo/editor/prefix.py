@@ -14,10 +14,10 @@ from rc_grpo.editor.recording import Layout
 
 @dataclass(frozen=True)
 class Prefix:
-    """What a model's layers keep of the tokens in front of the target, under one set of weights.
+    """What a model's layers keep of tokens that never see the target, under one set of weights.
 
-    Of a model in which text and source never see the target, at no noise level: then every step and every candidate of
-    a task reads the same ones. A new version of the weights makes them stale, time does not.
+    At no noise level: then every step and every candidate of a task reads the same ones. A new version of the weights
+    makes them stale, time does not.
 
     Attributes:
         keys: of every layer, ``[1, P, H, D]``, rotated.
@@ -149,7 +149,7 @@ def require_prefix(editor: EditorConfig, shares: bool) -> None:
 
     Args:
         editor: the configuration.
-        shares: the model's text and source never see the target.
+        shares: the model's text and source, or its source alone, never see the target.
 
     Raises:
         ValueError: ``editor.prefix`` is shared, and there is nothing to share.

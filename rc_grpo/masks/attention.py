@@ -68,7 +68,7 @@ class Attention:
     def __call__(self, example: Example) -> Made:
         """See `rc_grpo.masks.making.MaskMaker`."""
         source = example.pixels()
-        attended = self.attended(source, example.instruction, example.task_id)
+        attended = self.attended(source, example.instruction, example.task_id, *example.reference_pixels())
         height, width = source.shape[:2]
         image = Image.fromarray(attended, mode="F").resize((width, height), Image.Resampling.BICUBIC)
         levels = np.asarray(image)
@@ -85,19 +85,22 @@ class Attention:
         return Made(self.shape.of(region), {"threshold": round(threshold, 4), "stands_out": round(stands_out, 3)})
 
     @torch.no_grad()
-    def attended(self, source: NDArray[np.uint8], instruction: str, task_id: str) -> NDArray[np.float32]:
+    def attended(
+        self, source: NDArray[np.uint8], instruction: str, task_id: str, *references: NDArray[np.uint8]
+    ) -> NDArray[np.float32]:
         """Return how much each token of the image is attended to, ``[h, w]`` float32 with a mean of 1.
 
         Args:
             source: RGB ``[H, W, 3]`` uint8.
             instruction: what to do.
             task_id: the rollout's noise is a function of it.
+            references: further source images, RGB.
 
         Raises:
             NoMaskError: the editor cannot take the instruction.
         """
         try:
-            conditions = self.editor.encode_image(source, instruction)
+            conditions = self.editor.encode_image(source, instruction, *references)
         except ValueError as error:
             raise NoMaskError("unreadable", str(error)) from error
         counted = torch.from_numpy(np.array(conditions.text_valid))

@@ -57,6 +57,7 @@ class Example:
         target: the true edit, or None.
         mask: the task's own, as grey PNG of 0 and 255 in the source's size; None where it has none that is usable.
         digest: of its parts, see `rc_grpo.data.fingerprint.digest_of`.
+        references: further source images, which the editor sees.
     """
 
     task_id: str
@@ -69,6 +70,7 @@ class Example:
     target: Picture | None
     mask: bytes | None
     digest: str
+    references: tuple[Picture, ...] = ()
 
     def pixels(self) -> NDArray[np.uint8]:
         """Return the source, RGB ``[H, W, 3]`` uint8.
@@ -77,6 +79,10 @@ class Example:
             NoMaskError: it cannot be decoded.
         """
         return _pixels(self.source)
+
+    def reference_pixels(self) -> list[NDArray[np.uint8]]:
+        """Return the references likewise."""
+        return [_pixels(reference) for reference in self.references]
 
     def target_pixels(self) -> NDArray[np.uint8] | None:
         """Return the target, RGB ``[h, w, 3]`` uint8, or None where there is none.

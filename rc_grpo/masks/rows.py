@@ -13,7 +13,7 @@ from rc_grpo.data.load import open_reader
 from rc_grpo.data.masks import canonical_mask, mask_of
 from rc_grpo.data.parquet import Parquet
 from rc_grpo.data.parquet_files import is_pattern
-from rc_grpo.data.picture import Picture, opaque, picture
+from rc_grpo.data.picture import Picture, opaque, picture, references_of
 from rc_grpo.data.record import Reader, Record
 from rc_grpo.data.tasks import Words
 from rc_grpo.data.text import readable
@@ -91,8 +91,9 @@ class Rows:
             if source is None:
                 raise ValueError("there is no source image")
             source.check()
-            if target is not None:
-                target.check()
+            references = references_of(values.get("references"), folder)
+            for other in (*references, *([] if target is None else [target])):
+                other.check()
             source, mask = self._own_mask(record, source)
             return Example(
                 record.task_id,
@@ -105,6 +106,7 @@ class Rows:
                 target,
                 mask,
                 digest_of(replace(record, values={**values, "mask": None})),
+                references,
             )
         except ValueError as error:
             raise NoMaskError("unreadable", printable(str(error))) from error

@@ -19,11 +19,12 @@ class EditTask:
     Attributes:
         task_id: unique within a data set; part of every seed of the task's rollouts.
         kind: which of CompBench's three families the task belongs to, or ``other``.
-        source: the image to edit.
+        source: the image to edit; mask, size and everything that is measured of a region refer to it.
         instruction: what to do, in words.
         mask: single-channel image of the source's size; set (see `rc_grpo.editor.geometry`) where the edit may happen.
         target: the true result, when the data set knows it.
         caption: what the edited region shows; CompBench's LC-T compares against it. Several are separated by ``|``.
+        references: further source images, which the editor sees; an instruction counts them from 2.
     """
 
     task_id: str
@@ -33,6 +34,7 @@ class EditTask:
     mask: bytes
     target: bytes | None = None
     caption: str | None = None
+    references: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Conditions:
         arrays: the editor's own arrays by name, of any dtype, without a batch axis.
         text_valid: ``[L]`` bool, True at the instruction's own tokens: not at padding, nor at a chat template's, nor at
             those that stand for an image.
-        sources: ``(height, width)`` of each source image in pixels, where it is not the edited image's.
+        sources: ``(height, width)`` of each source image in pixels; none stands for one of the edited image's size.
     """
 
     height: int

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rc_grpo.config import TaskSource
+from rc_grpo.config.editor import MOST_SOURCES
 from rc_grpo.data import DataError, TaskSet, faults, load_tasks
 from rc_grpo.data.fingerprint import Fingerprint
 from rc_grpo.data.refusals import Refusal
@@ -41,7 +42,7 @@ SOURCE = _png(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtyp
 MASK = _png(np.where(_INSIDE, 255, 0).astype(np.uint8))
 RUNS = {"size": [HEIGHT, WIDTH], "counts": compressed(runs_of(_INSIDE))}
 ROW = {"task_id": "a", "kind": "add", "source": "source.png", "instruction": "Add a cat", "mask": "mask.png"}
-FULL = ROW | {"target": "target.png", "caption": "a cat", "mask": RUNS}
+FULL = ROW | {"target": "target.png", "caption": "a cat", "mask": RUNS, "references": ["target.png", "source.png"]}
 
 _PATHS = st.sampled_from(
     ["source.png", "source.png/", "./source.png", "../source.png", "/etc/passwd", "a/../../x", ".", "..", "//", "\x00",
@@ -70,14 +71,15 @@ def _lines(draw: Draw) -> bytes:
     return draw(st.one_of(st.just(data), st.just(data), st.just(data), mutated_bytes([data])))
 
 
+_IMAGES = st.sampled_from(
+    [{"bytes": SOURCE, "path": None}, *({"bytes": None, "path": path} for path in ("source.png", None))]
+)
 _ARROW = {
     "string": (pa.string(), TEXTS.map(lambda text: text.encode("utf-8", "replace").decode()) | st.just("Add a cat")),
     "large": (pa.large_string(), st.just("Add a cat")),
     "binary": (pa.binary(), st.sampled_from([SOURCE, MASK, b"Add a cat", b"\xff\xfe", b""]) | st.binary(max_size=9)),
-    "image": (
-        pa.struct({"bytes": pa.binary(), "path": pa.string()}),
-        st.sampled_from([{"bytes": SOURCE, "path": None}, *({"bytes": None, "path": p} for p in ("source.png", None))]),
-    ),
+    "image": (pa.struct({"bytes": pa.binary(), "path": pa.string()}), _IMAGES),
+    "images": (pa.list_(pa.struct({"bytes": pa.binary(), "path": pa.string()})), st.lists(_IMAGES, max_size=4)),
     "list": (pa.list_(pa.string()), st.lists(st.just("Add a cat"), max_size=2)),
     "int": (pa.int64(), st.integers(-(2**63), 2**63 - 1)),
     "float": (pa.float64(), st.floats()),
@@ -105,7 +107,7 @@ def _tables(draw: Draw) -> bytes:
         "source",
         "instruction",
         "mask",
-        *draw(st.sets(st.sampled_from(["task_id", "kind", "target", "caption"]))),
+        *draw(st.sets(st.sampled_from(["task_id", "kind", "target", "caption", "references"]))),
     ):
         if field in _GOOD and draw(st.integers(0, 2)):
             kind, cell = _GOOD[field]
@@ -200,6 +202,8 @@ def _usable(open_task: Callable[[], Any], *, decodes: bool) -> None:
     assert set(np.unique(levels)) <= {0, 255}
     assert (levels == 255).any()
     assert task.target is None or decode_rgb(task.target).ndim == 3
+    assert len(task.references) < MOST_SOURCES
+    assert all(decode_rgb(reference).ndim == 3 for reference in task.references)
 
 
 TARGET = Target("rows", INPUTS, check)

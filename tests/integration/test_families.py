@@ -12,7 +12,12 @@ import pytest
 import safetensors.torch
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 
-from tests.families import KLEIN, QWEN, QWEN_21, Row
+from deploy.looking.replay import replay
+from deploy.records.folder import RunFolder
+from rc_grpo.data.logged import read_groups
+from rc_grpo.images import encode_png
+from rc_grpo.pocket.world import PocketWorld
+from tests.families import KLEIN, KLEIN_KV, QWEN, QWEN_21, Row, source
 
 SMALL = (
     "editor.resolution=64",
@@ -39,9 +44,10 @@ LEARNING = (
     "name=learning",
 )
 # The one trains through one pass of its guidance by the whole chain, the other through both by single steps, and so on.
-GUIDANCE = {KLEIN.name: 1.0, QWEN.name: 3.0, QWEN_21.name: 1.0}
+GUIDANCE = {KLEIN.name: 1.0, KLEIN_KV.name: 1.0, QWEN.name: 3.0, QWEN_21.name: 1.0}
 HOW = {
     KLEIN.name: ("editor.dtype=float32", "rollout.acd={layers: 0.5}"),
+    KLEIN_KV.name: ("editor.dtype=float32", "editor.prefix=shared", "rollout.acd={layers: 0.5}"),
     QWEN.name: (
         "editor.dtype=bfloat16",
         "objective.anchor_path=step",
@@ -78,7 +84,7 @@ def updates_of(run: Path) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize(
     "row",
-    [pytest.param(KLEIN, marks=pytest.mark.slow), QWEN, pytest.param(QWEN_21, marks=pytest.mark.slow)],
+    [QWEN, *(pytest.param(row, marks=pytest.mark.slow) for row in (KLEIN, KLEIN_KV, QWEN_21))],
     ids=lambda row: row.name,
 )
 def test_a_family_is_trained_evaluated_and_exported(row: Row, tmp_path: Path, python: str) -> None:
@@ -104,6 +110,45 @@ def test_a_family_is_trained_evaluated_and_exported(row: Row, tmp_path: Path, py
     assert summary["exported_digest"] == summary["final_version"]["digest"]
     names = safetensors.torch.load_file(run / "lora" / "pytorch_lora_weights.safetensors")
     assert len(names) == 2 * summary["final_version"]["modules"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", [KLEIN, QWEN, QWEN_21], ids=lambda row: row.name)
+def test_a_family_is_trained_on_tasks_of_two_sources_and_replayed(row: Row, tmp_path: Path, python: str) -> None:
+    assert row.make is not None
+    row.make(tmp_path / row.name)
+    lines = []
+    for number, task in enumerate(PocketWorld("train", 4)):
+        files = {"source": task.source, "mask": task.mask, "target": task.target, "other": encode_png(source(64, 96))}
+        for name, data in files.items():
+            (tmp_path / f"{name}{number}.png").write_bytes(data or b"")
+        given = {name: f"{name}{number}.png" for name in ("source", "mask", "target")}
+        told = {"task_id": f"t{number}", "instruction": task.instruction}
+        lines.append(json.dumps(given | told | {"references": [f"other{number}.png"]}))
+    (tmp_path / "tasks.jsonl").write_text("\n".join(lines))
+    own = (
+        "editor.sources=2",
+        f"editor.model={tmp_path / row.name}",
+        f"editor.guidance={GUIDANCE[row.name]}",
+        f"editor.lora={{rank: 4, alpha: 8, targets: [{', '.join(row.targets)}]}}",
+        f"editor.text_tokens={2 * row.text_tokens}",
+        *(() if row.source_resolution is None else (f"editor.source_resolution={row.source_resolution}",)),
+        *(f"data.{branch}={{format: jsonl, path: {tmp_path / 'tasks.jsonl'}}}" for branch in ("train", "heldout")),
+        "output.experience=states",
+        "output.policies=all",
+    )
+    said = trained(tmp_path, python, "pocket", (*SMALL, *HOW[row.name], *own))
+    assert "up to 2 sources a task" in " ".join(said.split())
+    run = tmp_path / "runs" / "small"
+    updates = updates_of(run)
+    assert [line["update/first_step/max_abs_log_ratio"] for line in updates] == [0.0, 0.0]
+    assert updates[1]["policy/canary_shift"] > 0
+    digests = json.loads((run / "data.json").read_text())["train"]["tasks"]
+    assert {len(digest.split("-")) for digest in digests.values()} == {5}
+    group = read_groups(RunFolder(run).experience()[2], need="states")[0]
+    assert group.conditions is not None
+    assert len(group.conditions.sources) == 2
+    assert replay(run, f"2/{group.task_id}").identical
 
 
 @pytest.mark.timeout(660)

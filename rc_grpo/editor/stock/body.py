@@ -13,6 +13,7 @@ from rc_grpo.config.rollout import Fp8
 from rc_grpo.editor import fp8_attention
 from rc_grpo.editor.family import Architecture, Forward, Guidance, Text
 from rc_grpo.editor.guidance import classifier_free
+from rc_grpo.editor.prefix import Prefix
 from rc_grpo.editor.recording import Layout
 from rc_grpo.editor.stock.arrays import to_tensor
 from rc_grpo.editor.stock.attention import Fused
@@ -110,8 +111,9 @@ class StockBound:
         slots, tokens = len(self.text), body.latent_shape(conditions)[0]
         self.layout = Layout(torch.arange(slots), slice(slots, slots + tokens), text_varies=text_varies)
 
-    def prefill(self, forward: Forward) -> None:
-        """Everything sees the target, so nothing can be computed ahead."""
+    def prefill(self, forward: Forward) -> Prefix | None:
+        """Return None: everything sees the target, so nothing can be computed ahead."""
+        return None
 
     def states(self, x: Tensor) -> Tensor:
         """Return the target's states ``[B, N, C]`` and the source behind them, in the model's dtype."""

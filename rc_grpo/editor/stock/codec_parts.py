@@ -110,25 +110,30 @@ class StockCodec(ABC):
         self.text_encoders = Waiting(encoders, pipeline.vae.device, offload=offload)
 
     def encode(self, task: EditTask) -> Conditions:
-        """Encode a task's source image and instruction, at the size it is edited at."""
-        return self.encode_image(decode_rgb(task.source), task.instruction)
+        """Encode a task's source images and instruction, at the size it is edited at."""
+        return self.encode_image(decode_rgb(task.source), task.instruction, *map(decode_rgb, task.references))
 
     @abstractmethod
-    def encode_image(self, source: Pixels, instruction: str) -> Conditions:
+    def encode_image(self, source: Pixels, instruction: str, *references: Pixels) -> Conditions:
         """See `rc_grpo.editor.family.Codec`."""
 
     def fitted(self, source: Pixels) -> Pixels:
         """Return an image at the size it is edited at."""
-        multiple = self.token * self.multiple
-        height, width = editing_size(source.shape[0], source.shape[1], self.config.resolution, multiple)
-        return resize_image(source, height, width)
+        return fitted(source, self.config.resolution, self.token * self.multiple)
 
 
-def stock_edit(pipeline: Any, source: Pixels, instruction: str, *, steps: int, seed: int, **options: Any) -> Pixels:
+def fitted(image: Pixels, resolution: int, multiple: int) -> Pixels:
+    """Return an image at the size of `rc_grpo.editor.geometry.editing_size`."""
+    return resize_image(image, *editing_size(image.shape[0], image.shape[1], resolution, multiple))
+
+
+def stock_edit(
+    pipeline: Any, source: Pixels, instruction: str, *references: Pixels, steps: int, seed: int, **options: Any
+) -> Pixels:
     """Edit an image with a stock pipeline, at its own size; ``options`` are the pipeline's own."""
     pipeline.set_progress_bar_config(disable=True)
     result = pipeline(
-        image=Image.fromarray(source),
+        image=[Image.fromarray(image) for image in (source, *references)] if references else Image.fromarray(source),
         prompt=instruction,
         height=source.shape[0],
         width=source.shape[1],

@@ -33,6 +33,7 @@ class StockFamily:
     pipeline: str
     transformer: str
     guidance: Guidance
+    sources: int = 1
     source_resolution: int | None = None
 
     def architecture(self, editor: EditorConfig) -> Architecture:
@@ -68,10 +69,19 @@ class StockFamily:
         return self._module("codec").codec(pipeline, editor, offload=offload)  # type: ignore[no-any-return]
 
     def edit(
-        self, pipeline: Any, editor: EditorConfig, source: Pixels, instruction: str, *, steps: int, seed: int
+        self,
+        pipeline: Any,
+        editor: EditorConfig,
+        source: Pixels,
+        instruction: str,
+        *references: Pixels,
+        steps: int,
+        seed: int,
     ) -> Pixels:
         """Edit an image with the stock pipeline, at its own size."""
-        edited: Pixels = self._module("codec").edit(pipeline, editor, source, instruction, steps=steps, seed=seed)
+        edited: Pixels = self._module("codec").edit(
+            pipeline, editor, source, instruction, *references, steps=steps, seed=seed
+        )
         return edited
 
     def _module(self, name: str) -> Any:

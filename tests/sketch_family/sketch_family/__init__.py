@@ -25,6 +25,7 @@ class Sketch:
     hub_ids: Mapping[str, str] = MappingProxyType({})
     pipeline = "SketchPipeline"
     guidance: Guidance = "cfg"
+    sources = 1
     source_resolution: int | None = None
 
     def architecture(self, editor: EditorConfig) -> Architecture:
@@ -64,7 +65,14 @@ class Sketch:
         return SketchCodec(editor)
 
     def edit(
-        self, pipeline: Any, editor: EditorConfig, source: Pixels, instruction: str, *, steps: int, seed: int
+        self,
+        pipeline: Any,
+        editor: EditorConfig,
+        source: Pixels,
+        instruction: str,
+        *references: Pixels,
+        steps: int,
+        seed: int,
     ) -> Pixels:
         """Edit an image with the base model."""
         from rc_grpo.algorithm.solver import integrate
@@ -72,7 +80,7 @@ class Sketch:
         from rc_grpo.seeds import normal
 
         whole = load_editor(editor, seed=0)
-        conditions = whole.encode_image(source, instruction)
+        conditions = whole.encode_image(source, instruction, *references)
         noise = normal(seed, 1, *whole.latent_shape(conditions)).to(whole.device)
         with torch.no_grad():
             states = integrate(whole.velocity(conditions), noise, whole.sigmas(steps, conditions))

@@ -28,14 +28,16 @@ class SketchCodec:
 
     def encode(self, task: EditTask) -> Conditions:
         """Encode a task."""
-        return self.encode_image(decode_rgb(task.source), task.instruction)
+        return self.encode_image(decode_rgb(task.source), task.instruction, *map(decode_rgb, task.references))
 
-    def encode_image(self, source: Pixels, instruction: str) -> Conditions:
+    def encode_image(self, source: Pixels, instruction: str, *references: Pixels) -> Conditions:
         """Encode an image and an instruction.
 
         Raises:
-            ValueError: the instruction has more words than there are slots.
+            ValueError: the instruction has more words than there are slots, or there are references.
         """
+        if references:
+            raise ValueError("a sketch has one source image")
         slots = self._editor.text_tokens
         words = _words(instruction)
         if objection := count(instruction, self._editor).objection:

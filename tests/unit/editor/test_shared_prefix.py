@@ -204,6 +204,21 @@ def test_every_loras_gradient_is_that_of_whole_passes(
     assert all(expected[f"transformer_blocks.0.attn.{name}.lora_B.weight"].any() for name in ("to_k", "to_v"))
 
 
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_it_is_exact_with_two_sources_and_text_between_them(folder: Path, guidance: float) -> None:
+    editor = load_editor(QWEN_21.editor(folder), seed=0)
+    conditions = editor.encode_image(source(), "make it red", source(96, 64))
+    plain, shared = (denoiser_of(folder, prefix, guidance) for prefix in ("none", "shared"))
+    group, modes = a_group(plain, conditions), modes_of(shared)
+    field = shared.velocity(conditions)
+    with torch.no_grad(), field.held():
+        noise = torch.from_numpy(group.states[:, 0].copy())
+        states = integrate(field, noise, torch.from_numpy(group.sigmas)).transpose(0, 1)
+    assert float((states - torch.from_numpy(group.states)).abs().max()) <= 1e-6 * max(1.0, float(states.abs().max()))
+    assert_alike(learned(shared, conditions, group), learned(plain, conditions, group))
+    assert modes.count("cached") > modes.count("extract") > 0
+
+
 @pytest.mark.parametrize("kept", ["recompute", "selective"])
 def test_recomputed_activations_and_an_engine_that_scales_leave_the_same_gradients(
     folder: Path, conditions: Conditions, kept: Activations

@@ -1,7 +1,7 @@
 """FLUX.2 klein's sizes, from its configuration files alone: projections by name, parameters, operations."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from diffusers import (
@@ -19,6 +19,8 @@ from rc_grpo.editor.files import model_source, naming_the_model
 LARGEST_SOURCE = 1024 * 1024
 """Pixels of a source image that the pipeline takes as it is; a larger one is made smaller."""
 
+KV_PIPELINE = "Flux2KleinKVPipeline"
+
 _STREAMS = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0")
 _TEXT_STREAM = ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out")
 FUSED = "attn.to_qkv_mlp_proj"
@@ -30,6 +32,7 @@ class KleinArchitecture(Architecture):
 
     Attributes:
         guidance: ``none`` of a distilled model.
+        shares_prefix: its sources see themselves alone, and are the prefix; text sees the target.
         scheduler: its scheduler's configuration.
     """
 
@@ -37,14 +40,22 @@ class KleinArchitecture(Architecture):
     scheduler: Mapping[str, Any]
 
     def tokens(self, editor: EditorConfig) -> Tokens:
-        """Return the lengths of an edit: text slots, target, and one source, of the target's size up to a megapixel."""
+        """Return the lengths of an edit: text slots, target, and sources of the target's size up to a megapixel."""
         image = (editor.resolution // self.token) ** 2
-        return Tokens(editor.text_tokens, image, min(image, LARGEST_SOURCE // self.token**2))
+        sources = editor.sources * min(image, LARGEST_SOURCE // self.token**2)
+        prefix = sources if self.shares_prefix and editor.prefix == "shared" else 0
+        return Tokens(editor.text_tokens, image, sources, prefix, editor.sources)
 
     def forward_tflop(self, tokens: Tokens) -> tuple[float, float]:
         """Return the TFLOP of one pass of one image: of its projections, of its attention."""
-        projections = 2 * 13 * self.width**2 * self.layers * tokens.total
-        return projections / 1e12, 4 * tokens.total**2 * self.width * self.layers / 1e12
+        projections = 2 * 13 * self.width**2 * self.layers * (tokens.total - tokens.prefix)
+        of_sources = tokens.sources * (tokens.sources if self.shares_prefix else tokens.total)
+        pairs = (tokens.text + tokens.target) * tokens.total + (0 if tokens.prefix else of_sources)
+        return projections / 1e12, 4 * pairs * self.width * self.layers / 1e12
+
+    def prefill_tflop(self, tokens: Tokens) -> tuple[float, float]:
+        """Return the same of sources alone, where they are a prefix."""
+        return self.forward_tflop(replace(tokens, text=0, target=0, prefix=0)) if tokens.prefix else (0.0, 0.0)
 
 
 def read(editor: EditorConfig) -> KleinArchitecture:
@@ -54,7 +65,10 @@ def read(editor: EditorConfig) -> KleinArchitecture:
         ModelNotFoundError: they are not there.
     """
     if sizes := full_size.size_of(editor):
-        return of_config(sizes.transformer, full_size.TOKEN, encoders_gib=sizes.encoders_gib)
+        kv = editor.model == full_size.KV_NAME
+        return of_config(
+            sizes.transformer, full_size.TOKEN, encoders_gib=sizes.encoders_gib, distilled=kv, shares_prefix=kv
+        )
     with naming_the_model(editor):
         source, revision = model_source(editor), editor.revision
         index = Flux2KleinPipeline.load_config(source, revision=revision)
@@ -67,7 +81,8 @@ def read(editor: EditorConfig) -> KleinArchitecture:
         config,
         2 ** len(vae["block_out_channels"]),
         encoders_gib=size.encoders_gib,
-        distilled=bool(index.get("is_distilled", False)),
+        distilled=bool(index.get("is_distilled", index["_class_name"] == KV_PIPELINE)),
+        shares_prefix=index["_class_name"] == KV_PIPELINE,
         scheduler=scheduler,
     )
 
@@ -78,6 +93,7 @@ def of_config(
     *,
     encoders_gib: float,
     distilled: bool = False,
+    shares_prefix: bool = False,
     scheduler: Mapping[str, Any] = full_size.SCHEDULER,
 ) -> KleinArchitecture:
     """Return the sizes of a transformer of this configuration.
@@ -87,6 +103,7 @@ def of_config(
         token: side of a token in pixels.
         encoders_gib: of text encoder and VAE in bfloat16.
         distilled: the model makes an edit in a few steps without guidance.
+        shares_prefix: it is the KV variant.
         scheduler: its scheduler's configuration.
     """
     double, single = config["num_layers"], config["num_single_layers"]
@@ -105,6 +122,7 @@ def of_config(
         projections=projections,
         attention_rows={name: 3 * width for name in projections if name.endswith(FUSED)},
         guidance="none" if distilled else "cfg",
+        shares_prefix=shares_prefix,
         scheduler=scheduler,
         kept=24.5,
     )

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from diffusers import Flux2KleinPipeline
+from diffusers import Flux2KleinKVPipeline, Flux2KleinPipeline
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -11,7 +11,7 @@ from rc_grpo.config import EditorConfig
 from rc_grpo.editor.families.flux2_klein.architecture import LARGEST_SOURCE
 from rc_grpo.editor.families.flux2_klein.text import KleinText
 from rc_grpo.editor.stock.arrays import to_array
-from rc_grpo.editor.stock.codec_parts import StockCodec, as_images, decoded_in_parts, stock_edit
+from rc_grpo.editor.stock.codec_parts import StockCodec, as_images, decoded_in_parts, fitted, stock_edit
 from rc_grpo.images import Pixels
 from rc_grpo.messages import Conditions
 
@@ -33,23 +33,21 @@ class KleinCodec(StockCodec):
             pipeline.vae.to(memory_format=torch.channels_last)
 
     @torch.no_grad()
-    def encode_image(self, source: Pixels, instruction: str) -> Conditions:
-        """Encode an RGB image ``[h, w, 3]`` uint8 and an instruction.
+    def encode_image(self, source: Pixels, instruction: str, *references: Pixels) -> Conditions:
+        """Encode an RGB image ``[h, w, 3]`` uint8, an instruction, and references, each at the edit's area.
 
         Raises:
             ValueError: the instruction does not fit the text slots; cutting it would change what is asked for.
         """
         text_valid = self._text.own(instruction)
-        fitted = self.fitted(source)
-        pixels, sources = self._source(fitted)
-        vae = self.pipeline.vae
-        latents = self.pipeline._encode_vae_image(pixels.to(vae.device, vae.dtype), generator=None)
-        arrays = {"reference": to_array(self.pipeline._pack_latents(latents)[0])}
+        height, width = (images := [self.fitted(image) for image in (source, *references)])[0].shape[:2]
+        packed, sources = zip(*map(self._source, images), strict=True)
+        arrays = {"reference": to_array(torch.cat(packed))}
         with self.text_encoders.at_work():
             arrays["prompt"] = self._embedded(instruction)
-            if not self.pipeline.config.is_distilled:
+            if not getattr(self.pipeline.config, "is_distilled", True):
                 arrays["negative"] = self._empty = self._embedded("") if self._empty is None else self._empty
-        return Conditions(fitted.shape[0], fitted.shape[1], arrays, text_valid, sources)
+        return Conditions(height, width, arrays, text_valid, () if sources == ((height, width),) else sources)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, conditions: Conditions) -> NDArray[np.uint8]:
@@ -65,14 +63,16 @@ class KleinCodec(StockCodec):
         size = conditions.height, conditions.width
         return as_images(decoded_in_parts(lambda part: vae.decode(part, return_dict=False)[0], whole, size))
 
-    def _source(self, image: Pixels) -> tuple[Tensor, tuple[tuple[int, int], ...]]:
-        """Return the source's pixels as the stock pipeline prepares them, and their size where it is another."""
-        processor, picture = self.pipeline.image_processor, Image.fromarray(image)
+    def _source(self, image: Pixels) -> tuple[Tensor, tuple[int, int]]:
+        """Return a source's latents ``[M, C]`` as the stock pipeline packs them, and the size it is shown at."""
+        pipeline, vae, picture = self.pipeline, self.pipeline.vae, Image.fromarray(image)
+        processor = pipeline.image_processor
         if picture.width * picture.height > LARGEST_SOURCE:
             picture = processor._resize_to_target_area(picture, LARGEST_SOURCE)
         height, width = (side // self.token * self.token for side in (picture.height, picture.width))
         pixels: Tensor = processor.preprocess(picture, height=height, width=width, resize_mode="crop")
-        return pixels, () if (height, width) == image.shape[:2] else ((height, width),)
+        latents = pipeline._encode_vae_image(pixels.to(vae.device, vae.dtype), generator=None)
+        return pipeline._pack_latents(latents)[0], (height, width)
 
     def _embedded(self, text: str) -> NDArray[np.generic]:
         prompt, _ = self.pipeline.encode_prompt(
@@ -87,15 +87,23 @@ def codec(pipeline: Flux2KleinPipeline, editor: EditorConfig, *, offload: bool) 
 
 
 def edit(
-    pipeline: Flux2KleinPipeline, editor: EditorConfig, source: Pixels, instruction: str, *, steps: int, seed: int
+    pipeline: Flux2KleinPipeline,
+    editor: EditorConfig,
+    source: Pixels,
+    instruction: str,
+    *references: Pixels,
+    steps: int,
+    seed: int,
 ) -> Pixels:
     """Edit an image with the stock pipeline, at its own size."""
+    guidance = {} if isinstance(pipeline, Flux2KleinKVPipeline) else {"guidance_scale": editor.guidance}
     return stock_edit(
         pipeline,
         source,
         instruction,
+        *(fitted(image, editor.resolution, 2 * pipeline.vae_scale_factor) for image in references),
         steps=steps,
         seed=seed,
-        guidance_scale=editor.guidance,
+        **guidance,
         max_sequence_length=editor.text_tokens,
     )

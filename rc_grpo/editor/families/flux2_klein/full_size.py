@@ -13,6 +13,7 @@ import torch
 from diffusers import (
     AutoencoderKLFlux2,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinKVPipeline,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
 )
@@ -60,7 +61,8 @@ KLEIN_9B = Size(
     _QWEN3 | {"hidden_size": 4096, "intermediate_size": 12288, "tie_word_embeddings": False},
     encoders_gib=15.4,
 )
-SIZES = {FULL_SIZE: KLEIN_4B, "full-size-klein-4b": KLEIN_4B, "full-size-klein-9b": KLEIN_9B}
+KV_NAME = "full-size-klein-9b-kv"
+SIZES = {FULL_SIZE: KLEIN_4B, "full-size-klein-4b": KLEIN_4B, "full-size-klein-9b": KLEIN_9B, KV_NAME: KLEIN_9B}
 """By ``editor.model``; the first wants ``editor.family`` named."""
 
 
@@ -71,8 +73,10 @@ def size_of(editor: EditorConfig) -> Size | None:
 
 def named(editor: EditorConfig) -> FullSize | None:
     """Return the architecture that ``editor.model`` names; None if it is a model with weights of its own."""
-    size = size_of(editor)
-    return None if size is None else FullSize(partial(build_transformer, size), partial(build_pipeline, size))
+    if (size := size_of(editor)) is None:
+        return None
+    pipeline = partial(build_pipeline, size, kv=editor.model == KV_NAME)
+    return FullSize(partial(build_transformer, size), pipeline)
 
 
 def build_transformer(size: Size, device: torch.device, dtype: torch.dtype, **changes: Any) -> Flux2Transformer2DModel:
@@ -88,8 +92,18 @@ def build_transformer(size: Size, device: torch.device, dtype: torch.dtype, **ch
     return random_weights(lambda: Flux2Transformer2DModel(**sizes), device, dtype)
 
 
-def build_pipeline(size: Size, device: torch.device, dtype: torch.dtype, **components: Any) -> Flux2KleinPipeline:
-    """Build text encoder and VAE; the tokenizer has a token a byte. A component given is taken as it is."""
+def build_pipeline(
+    size: Size, device: torch.device, dtype: torch.dtype, *, kv: bool = False, **components: Any
+) -> Flux2KleinPipeline | Flux2KleinKVPipeline:
+    """Build text encoder and VAE; the tokenizer has a token a byte. A component given is taken as it is.
+
+    Args:
+        size: which one.
+        device: where; ``meta`` builds shapes alone.
+        dtype: of the weights.
+        kv: of the KV variant, whose pipeline cannot be without a transformer.
+        components: by name.
+    """
     makers: dict[str, Callable[[], Any]] = {
         "transformer": lambda: build_transformer(size, device, dtype),
         "vae": lambda: random_weights(AutoencoderKLFlux2, device, dtype),
@@ -97,4 +111,5 @@ def build_pipeline(size: Size, device: torch.device, dtype: torch.dtype, **compo
         "tokenizer": byte_level_tokenizer,
         "scheduler": partial(FlowMatchEulerDiscreteScheduler, **SCHEDULER),
     }
-    return assembled(Flux2KleinPipeline, makers, components)
+    whole = components.get("transformer", makers) is not None
+    return assembled(Flux2KleinKVPipeline if kv and whole else Flux2KleinPipeline, makers, components)

@@ -65,9 +65,9 @@ class KleinBound(StockBound):
     def __init__(self, body: KleinBody, conditions: Conditions, text: Text) -> None:
         super().__init__(body, conditions, text)
         target = body.grid(conditions.height, conditions.width)
-        source = body.grid(*conditions.sources[0]) if conditions.sources else target
+        sources = [body.grid(*size) for size in conditions.sources] or [target]
         device = body.transformer.device
-        self._ids = position_ids(target, source).to(device)
+        self._ids = position_ids(target, *sources).to(device)
         self._text_ids = Flux2KleinPipeline._prepare_text_ids(self.text[None])[0].to(device)
 
     def __call__(self, forward: Forward, x: Tensor, sigma: float, prefix: Prefix | None) -> Tensor:
@@ -109,9 +109,9 @@ def predict(
     return output
 
 
-def position_ids(target: tuple[int, int], source: tuple[int, int]) -> Tensor:
-    """Return the ids ``[N + M, 4]`` of a target and a source of so many rows and columns: time, row, column, place."""
-    images = [torch.empty(1, 1, *grid, device="meta") for grid in (target, source)]
+def position_ids(target: tuple[int, int], *sources: tuple[int, int]) -> Tensor:
+    """Return the ids ``[N + M, 4]`` of a target and sources of so many rows and columns: time, row, column, place."""
+    images = [torch.empty(1, 1, *grid, device="meta") for grid in (target, *sources)]
     of_target: Tensor = Flux2KleinPipeline._prepare_latent_ids(images[0])[0]
-    of_source: Tensor = Flux2KleinPipeline._prepare_image_ids(images[1:])[0]
-    return torch.cat([of_target, of_source])
+    of_sources: Tensor = Flux2KleinPipeline._prepare_image_ids(images[1:])[0]
+    return torch.cat([of_target, of_sources])

@@ -29,12 +29,15 @@ class KontextCodec(StockCodec):
             pipeline.vae.to(memory_format=torch.channels_last)
 
     @torch.no_grad()
-    def encode_image(self, source: Pixels, instruction: str) -> Conditions:
+    def encode_image(self, source: Pixels, instruction: str, *references: Pixels) -> Conditions:
         """Encode an RGB image ``[h, w, 3]`` uint8 and an instruction.
 
         Raises:
-            ValueError: the instruction does not fit the text slots; cutting it would change what is asked for.
+            ValueError: the instruction does not fit the text slots, cutting it would change what is asked for; or there
+                are references.
         """
+        if references:
+            raise ValueError(f"FLUX.1 Kontext edits with one source image, not with {1 + len(references)}")
         pipeline, config = self.pipeline, self.config
         text_valid = self._text_valid(instruction)
         with self.text_encoders.at_work():

@@ -2,6 +2,7 @@
 
 from types import MappingProxyType
 
+from rc_grpo.config.editor import MOST_SOURCES
 from rc_grpo.editor.family import Guidance
 from rc_grpo.editor.stock.family import StockFamily
 from rc_grpo.editor.stock.source_size import STOCK_SOURCE
@@ -16,6 +17,7 @@ class QwenImage21(StockFamily):
     pipeline = "QwenImage21Pipeline"
     transformer = "QwenImage21Transformer2DModel"
     guidance: Guidance = "cfg"
+    sources = MOST_SOURCES
     source_resolution = STOCK_SOURCE
 
 

@@ -17,6 +17,9 @@ from rc_grpo.editor.stock.token_schedule import SCHEDULER
 TEXT_OF_A_SENTENCE = 48
 """Tokens of an instruction of a sentence in its template, those that stand for the source left out."""
 
+TEXT_OF_A_REFERENCE = 6
+"""Tokens around a further source."""
+
 MODULES = (
     *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
     *("img_mlp.proj", "img_mlp.gate_layer", "img_mlp.out"),
@@ -43,18 +46,20 @@ class Qwen21Architecture(Architecture):
     sample_sigmas: Sequence[float] | None
 
     def tokens(self, editor: EditorConfig) -> Tokens:
-        """Return the lengths of an edit: a sentence, the target, and one source of its own size."""
+        """Return the lengths of an edit: a sentence, the target, and sources of their own size."""
         image, source = (
             (side // self.token) ** 2 for side in (editor.resolution, editor.source_resolution or STOCK_SOURCE)
         )
-        text = min(editor.text_tokens, TEXT_OF_A_SENTENCE)
-        return Tokens(text, image, source, text + source if editor.prefix == "shared" else 0)
+        text = min(editor.text_tokens, TEXT_OF_A_SENTENCE) + TEXT_OF_A_REFERENCE * (editor.sources - 1)
+        sources = editor.sources * source
+        return Tokens(text, image, sources, text + sources if editor.prefix == "shared" else 0, editor.sources)
 
     def forward_tflop(self, tokens: Tokens) -> tuple[float, float]:
         """Return the TFLOP of one pass of one image: of its projections, of its attention."""
         weights = sum(out * width for out, width in self.projections.values())
-        # The target sees all; what is ahead of it sees itself, the source not the text behind it.
-        ahead = tokens.text * (tokens.text + tokens.sources) + tokens.sources**2
+        # The target sees all; what is ahead of it sees itself, a source the ones ahead and not the text behind it.
+        of_sources = tokens.sources**2 * (tokens.images + 1) / (2 * tokens.images)
+        ahead = tokens.text * (tokens.text + tokens.sources) + of_sources
         pairs = tokens.target * tokens.total + (0 if tokens.prefix else ahead)
         projections = 2 * weights * (tokens.total - tokens.prefix)
         return projections / 1e12, 4 * pairs * self.width * self.layers / 1e12

@@ -18,7 +18,7 @@ from rc_grpo.editor.families.qwen_image_21.architecture import SIDE
 from rc_grpo.editor.families.qwen_image_21.text import text_of
 from rc_grpo.editor.stock.arrays import to_array
 from rc_grpo.editor.stock.codec_parts import StockCodec, as_images, decoded_in_parts, moments, stock_edit
-from rc_grpo.editor.stock.source_size import STOCK_SOURCE, source_size
+from rc_grpo.editor.stock.source_size import STOCK_SOURCE, packed_sources
 from rc_grpo.images import Pixels, on_white
 from rc_grpo.messages import Conditions
 
@@ -46,38 +46,36 @@ class Qwen21Codec(StockCodec):
         super().__init__(pipeline, config, (pipeline.text_encoder,), offload=offload)
 
     @torch.no_grad()
-    def encode_image(self, source: Pixels, instruction: str) -> Conditions:
-        """Encode an RGB image ``[h, w, 3]`` uint8 and an instruction.
+    def encode_image(self, source: Pixels, instruction: str, *references: Pixels) -> Conditions:
+        """Encode an RGB image ``[h, w, 3]`` uint8, an instruction, and references.
 
         Raises:
             ValueError: the instruction does not fit the text slots, cutting it would change what is asked for; or the
                 text encoder cannot see a source at that size.
         """
         self._text.length(instruction).require(instruction)
-        pipeline, vae = self.pipeline, self.pipeline.vae
-        picture = Image.fromarray(self.fitted(source)).convert("RGBA")
-        height, width = source_size(picture.height, picture.width, self.config.source_resolution or STOCK_SOURCE)
-        pixels = pipeline.image_processor.preprocess(picture, height=height, width=width).unsqueeze(2)
-        latents = pipeline._encode_vae_image(pixels.to(vae.device, vae.dtype), generator=None)
-        packed = pipeline._pack_latents(latents, *latents.shape[:2], *latents.shape[3:])
-        seen = pipeline.image_processor.resize(picture, height=height, width=width)
+        pictures = [Image.fromarray(image).convert("RGBA") for image in (self.fitted(source), *references)]
+        packed, sources = packed_sources(self.pipeline, pictures, self.config.source_resolution)
+        resize = self.pipeline.image_processor.resize
+        seen = [resize(picture, *size) for picture, size in zip(pictures, sources, strict=True)]
         with self.text_encoders.at_work():
             prompt, is_source = self._embedded(seen, instruction)
             negative, _ = self._embedded(seen, NEGATIVE)
-        # The source comes ahead of the words: its slots are the same in both texts.
+        # The sources come ahead of the words: their slots are the same in both texts.
         slots = is_source.nonzero()[:, 0].cpu().numpy()
-        if len(slots) * SIDE**2 != packed.shape[1]:
+        arrays = {"reference": packed, "prompt": prompt, "negative": negative}
+        if len(slots) * SIDE**2 != len(packed):
+            shown = " or ".join(f"{high}x{wide}" for high, wide in sources)
             raise ValueError(
-                f"the text encoder takes a source of {height}x{width} pixels at another size; set "
-                "editor.source_resolution to one that it takes"
+                f"the text encoder takes a source of {shown} pixels at another size; set editor.source_resolution to "
+                "one that it takes"
             )
-        arrays = {"reference": packed[0], "prompt": prompt, "negative": negative}
         return Conditions(
-            height=picture.height,
-            width=picture.width,
+            height=pictures[0].height,
+            width=pictures[0].width,
             arrays={name: to_array(tensor) for name, tensor in arrays.items()} | {"slots": slots},
             text_valid=self._text.own(instruction),
-            sources=((height, width),),
+            sources=sources,
         )
 
     @torch.no_grad()
@@ -93,10 +91,10 @@ class Qwen21Codec(StockCodec):
         pictures = decoded_in_parts(lambda part: vae.decode(part, return_dict=False)[0][:, :, 0], whole, size, to_unit)
         return np.stack([on_white(Image.fromarray(image)) for image in as_images(pictures)])
 
-    def _embedded(self, seen: Image.Image, text: str) -> tuple[Tensor, Tensor]:
-        """Return a text's states ``[L, D]``, and where among them the source's slots are, ``[L]`` bool."""
+    def _embedded(self, seen: list[Image.Image], text: str) -> tuple[Tensor, Tensor]:
+        """Return a text's states ``[L, D]``, and where among them the sources' slots are, ``[L]`` bool."""
         pipeline = self.pipeline
-        prompt, _, is_source = pipeline.encode_prompt(prompt=text, image=[seen], device=pipeline.vae.device)
+        prompt, _, is_source = pipeline.encode_prompt(prompt=text, image=seen, device=pipeline.vae.device)
         return prompt[0], is_source[0]
 
 
@@ -106,13 +104,20 @@ def codec(pipeline: QwenImage21Pipeline, editor: EditorConfig, *, offload: bool)
 
 
 def edit(
-    pipeline: QwenImage21Pipeline, editor: EditorConfig, source: Pixels, instruction: str, *, steps: int, seed: int
+    pipeline: QwenImage21Pipeline,
+    editor: EditorConfig,
+    source: Pixels,
+    instruction: str,
+    *references: Pixels,
+    steps: int,
+    seed: int,
 ) -> Pixels:
     """Edit an image with the stock pipeline, at its own size; its cache is on where ``editor.prefix`` is shared."""
     return stock_edit(
         pipeline,
         source,
         instruction,
+        *references,
         steps=steps,
         seed=seed,
         negative_prompt=NEGATIVE if editor.guidance > 1 else None,

@@ -36,12 +36,12 @@ class Qwen21Text:
         """Tokens of the system message."""
 
     def length(self, instruction: str) -> TextLength:
-        """Count what the transformer gets of an instruction, the source's tokens apart."""
+        """Count what the transformer gets of an instruction, what stands for the sources apart."""
         tokens = count(self._tokenizer, self._before + instruction + self._after)
         return TextLength(tokens - self.dropped - 1, self._slots)
 
     def own(self, instruction: str) -> NDArray[np.bool_]:
-        """Return ``[L]`` bool of the tokens behind the source, True at the instruction's own.
+        """Return ``[L]`` bool of the tokens behind the last source, True at the instruction's own.
 
         Args:
             instruction: which fits.

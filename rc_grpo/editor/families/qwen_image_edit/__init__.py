@@ -2,6 +2,7 @@
 
 from types import MappingProxyType
 
+from rc_grpo.config.editor import MOST_SOURCES
 from rc_grpo.editor.families.qwen_image_edit.names import FIRST_NAMES
 from rc_grpo.editor.family import Guidance
 from rc_grpo.editor.stock.family import StockFamily
@@ -23,6 +24,7 @@ class QwenImageEdit(StockFamily):
     transformer = "QwenImageTransformer2DModel"
     first_names = FIRST_NAMES
     guidance: Guidance = "cfg"
+    sources = MOST_SOURCES
     source_resolution = STOCK_SOURCE
 
 

@@ -16,6 +16,9 @@ from rc_grpo.editor.stock.token_schedule import SCHEDULER
 TEXT_OF_A_SENTENCE = 240
 """Tokens of an instruction of a sentence, with the 196 that stand for the source and what is around them."""
 
+TEXT_OF_A_REFERENCE = 203
+"""Tokens that stand for a further source, with its number."""
+
 _STREAMS = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0")
 _TEXT_STREAM = ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out")
 
@@ -31,11 +34,12 @@ class QwenArchitecture(Architecture):
     scheduler: Mapping[str, Any]
 
     def tokens(self, editor: EditorConfig) -> Tokens:
-        """Return the lengths of an edit: a sentence, the target, and one source of its own size."""
+        """Return the lengths of an edit: a sentence, the target, and sources of their own size."""
         image, source = (
             (side // self.token) ** 2 for side in (editor.resolution, editor.source_resolution or STOCK_SOURCE)
         )
-        return Tokens(min(editor.text_tokens, TEXT_OF_A_SENTENCE), image, source)
+        text = min(editor.text_tokens, TEXT_OF_A_SENTENCE) + TEXT_OF_A_REFERENCE * (editor.sources - 1)
+        return Tokens(text, image, editor.sources * source, images=editor.sources)
 
     def forward_tflop(self, tokens: Tokens) -> tuple[float, float]:
         """Return the TFLOP of one pass of one image: of its projections, of its attention."""

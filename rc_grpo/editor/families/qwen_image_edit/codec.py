@@ -3,6 +3,7 @@
 The text encoder sees the source, too, and the VAE sees it at a size of its own: ``editor.source_resolution``.
 """
 
+from collections.abc import Sequence
 from typing import Any
 from unittest import mock
 
@@ -19,7 +20,7 @@ from rc_grpo.editor.families.qwen_image_edit.sizes import SEEN_BY_TEXT_ENCODER
 from rc_grpo.editor.families.qwen_image_edit.text import QwenText, check_template
 from rc_grpo.editor.stock.arrays import to_array
 from rc_grpo.editor.stock.codec_parts import StockCodec, as_images, decoded_in_parts, moments, stock_edit
-from rc_grpo.editor.stock.source_size import STOCK_SOURCE, source_size
+from rc_grpo.editor.stock.source_size import STOCK_SOURCE, packed_sources, source_size
 from rc_grpo.images import Pixels
 from rc_grpo.messages import Conditions
 
@@ -45,28 +46,23 @@ class QwenCodec(StockCodec):
         self._text = QwenText(pipeline.tokenizer, config.text_tokens)
 
     @torch.no_grad()
-    def encode_image(self, source: Pixels, instruction: str) -> Conditions:
-        """Encode an RGB image ``[h, w, 3]`` uint8 and an instruction.
+    def encode_image(self, source: Pixels, instruction: str, *references: Pixels) -> Conditions:
+        """Encode an RGB image ``[h, w, 3]`` uint8, an instruction, and references.
 
         Raises:
             ValueError: the instruction does not fit the text slots; cutting it would change what is asked for.
         """
         self._text.length(instruction).require(instruction)
-        pipeline, vae = self.pipeline, self.pipeline.vae
-        picture = Image.fromarray(self.fitted(source))
-        height, width = picture.height, picture.width
-        shown = source_size(height, width, self.config.source_resolution or STOCK_SOURCE)
-        pixels = pipeline.image_processor.preprocess(picture, *shown).unsqueeze(2).to(vae.device, vae.dtype)
-        latents = pipeline._encode_vae_image(pixels, generator=None)
-        packed = pipeline._pack_latents(latents, *latents.shape[:2], *latents.shape[3:])
+        pictures = [Image.fromarray(image) for image in (self.fitted(source), *references)]
+        packed, sources = packed_sources(self.pipeline, pictures, self.config.source_resolution)
         with self.text_encoders.at_work():
             arrays = {
-                "reference": to_array(packed[0]),
-                "prompt": self._embedded(picture, instruction),
-                "negative": self._embedded(picture, NEGATIVE),
+                "reference": to_array(packed),
+                "prompt": self._embedded(pictures, instruction),
+                "negative": self._embedded(pictures, NEGATIVE),
             }
         text_valid = self._text.own(instruction, len(arrays["prompt"]))
-        return Conditions(height=height, width=width, arrays=arrays, text_valid=text_valid, sources=(shown,))
+        return Conditions(pictures[0].height, pictures[0].width, arrays, text_valid, sources)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, conditions: Conditions) -> NDArray[np.uint8]:
@@ -78,11 +74,13 @@ class QwenCodec(StockCodec):
         whole = unpacked / (1.0 / deviation) + mean
         return as_images(decoded_in_parts(lambda part: vae.decode(part, return_dict=False)[0][:, :, 0], whole, size))
 
-    def _embedded(self, picture: Image.Image, text: str) -> NDArray[Any]:
+    def _embedded(self, pictures: Sequence[Image.Image], text: str) -> NDArray[Any]:
         pipeline = self.pipeline
-        height, width = source_size(picture.height, picture.width, SEEN_BY_TEXT_ENCODER)
-        seen = pipeline.image_processor.resize(picture, height, width)
-        prompt, _ = pipeline.encode_prompt(prompt=text, image=[seen], device=pipeline.vae.device)
+        seen = [
+            pipeline.image_processor.resize(picture, *source_size(picture.height, picture.width, SEEN_BY_TEXT_ENCODER))
+            for picture in pictures
+        ]
+        prompt, _ = pipeline.encode_prompt(prompt=text, image=seen, device=pipeline.vae.device)
         return to_array(prompt[0])
 
 
@@ -96,7 +94,7 @@ def edit(
     editor: EditorConfig,
     source: Pixels,
     instruction: str,
-    *,
+    *references: Pixels,
     steps: int,
     seed: int,
 ) -> Pixels:
@@ -107,6 +105,7 @@ def edit(
             pipeline,
             source,
             instruction,
+            *references,
             steps=steps,
             seed=seed,
             negative_prompt=NEGATIVE if editor.guidance > 1 else None,

@@ -40,7 +40,7 @@ class QwenText:
         self._before = before + PICTURE
 
     def length(self, instruction: str) -> TextLength:
-        """Count what the transformer gets of an instruction, the source's tokens apart."""
+        """Count what the transformer gets of an instruction, what stands for the sources apart."""
         tokens = count(self._tokenizer, self._before + instruction + self._after)
         return TextLength(tokens - DROPPED, self._slots)
 
@@ -49,15 +49,14 @@ class QwenText:
 
         Args:
             instruction: which fits.
-            tokens: that the transformer gets, the source's among them.
+            tokens: that the transformer gets, the sources' among them; these come ahead of the instruction.
         """
         text = self._before + instruction + self._after
         length = count(self._tokenizer, text)
         valid = own_tokens(self._tokenizer, self._before, instruction, self._after, length)
         at = self._tokenizer(text)["input_ids"].index(self._tokenizer.convert_tokens_to_ids(IMAGE))
-        # One token in the text stands for all that the source becomes.
-        more = tokens + DROPPED - length
-        return np.asarray(np.concatenate([valid[:at], np.zeros(more, dtype=np.bool_), valid[at:]])[DROPPED:])
+        behind = valid[at + 1 :]
+        return np.asarray(np.concatenate([np.zeros(tokens - len(behind), dtype=np.bool_), behind]))
 
 
 def counter(editor: EditorConfig) -> TextCounter:
