@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -41,6 +42,18 @@ def join(rank: int, world_size: int, address: tuple[str, int], device: torch.dev
     )
 
 
+def gather(parameters: Sequence[nn.Parameter]) -> None:
+    """Make tensors whole that ZeRO 3 has sharded; they stay so until the next step. All ranks together.
+
+    DeepSpeed's ``GatheredParameters`` would leave shards behind of what is to stay whole.
+    """
+    from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+
+    sharded: list[Any] = [one for one in parameters if getattr(one, "ds_status", None) == ZeroParamStatus.NOT_AVAILABLE]
+    if sharded:
+        sharded[0].all_gather(sharded)
+
+
 def make_engine(model: nn.Module, parameters: list[nn.Parameter], config: LearnerConfig, updates: int) -> Any:
     """Wrap a model of which only ``parameters`` train in a DeepSpeed engine.
 
@@ -65,8 +78,13 @@ def make_engine(model: nn.Module, parameters: list[nn.Parameter], config: Learne
             "managed_gradient_accumulation": False,
             "gradient_clipping": config.grad_norm,
             "zero_allow_untested_optimizer": True,
-            # Stage 3 would put a product of its own in the place of PyTorch's; it rounds otherwise than the rollouts'.
-            "zero_optimization": {"stage": config.zero_stage, "memory_efficient_linear": False},
+            "zero_optimization": {
+                "stage": config.zero_stage,
+                # Stage 3 would put a product of its own in the place of PyTorch's; it rounds otherwise than rollouts'.
+                "memory_efficient_linear": False,
+                # What trains stays whole on every rank, where another version may take its place for a while.
+                "stage3_param_persistence_threshold": max(parameter.numel() for parameter in parameters),
+            },
             "steps_per_print": 10**9,
         },
     )

@@ -5,7 +5,7 @@ import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -130,8 +130,7 @@ class LearnerRank:
             prefix = "first_step" if step == 0 else "later_steps"
             figures |= statistics.result().under(prefix)
         self._updates += 1
-        with self._gathered():
-            distance = self._distance(self._denoiser.policy.weights())
+        distance = self._distance(self._whole())
         return figures | Figures(
             means={
                 "grad_norm": math.nan if (norm := self._engine.get_global_grad_norm()) is None else float(norm),
@@ -247,8 +246,7 @@ class LearnerRank:
         return name and f"the weight {name}"
 
     def _bad_weight(self) -> str | None:
-        with self._gathered():
-            return first_non_finite(self._denoiser.policy.weights())
+        return first_non_finite(self._whole())
 
     @contextmanager
     def _timed(self, part: str, seconds: dict[str, float]) -> Iterator[None]:
@@ -264,8 +262,7 @@ class LearnerRank:
             raise ValueError(
                 f"version {policy} is no longer kept (kept: {sorted(self._past)}), its path cannot be recomputed"
             )
-        held = self._denoiser.policy
-        now = lora.copied(held.weights())
+        held, now = self._denoiser.policy, lora.copied(self._whole())
         held.load(self._past[policy.number])
         try:
             return update.values()
@@ -273,8 +270,7 @@ class LearnerRank:
             held.load(now)
 
     def _weights(self) -> dict[str, Tensor]:
-        with self._gathered():
-            weights = lora.copied(self._denoiser.policy.weights())
+        weights = lora.copied(self._whole())
         # A stop that was asked for during an update is answered by a checkpoint, whatever became of the update.
         if (name := first_non_finite(weights)) is not None:
             raise NonFiniteError(f"the weight {name} of {self!r} is not finite after {self._updates} updates")
@@ -289,16 +285,11 @@ class LearnerRank:
         for name, value in self._weights().items():
             self._ema[name].lerp_(value, 1.0 - self._config.ema_decay)
 
-    @contextmanager
-    def _gathered(self) -> Iterator[None]:
-        """Make the LoRA's whole tensors visible; ZeRO 3 keeps only shards in between."""
-        if self._config.zero_stage < 3:
-            yield
-            return
-        import deepspeed
-
-        with deepspeed.zero.GatheredParameters(self._trained()):
-            yield
+    def _whole(self) -> Mapping[str, Tensor]:
+        """Return the LoRA's whole tensors, as long as no step is taken."""
+        if self._config.zero_stage == 3:
+            distributed.gather(self._trained())
+        return self._denoiser.policy.weights()
 
 
 LearnerActor = ray.remote(LearnerRank)

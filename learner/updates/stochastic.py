@@ -18,6 +18,8 @@ class StochasticUpdate(GroupUpdate):
     def prepare(self, old: Tensor | None, recompute: Callable[[], Tensor], *, on_policy: bool) -> Tensor:
         """Find the means of the steps under the weights that rolled out: a state less its noise, if not recomputed."""
         self._is_first = old is None and on_policy
+        if self._is_first and self._beside_stale and self._config.old_path == "recompute":
+            self.values()  # For its passes alone.
         if old is None:
             old = self._sampled() if on_policy or self._config.old_path == "stored" else recompute()
         self._old = old

@@ -35,8 +35,8 @@ class SurrogateUpdate(GroupUpdate):
         stored = self._config.old_path == "stored"
         if old is None and on_policy:
             self.path = self.old = self.stored if stored else self.values()
-            if stored and self._beside_stale:
-                self.values()  # For its passes alone.
+            if self._beside_stale:
+                self.values()  # For its passes alone: where the two differ, both are found.
         else:
             self.old = old if old is not None else self.stored if stored else recompute()
             self.path = self.values()

@@ -177,9 +177,9 @@ class RunConfig(Strict):
             raise ValueError(
                 f"objective.min_valid = {self.objective.min_valid} > rollout.group_size = {self.rollout.group_size}"
             )
-        if self.objective.old_path == "recompute" and self.learner.zero_stage == 3:
+        if self.learner.fp8 and self.learner.zero_stage == 3:
             raise ValueError(
-                "objective.old_path `recompute` swaps LoRA weights in place, which ZeRO 3 shards; use zero_stage <= 2"
+                "learner.fp8 keeps whole frozen weights on every rank, which ZeRO 3 would shard; use zero_stage <= 2"
             )
         in_float8 = {"rollout.fp8": self.rollout.fp8, "learner.fp8": self.learner.fp8}
         if any(in_float8.values()) and self.objective.old_path != "recompute" and self.loop.learn:

@@ -44,7 +44,7 @@ def test_a_killed_rank_costs_time_and_nothing_else(undisturbed: Finished, tmp_pa
 
 @pytest.mark.chaos
 def test_a_killed_rank_of_two_is_no_hang(tmp_path: Path) -> None:
-    shape = ("learner.ranks=2", "learner.zero_stage=1")
+    shape = ("learner.ranks=2", "learner.zero_stage=3", "objective.old_path=recompute")
     whole = train_short(tmp_path, "two", *FOUR, *shape)
     same_run(disturbed(tmp_path, "one-of-two-killed", {1: kill("learner-1")}, *shape), whole)
 

@@ -176,6 +176,7 @@ def test_an_earlier_lora_is_trained_on_in_several_steps_with_moving_average_and_
         "learner.start_from=lora",
         "learner.ranks=2",
         "learner.zero_stage=3",
+        "objective.old_path=recompute",
         "loop.max_staleness=1",
         "learner.steps_per_rollout=2",
         "learner.ema_decay=0.5",

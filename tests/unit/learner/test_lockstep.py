@@ -53,10 +53,16 @@ def passes(
     return asked
 
 
+@pytest.mark.parametrize("old_path", ["stored", "recompute"])
 @pytest.mark.parametrize("anchor_path", ["chain", "step"])
 @pytest.mark.parametrize(("algorithm", "stale"), CASES)
 def test_ranks_ask_for_the_same_passes_in_the_same_order_whatever_their_groups_are(
-    policy: Denoiser, conditions: Conditions, algorithm: Algorithm, stale: tuple[int, ...], anchor_path: str
+    policy: Denoiser,
+    conditions: Conditions,
+    algorithm: Algorithm,
+    stale: tuple[int, ...],
+    anchor_path: str,
+    old_path: str,
 ) -> None:
     sigmas, shape = policy.sigmas(3, conditions), policy.latent_shape(conditions)
     groups, work = {}, []
@@ -76,7 +82,7 @@ def test_ranks_ask_for_the_same_passes_in_the_same_order_whatever_their_groups_a
         advantages = np.array([0.4, -1.2, 1.5, -0.7])
         work.append(GroupWork(f"group {index}", None, advantages, (1, 3), steps, on_policy=index not in stale))
     shares = spread(work, 2, by_chain=UPDATES[algorithm].by_chain, turn=1, sharded=True)
-    changes = {"algorithm": algorithm, "anchor_path": anchor_path, "anchors": 2}
+    changes = {"algorithm": algorithm, "anchor_path": anchor_path, "old_path": old_path, "anchors": 2}
     first, second = (passes(policy, groups, conditions, share, **changes) for share in shares)
     assert first == second
     assert first.count("backward") > 0
