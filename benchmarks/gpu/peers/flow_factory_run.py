@@ -1,9 +1,9 @@
 """Flow-Factory's own trainer for FLUX.1 Kontext, run for one group: its sampling, its loss, its backward pass.
 
-Its trainer's ``start`` runs as it is, of its own example's configuration with our sizes. From outside come: the pipeline
-with random weights and a reward without a model (both by the doors that it has for that), a loader that gives the
-encoded prompt again and again in the place of a data set on disk, and stand-ins for packages that only data sets and
-records need.
+Its trainer's ``start`` runs as it is, of its own example's configuration with our sizes. From outside come: the
+pipeline with random weights and a reward without a model (both by the doors that it has for that), a loader that gives
+the encoded prompt again and again in the place of a data set on disk, and stand-ins for packages that only data sets
+and records need.
 """
 
 import functools
@@ -46,19 +46,23 @@ def run(setting: Setting, folder: Path) -> Part:
     abc.get_dataloader = functools.partial(_loader, setting)
     with tempfile.TemporaryDirectory() as temporary:
         configuration = yaml.safe_load((folder / EXAMPLE).read_text(encoding="utf-8"))
-        # A group that is one batch is sampled twice, to be warm.
-        epochs = 1 if setting.group > setting.batch else 2
-        trainer = load_trainer(Arguments.from_dict(_changed(configuration, setting, epochs, temporary)))
+        trainer = load_trainer(Arguments.from_dict(_changed(configuration, setting, temporary)))
         clock = Clock(setting.device)
         _watch(trainer, clock)
         trainer.start()
-    trained = trainer.adapter.log_trainable_parameters
-    del trained
+    weights = trainer.adapter.get_trainable_parameters()
     return part(
         clock,
         setting.batch,
         setting.batch,
-        {"launch": setting.launch, "cudnn_attention": setting.cudnn, "stand_ins": missing, "setting": setting.said},
+        {
+            "launch": setting.launch,
+            "cudnn_attention": setting.cudnn,
+            "stand_ins": missing,
+            "setting": setting.said,
+            "called_through": type(trainer.adapter.transformer).__name__,
+            "lora": f"{sum(weight.numel() for weight in weights)} parameters in {weights[0].dtype}",
+        },
     )
 
 
@@ -82,7 +86,7 @@ def _watch(trainer: Any, clock: Clock) -> None:
     adapter.pipeline.vae.decode = clock.inside("decode", adapter.pipeline.vae.decode)
 
 
-def _changed(configuration: dict[str, Any], setting: Setting, epochs: int, folder: str) -> dict[str, Any]:
+def _changed(configuration: dict[str, Any], setting: Setting, folder: str) -> dict[str, Any]:
     """Return its example's configuration with our sizes."""
     device, editor = setting.device.type, setting.editor
     changes: dict[str, dict[str, Any]] = {
@@ -102,7 +106,7 @@ def _changed(configuration: dict[str, Any], setting: Setting, epochs: int, folde
             "group_size": setting.group,
             "unique_sample_num_per_epoch": 1,
             "gradient_step_per_epoch": 1,
-            "max_epochs": epochs,
+            "max_epochs": setting.epochs,
             "ref_param_device": device,
             "ema_device": device,
         },
@@ -128,7 +132,5 @@ def _loader(setting: Setting, config: Any, accelerator: Any, preprocess_func: An
         max_sequence_length=setting.editor.text_tokens,
     )
     batch = {name: [value[0]] * setting.batch for name, value in row.items()}
-    batch = {
-        name: values if name == "condition_images" else torch.stack(values) for name, values in batch.items()
-    }
+    batch = {name: values if name == "condition_images" else torch.stack(values) for name, values in batch.items()}
     return [batch | {"prompt": [INSTRUCTION] * setting.batch}] * (setting.group // setting.batch), None

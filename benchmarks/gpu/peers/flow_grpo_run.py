@@ -6,6 +6,7 @@ on the projections that all systems here have, and a stand-in for packages that 
 and its checkpoints are left out.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -51,28 +52,26 @@ def run(setting: Setting, folder: Path) -> Part:
     ]
     if setting.launch == "deepspeed":
         _deepspeed(setting)
+    seen: dict[str, Any] = {}
     script, clock = _load("flow_grpo_script", folder / SCRIPT), Clock(setting.device)
     batches = setting.group // setting.batch
-    # Its first epoch is for warming up where an epoch is one batch.
-    epochs = 1 if batches > 1 else 2
     pipeline = setting.pipeline()
-    _watch(script, clock, pipeline, epochs, setting)
+    _watch(script, clock, pipeline, setting, seen)
     with tempfile.TemporaryDirectory() as temporary:
         config = _config(_load("flow_grpo_config", folder / CONFIG), setting, batches, Path(temporary))
         script.FLAGS = SimpleNamespace(config=config)
-        try:
+        with contextlib.suppress(FinishedError):
             script.main(None)
-        except FinishedError:
-            pass
     return part(
         clock,
         setting.batch,
         setting.batch,
-        {"launch": setting.launch, "cudnn_attention": setting.cudnn, "stand_ins": missing, "setting": setting.said},
+        {"launch": setting.launch, "cudnn_attention": setting.cudnn, "stand_ins": missing, "setting": setting.said}
+        | seen,
     )
 
 
-def _watch(script: Any, clock: Clock, pipeline: Any, epochs: int, setting: Setting) -> None:
+def _watch(script: Any, clock: Clock, pipeline: Any, setting: Setting, seen: dict[str, Any]) -> None:
     """Put our model and our clock into the script's module."""
     from accelerate import Accelerator
     from peft import LoraConfig, PeftModel
@@ -81,7 +80,7 @@ def _watch(script: Any, clock: Clock, pipeline: Any, epochs: int, setting: Setti
 
     def evaluate(*_given: Any) -> None:
         nonlocal passed
-        if passed == epochs:
+        if passed == setting.epochs:
             raise FinishedError
         passed += 1
 
@@ -100,9 +99,12 @@ def _watch(script: Any, clock: Clock, pipeline: Any, epochs: int, setting: Setti
     pipeline.tokenizer.batch_decode = lambda ids, **named: decode(ids.astype(int), **named)
     probability, backward = script.compute_log_prob, Accelerator.backward
 
-    def begun(*given: Any, **named: Any) -> Any:
+    def begun(transformer: Any, *given: Any, **named: Any) -> Any:
+        weights = [weight for weight in transformer.parameters() if weight.requires_grad]
+        seen["called_through"] = type(transformer).__name__
+        seen["lora"] = f"{sum(weight.numel() for weight in weights)} parameters in {weights[0].dtype}"
         clock.start("step")
-        return probability(*given, **named)
+        return probability(transformer, *given, **named)
 
     def ended(accelerator: Any, loss: Any, **named: Any) -> None:
         backward(accelerator, loss, **named)
@@ -126,7 +128,7 @@ def _config(config: Any, setting: Setting, batches: int, folder: Path) -> Fields
         "logdir": str(folder / "logs"),
         "save_dir": str(folder / "saved"),
         "resolution": setting.side,
-        "mixed_precision": "no" if setting.small else "bf16",
+        "mixed_precision": _precision(setting),
         "reward_fn": {"jpeg_compressibility": 1},
         "eval_freq": 1,
     }
@@ -158,7 +160,7 @@ def _deepspeed(setting: Setting) -> None:
         ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE="none",
         ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE="none",
         ACCELERATE_DEEPSPEED_ZERO3_INIT="false",
-        ACCELERATE_MIXED_PRECISION="no" if setting.small else "bf16",
+        ACCELERATE_MIXED_PRECISION=_precision(setting),
         RANK="0",
         LOCAL_RANK="0",
         WORLD_SIZE="1",
@@ -166,7 +168,11 @@ def _deepspeed(setting: Setting) -> None:
         MASTER_PORT=str(port),
     )
     if setting.small:
-        os.environ.update(DS_ACCELERATOR="cpu", ACCELERATE_USE_CPU="true")
+        os.environ["DS_ACCELERATOR"] = "cpu"
+        import deepspeed
+
+        # As in our learner: it would be compiled for 40 s, and serves nothing here.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def _load(name: str, path: Path | str) -> ModuleType:
@@ -176,6 +182,11 @@ def _load(name: str, path: Path | str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _precision(setting: Setting) -> str:
+    # On a CPU the plain start is in float32 throughout.
+    return "no" if setting.small and setting.launch == "plain" else "bf16"
 
 
 def _not_a_number(*_given: Any, **_named: Any) -> None:

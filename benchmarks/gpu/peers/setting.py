@@ -46,7 +46,8 @@ class Setting:
     Attributes:
         side: of source and edit, in pixels.
         small: the pocket editor on the CPU in the place of FLUX.1 Kontext's architecture on a GPU: tries the scripts.
-        batch: candidates of a rival that go through its model together, in rollouts and in updates.
+        batch: candidates of a rival that go through its model together, in rollouts and in updates; of ours, anchors
+            that learn together.
         launch: how a rival is started: ``deepspeed`` (ZeRO-2, one process) or ``plain``.
         cudnn: whether PyTorch may choose cuDNN's attention.
     """
@@ -73,9 +74,9 @@ class Setting:
         return 2
 
     @property
-    def together(self) -> int:
-        """Anchors of ours that learn together: all four of a group, if they fit."""
-        return 4 if self.side <= 512 else 1
+    def epochs(self) -> int:
+        """How often a rival makes the group and learns from it: the first batch warms up, and some are to follow."""
+        return 1 if self.group > 2 * self.batch else 2
 
     @property
     def device(self) -> torch.device:
@@ -110,9 +111,9 @@ class Setting:
             "lora": editor.lora.model_dump(),
         }
 
-    def pipeline(self) -> Any:
-        """Return diffusers' pipeline with random weights of full size, text encoders included."""
-        return load_pipeline(self.editor)
+    def pipeline(self, **components: Any) -> Any:
+        """Return diffusers' pipeline with random weights of full size; a component given as None is left out."""
+        return load_pipeline(self.editor, **components)
 
     def source(self) -> Image.Image:
         """Return a source image: noise, so that no two parts of it are alike."""
@@ -188,16 +189,19 @@ def part(clock: Clock, candidates: int, trained: int, detail: dict[str, Any]) ->
     """Return what a clock saw as a part of the benchmark.
 
     Args:
-        clock: with laps ``rollout`` and ``step``, and with ``encode`` where a rollout encodes its source, too.
+        clock: with laps ``rollout``, ``step`` where there was an update, and ``encode`` where a rollout encodes its
+            source, too.
         candidates: of a lap ``rollout``.
         trained: candidates or anchors of a lap ``step``.
         detail: what else is to be said.
     """
     encoding = warm(clock.laps["encode"]) if "encode" in clock.laps else 0.0
-    peak = {name: Figure(value / MIB, "MiB") for name, value in clock.peaks.items()}
-    return {
+    figures = {
         CANDIDATE: Figure((warm(clock.laps["rollout"]) - encoding) / candidates, "s", None, "noise to image"),
-        STEP: Figure(warm(clock.laps["step"]) / trained, "s", None, "forward and backward, one denoising step"),
-        ROLLOUT_PEAK: peak["rollout"],
-        UPDATE_PEAK: peak["step"],
-    }, detail | {"candidates_together": candidates, "trained_together": trained, "laps": clock.laps}
+        ROLLOUT_PEAK: Figure(clock.peaks["rollout"] / MIB, "MiB"),
+    }
+    if "step" in clock.laps:
+        seconds = warm(clock.laps["step"]) / trained
+        figures[STEP] = Figure(seconds, "s", None, "forward and backward of one through one denoising step")
+        figures[UPDATE_PEAK] = Figure(clock.peaks["step"] / MIB, "MiB")
+    return figures, detail | {"candidates_together": candidates, "trained_together": trained, "laps": clock.laps}

@@ -6,7 +6,7 @@ writes what is measured of each rival into ``build/peers``, which git ignores: b
 network is not to be had, out of git directories ``FOLDER/OWNER+NAME/repo``. Nothing of theirs is committed here, and
 their files stay as they are: a digest of them is compared before anything runs.
 
-On the machine where this was written GitHub could not be reached by git; its copies were read from a mirror, ``--from``.
+Where this was written git could not reach GitHub; the copies came out of a mirror's git directories, by ``--from``.
 """
 
 import argparse
