@@ -160,7 +160,8 @@ def here(system: str, setting: Setting, peers: Path, path: Path) -> None:
     except Exception as error:  # noqa: BLE001 - whatever a rival raises is the reason that is written down
         traceback.print_exc()
         said = f"{type(error).__name__}: {error}".splitlines()[0]
-        parts.leave(path, ({}, {COULD_NOT: said, OUT_OF_MEMORY: isinstance(error, torch.OutOfMemoryError)}))
+        is_memory = isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
+        parts.leave(path, ({}, {COULD_NOT: said, OUT_OF_MEMORY: is_memory}))
         sys.exit(1)
     parts.leave(path, part)
 

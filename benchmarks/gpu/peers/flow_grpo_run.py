@@ -99,12 +99,14 @@ def _watch(script: Any, clock: Clock, pipeline: Any, setting: Setting, seen: dic
     pipeline.tokenizer.batch_decode = lambda ids, **named: decode(ids.astype(int), **named)
     probability, backward = script.compute_log_prob, Accelerator.backward
 
-    def begun(transformer: Any, *given: Any, **named: Any) -> Any:
+    def begun(transformer: Any, scheduled: Any, sample: Any, *given: Any) -> Any:
+        if len(sample["latents"]) != setting.batch:
+            raise RuntimeError("marks are alike, so that it learns from fewer candidates than a batch has")
         weights = [weight for weight in transformer.parameters() if weight.requires_grad]
         seen["called_through"] = type(transformer).__name__
         seen["lora"] = f"{sum(weight.numel() for weight in weights)} parameters in {weights[0].dtype}"
         clock.start("step")
-        return probability(transformer, *given, **named)
+        return probability(transformer, scheduled, sample, *given)
 
     def ended(accelerator: Any, loss: Any, **named: Any) -> None:
         backward(accelerator, loss, **named)

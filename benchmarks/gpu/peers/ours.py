@@ -17,6 +17,7 @@ from benchmarks.gpu.update import chain
 from learner import activations, distributed
 from rc_grpo.algorithm import solver
 from rc_grpo.config import LearnerConfig, RolloutConfig
+from rc_grpo.config.rollout import Fp8
 from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.editor.loading import load_rollout_editor
 from rc_grpo.editor.registry import find
@@ -24,14 +25,14 @@ from rc_grpo.images import encode_png
 from rc_grpo.messages import EditTask, PolicyVersion, RolloutSeeds
 from rollout_workers.rollout import prepare, roll_out
 
-LAPS = 4
-"""Of which the first warms up: it compiles."""
+STEPS = 4
+"""Laps of one step, of which the first compiles."""
 
 
 def ours(setting: Setting) -> Part:
     """Measure a group's rollout in the editor's precision, and anchors through one step."""
     clock = Clock(setting.device)
-    _rollouts(setting, clock, fp8=False)
+    _rollouts(setting, clock, False)
     _free(setting)
     denoiser = _denoiser(setting)
     trained = [weight for weight in denoiser.policy.weights().values() if isinstance(weight, nn.Parameter)]
@@ -46,8 +47,8 @@ def ours(setting: Setting) -> Part:
 def ours_float8(setting: Setting) -> Part:
     """Measure a group's rollout in float8."""
     clock = Clock(setting.device)
-    _rollouts(setting, clock, fp8=not setting.small)
-    return part(clock, setting.group, 0, {"setting": setting.said, "how": "float8"})
+    _rollouts(setting, clock, False if setting.small else "gemm")
+    return part(clock, setting.group, 0, {"setting": setting.said, "how": "projections in float8"})
 
 
 def stock(setting: Setting) -> Part:
@@ -73,7 +74,7 @@ def stock(setting: Setting) -> Part:
     return part(clock, setting.group, setting.batch, _detail(setting, weights, "eager, flash attention"))
 
 
-def _rollouts(setting: Setting, clock: Clock, *, fp8: bool) -> None:
+def _rollouts(setting: Setting, clock: Clock, fp8: Fp8) -> None:
     config = RolloutConfig(group_size=setting.group, steps=setting.steps, fp8=fp8)
     editor = load_rollout_editor(setting.editor, config, 0)
     side = setting.side
@@ -83,13 +84,13 @@ def _rollouts(setting: Setting, clock: Clock, *, fp8: bool) -> None:
     prepared = prepare(editor, task, config)
     seeds = RolloutSeeds.for_group(0, 0, task.task_id, setting.group)
     version = PolicyVersion(0, editor.policy.digest(), editor.policy.modules, True)
-    for _ in range(LAPS):
+    for _ in range(setting.laps):
         clock.timed("rollout", lambda: roll_out(editor, task.task_id, prepared, seeds, version, config))()
 
 
 def _steps(setting: Setting, clock: Clock, denoiser: Denoiser, backprop: Callable[[Tensor], Any]) -> None:
     step = chain(denoiser, setting.side, setting.batch, 1, backprop)
-    for _ in range(LAPS):
+    for _ in range(STEPS):
         clock.timed("step", step)()
 
 
