@@ -178,7 +178,10 @@ def detail_of(found: reckoning.Found) -> dict[str, Any]:
             setting = Setting(side)
             seconds = (figures[CANDIDATE].value, figures[STEP].value)
             each = reckoning.images_per_gpu_second(*seconds, setting.steps, ANCHORS, setting.group)
-            detail[system][str(side)]["images_per_gpu_second"] = each
+            detail[system][str(side)] |= {
+                "images_per_gpu_second": each,
+                "images_per_peak_pflop": each / reckoning.HOPPER * 1e3,
+            }
     return detail
 
 

@@ -11,6 +11,8 @@ from benchmarks.results import Figure
 OURS, FLOAT8, STOCK = "ours", "ours_float8", "stock"
 RIVALS = ("flow_grpo", "flow_factory")
 COULD_NOT = "could_not_run"
+HOPPER = 989.0
+"""TFLOP/s of an H100, H200 or H800, dense, bfloat16, as its maker says."""
 Found = Mapping[tuple[str, int], Part]
 """Parts by system and side."""
 
@@ -133,7 +135,7 @@ PUBLISHED = (
         "FlowGRPO, LoRA of rank 64, Qwen-Image by text alone (no edit), judged by OCR in the same step",
         "github.com/verl-project/verl-omni, docs/algo/performance.md at 0324b39, of 2026-09-10",
         "H800",
-        989.0,
+        HOPPER,
         512,
         4,
         420.0,
@@ -143,7 +145,7 @@ PUBLISHED = (
         "FlowDPPO, LoRA of rank 64, Qwen-Image by text alone (no edit), judged by OCR in the same step",
         "github.com/verl-project/verl-omni, docs/algo/performance.md at 0324b39, of 2026-09-10",
         "H200",
-        989.0,
+        HOPPER,
         512,
         4,
         540.0,
