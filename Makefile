@@ -18,7 +18,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup train test test-all lane-of-clusters lane-of-one-process lint unit docs map browser integration series chaos fuzz pocket judge benchmark judge-benchmarks loop-benchmarks ablation ablation-gpu dashboards evaluate-scale gpu gpu-families gpu-cluster gpu-judge gpu-prefix wheel clean-install audit lock clean
+.PHONY: help setup train test test-all lane-of-clusters lane-of-one-process lint unit docs map browser integration series chaos fuzz pocket judge benchmark judge-benchmarks loop-benchmarks ablation ablation-gpu dashboards evaluate-scale gpu gpu-families gpu-cluster gpu-judge gpu-peers gpu-prefix wheel clean-install audit lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -153,6 +153,9 @@ gpu-prefix: ## Qwen-Image-2.1's text and source computed once, against not, and 
 GPUS ?= 2
 gpu-cluster: ## the whole system on GPUS=2 GPUs (or 4, 8), with kills; writes benchmarks/results/gpu_cluster.json and docs/gpu_cluster
 	$(GPU_PYTHON) -m benchmarks.gpu.cluster --gpus $(GPUS) $(ARGS)
+
+gpu-peers: ## flow_grpo's and Flow-Factory's own Kontext code beside ours on one GPU (their code: python -m benchmarks.gpu.peers.sources); writes benchmarks/results/gpu_peers.json
+	$(GPU_PYTHON) -m benchmarks.gpu.peers $(ARGS)
 
 gpu-judge: ## the judge's server with seven billion random parameters on a GPU; writes benchmarks/results/gpu_judge.json
 	$(GPU_PYTHON) -m benchmarks.gpu.judge $(ARGS)

@@ -153,8 +153,8 @@ def random_conditions(body: Body, editor: EditorConfig, side: int) -> Conditions
 
 
 def random_states(body: Body, conditions: Conditions, batch: int) -> Tensor:
-    """Return latents ``[B, N, C]`` float32 on the device."""
-    return normal(9, batch, *body.latent_shape(conditions)).to(DEVICE)
+    """Return latents ``[B, N, C]`` float32 on the model's device."""
+    return normal(9, batch, *body.latent_shape(conditions)).to(next(body.transformer.parameters()).device)
 
 
 def square_mask(side: int) -> Tensor:

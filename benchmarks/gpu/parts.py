@@ -14,9 +14,12 @@ Part = tuple[dict[str, Figure], Any]
 """Figures, and what else was seen."""
 
 
-def apart(module: str, *arguments: str) -> int:
-    """Run a module's part in a process of its own; return its exit code."""
-    return subprocess.run([sys.executable, "-m", module, *arguments], check=False).returncode
+def apart(module: str, *arguments: str, limit: float | None = None) -> int:
+    """Run a module's part in a process of its own; return its exit code, 124 if it took more than so many seconds."""
+    try:
+        return subprocess.run([sys.executable, "-m", module, *arguments], check=False, timeout=limit).returncode
+    except subprocess.TimeoutExpired:
+        return 124
 
 
 def leave(path: Path, part: Part) -> None:

@@ -239,7 +239,8 @@ def chain(
     with torch.no_grad():
         states = solver.integrate(field, random_states(denoiser.body, conditions, batch), sigmas)
     pulls = torch.zeros_like(states)
-    pulls[1:] = torch.randn(pulls[1:].shape, device=DEVICE, generator=torch.Generator(DEVICE).manual_seed(1)) * 1e-3
+    generator = torch.Generator(denoiser.device).manual_seed(1)
+    pulls[1:] = torch.randn(pulls[1:].shape, device=denoiser.device, generator=generator) * 1e-3
     return lambda: adjoint.backward(field, states, sigmas, pulls, backprop=backprop)
 
 
