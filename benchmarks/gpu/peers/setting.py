@@ -14,24 +14,13 @@ from PIL import Image
 from benchmarks.gpu.parts import Part
 from benchmarks.results import Figure
 from rc_grpo.config import EditorConfig, LoraSettings
+from rc_grpo.config.editor import ATTENTION_TARGETS
 from rc_grpo.editor.files import FULL_SIZE, POCKET
 from rc_grpo.editor.loading import load_pipeline
 from rc_grpo.pocket import MAX_SEQUENCE_LENGTH
 
-TARGETS = (
-    "attn.to_q",
-    "attn.to_k",
-    "attn.to_v",
-    "attn.to_out.0",
-    "attn.add_q_proj",
-    "attn.add_k_proj",
-    "attn.add_v_proj",
-    "attn.to_add_out",
-    "ff.net.0.proj",
-    "ff.net.2",
-    "ff_context.net.0.proj",
-    "ff_context.net.2",
-)
+FEED_FORWARD = "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"
+TARGETS = (*ATTENTION_TARGETS, *FEED_FORWARD)
 """Flow-Factory's choice. flow_grpo's has ``proj_mlp`` besides, which our rollouts on a GPU rearrange, and refuse."""
 INSTRUCTION = "make it red"
 CANDIDATE, STEP = "seconds_per_candidate", "seconds_per_trained_step"
