@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import ray
+import torch
 from ray.experimental import get_object_locations
 
 from benchmarks import results
@@ -21,7 +22,10 @@ from benchmarks.results import Figure
 from deploy.configs import load_config
 from deploy.run.assembly import make_services
 from learner.group import LearnerGroup
+from rc_grpo.config import RunConfig
 from rc_grpo.data import load_tasks
+from rc_grpo.editor import lora
+from rc_grpo.editor.loading import load_rollout_editor
 from rc_grpo.messages import GroupScores, RolloutSeeds, ScoredGroup
 from rollout_workers.pool import RolloutPool
 
@@ -41,9 +45,30 @@ SHAPE = (
 )
 
 
+def configured() -> RunConfig:
+    """Return the run's configuration."""
+    return load_config("pocket", ["name=publish", f"output.root={tempfile.gettempdir()}", *SHAPE])
+
+
+def adoption() -> float:
+    """Return the seconds of one core that a worker takes to hash a version, merge it and prove it."""
+    torch.set_num_threads(1)
+    config = configured()
+    editor = load_rollout_editor(config.editor, config.rollout, config.seed)
+    weights = lora.copied(editor.policy.weights())
+    seconds = []
+    for number in range(1, WARM_UP + 4):
+        changed = {name: tensor + 1e-3 * number for name, tensor in weights.items()}
+        version, data = lora.pack(number, changed)
+        started = time.perf_counter()
+        editor.adopt(version, data, worker="alone")
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[WARM_UP:])
+
+
 async def measure(rounds: int) -> list[dict[str, Any]]:
     """Return what each round took."""
-    config = load_config("pocket", ["name=publish", f"output.root={tempfile.gettempdir()}", *SHAPE])
+    config = configured()
     rollouts, _, learner = make_services(config)
     assert isinstance(learner, LearnerGroup)
     tasks = load_tasks(config.data.train)
@@ -95,6 +120,7 @@ def main() -> None:
         measured = asyncio.run(measure(rounds))[WARM_UP:]
     finally:
         ray.shutdown()
+    alone = adoption()
     first = [record["first_group_seconds"] for record in measured]
     last = [record["last_proof_seconds"] for record in measured]
     size = measured[-1]["megabytes"]
@@ -103,6 +129,9 @@ def main() -> None:
         "p50_seconds": Figure(statistics.median(first), "seconds", "below 1", f"publish to first group; {note}"),
         "p95_seconds": Figure(float(np.quantile(first, 0.95)), "seconds", None, f"publish to first group; {note}"),
         "last_proof_p50_seconds": Figure(statistics.median(last), "seconds", None, f"until all have proved it; {note}"),
+        "adoption_core_seconds": Figure(
+            alone, "seconds", None, "one worker, one core, nothing beside it: hashed, merged, proved"
+        ),
         "copies_in_object_store": Figure(max(record["copies"] for record in measured), "copies", "1", note),
         "workers_lost": Figure(measured[-1]["lost"], "workers", "0", note),
     }
