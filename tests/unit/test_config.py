@@ -162,3 +162,17 @@ def test_a_pool_is_a_number_or_a_section_and_larger_and_cheaper_than_its_group()
     ):
         with pytest.raises(ConfigError, match=said):
             parse(data | {"rollout": {"group_size": 4, "steps": 6, "explore": explore}})
+
+
+@pytest.mark.parametrize("option", ["rollout.fp8=gemm", "rollout.fp8=all", "learner.fp8=true"])
+def test_float8_on_one_side_alone_needs_anchors_that_the_learner_recomputes(option: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{re.escape(option.split('=')[0])} with objective\.old_path `stored`"):
+        load_config("pocket", [option])
+    load_config("pocket", [option, "objective.old_path=recompute"])
+
+
+def test_zero_3_goes_with_recomputed_anchors_and_not_with_frozen_weights_in_float8() -> None:
+    sharded = ("learner.zero_stage=3", "objective.old_path=recompute")
+    load_config("pocket", [*sharded, "rollout.fp8=gemm"])
+    with pytest.raises(ConfigError, match=r"learner\.fp8 keeps whole frozen weights on every rank"):
+        load_config("pocket", [*sharded, "learner.fp8=true"])

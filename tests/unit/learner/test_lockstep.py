@@ -53,19 +53,12 @@ def passes(
     return asked
 
 
-@pytest.mark.parametrize("old_path", ["stored", "recompute"])
-@pytest.mark.parametrize("anchor_path", ["chain", "step"])
-@pytest.mark.parametrize(("algorithm", "stale"), CASES)
-def test_ranks_ask_for_the_same_passes_in_the_same_order_whatever_their_groups_are(
-    policy: Denoiser,
-    conditions: Conditions,
-    algorithm: Algorithm,
-    stale: tuple[int, ...],
-    anchor_path: str,
-    old_path: str,
-) -> None:
+def groups_and_work(
+    policy: Denoiser, conditions: Conditions, stale: tuple[int, ...] = ()
+) -> tuple[dict[str, CandidateGroup], list[GroupWork]]:
+    """Four groups of other seeds and trained steps."""
     sigmas, shape = policy.sigmas(3, conditions), policy.latent_shape(conditions)
-    groups, work = {}, []
+    groups, work = {}, list[GroupWork]()
     for index, (seeds, steps) in enumerate(zip(SEEDS, STEPS, strict=True)):
         every = (seeds.reference, *seeds.deltas)
         noise = torch.stack([normal(seed, *shape) for seed in every])
@@ -81,9 +74,36 @@ def test_ranks_ask_for_the_same_passes_in_the_same_order_whatever_their_groups_a
         groups[f"group {index}"] = replace(group_of(states, sigmas), seeds=seeds)
         advantages = np.array([0.4, -1.2, 1.5, -0.7])
         work.append(GroupWork(f"group {index}", None, advantages, (1, 3), steps, on_policy=index not in stale))
+    return groups, work
+
+
+@pytest.mark.parametrize("old_path", ["stored", "recompute"])
+@pytest.mark.parametrize("anchor_path", ["chain", "step"])
+@pytest.mark.parametrize(("algorithm", "stale"), CASES)
+def test_ranks_ask_for_the_same_passes_in_the_same_order_whatever_their_groups_are(
+    policy: Denoiser,
+    conditions: Conditions,
+    algorithm: Algorithm,
+    stale: tuple[int, ...],
+    anchor_path: str,
+    old_path: str,
+) -> None:
+    groups, work = groups_and_work(policy, conditions, stale)
     shares = spread(work, 2, by_chain=UPDATES[algorithm].by_chain, turn=1, sharded=True)
     changes = {"algorithm": algorithm, "anchor_path": anchor_path, "old_path": old_path, "anchors": 2}
     first, second = (passes(policy, groups, conditions, share, **changes) for share in shares)
     assert first == second
     assert first.count("backward") > 0
     assert {item.group for share in shares for item in share} == set(groups)
+
+
+def test_over_as_many_turns_as_there_are_steps_every_step_is_compared_with_the_base_model(
+    policy: Denoiser, conditions: Conditions
+) -> None:
+    groups, (work, *_) = groups_and_work(policy, conditions)
+    seen = []
+    for turn in range(3):
+        asked = passes(policy, groups, conditions, [replace(work, turn=turn)], anchors=2)
+        assert asked.count("forward") == 1
+        seen.append(asked[: asked.index("forward")].count("backward"))
+    assert sorted(seen) == [0, 1, 2]

@@ -183,3 +183,15 @@ def test_a_group_of_which_every_exact_score_failed_is_skipped_whatever_its_pool_
     np.testing.assert_allclose(
         advantages[1], batch_advantages(MINIBATCH[:1], RUN.judge_weights, ObjectiveConfig()).advantages[0], rtol=1e-9
     )
+
+
+def test_ranks_are_at_the_same_turn_which_counts_on_and_know_who_is_beside_something_stale() -> None:
+    def item(name: str, *, on_policy: bool) -> GroupWork:
+        return GroupWork(name, None, np.zeros(4), (1, 2), (0,), on_policy=on_policy)
+
+    work = [item("a", on_policy=True), item("b", on_policy=False), item("c", on_policy=True), item("d", on_policy=True)]
+    first, second = spread(work, 2, by_chain=True, turn=5, sharded=True)
+    assert [(one.group, one.turn, one.beside_stale) for one in first] == [("a", 5, True), ("c", 6, False)]
+    assert [(one.group, one.turn, one.beside_stale) for one in second] == [("b", 5, False), ("d", 6, False)]
+    whole = spread(work, 2, by_chain=True, turn=5)
+    assert not any(one.beside_stale for share in whole for one in share)
