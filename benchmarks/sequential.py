@@ -37,6 +37,7 @@ from rc_grpo.editor import lora
 from rc_grpo.editor.editor import Editor
 from rc_grpo.editor.export import read_lora
 from rc_grpo.editor.files import resolve_device
+from rc_grpo.editor.frozen_fp8 import quantise_frozen
 from rc_grpo.editor.loading import load_denoiser, load_rollout_editor
 from rc_grpo.evaluation.background import background_metrics
 from rc_grpo.images import Pixels
@@ -109,6 +110,8 @@ def run(config: RunConfig, log: Any, every: int, budget: float, judge: Judge | N
     judge = judge or GroundTruthJudge()
     actor = load_rollout_editor(config.editor, config.rollout, config.seed)
     trained = load_denoiser(config.editor, config.seed)
+    if config.learner.fp8:
+        quantise_frozen(trained.body)
     arrange(trained.body, "store", compiled=config.editor.compile)
     if config.learner.start_from is not None:
         for policy in (actor.policy, trained.policy):

@@ -262,7 +262,8 @@ class LearnerRank:
             raise ValueError(
                 f"version {policy} is no longer kept (kept: {sorted(self._past)}), its path cannot be recomputed"
             )
-        held, now = self._denoiser.policy, lora.copied(self._whole())
+        held = self._denoiser.policy
+        now = lora.copied(held.weights())
         held.load(self._past[policy.number])
         try:
             return update.values()

@@ -2,7 +2,7 @@
 
 import gc
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -56,6 +56,19 @@ def peak_memory(call: Callable[[], Any]) -> int:
     call()
     torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated()
+
+
+def gradient_taken(parameters: Iterable[Tensor]) -> Tensor:
+    """Return the gradients side by side, in float32 on the host, and take them off.
+
+    What leads to no output, as the text of a last block, has no gradient, or one of zeros.
+    """
+    leaves = list(parameters)
+    gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
+    flat = torch.cat([gradient.float().flatten() for gradient in gradients]).cpu()
+    for leaf in leaves:
+        leaf.grad = None
+    return flat
 
 
 def free() -> None:

@@ -24,6 +24,7 @@ from benchmarks.gpu.measuring import (
     body_of,
     forward_tflop,
     free,
+    gradient_taken,
     peak_memory,
     random_conditions,
     random_states,
@@ -99,7 +100,7 @@ def update() -> Part:
     for mode in MODES:
         denoiser.config = sharing(mode)
         learning(denoiser, Tensor.backward, anchors=1, steps=2)()
-        gradients[mode] = taken(trained)
+        gradients[mode] = gradient_taken(trained)
 
     distributed.join(0, 1, distributed.rendezvous(), DEVICE, 600.0)
     engine = distributed.make_engine(body.transformer, trained, LearnerConfig(), 1)
@@ -189,15 +190,6 @@ def learning(denoiser: Denoiser, backward: Backprop, anchors: int, steps: int) -
                 adjoint.backward(field, states, sigmas, pull, backprop=backprop)
 
     return learn
-
-
-def taken(parameters: list[nn.Parameter]) -> Tensor:
-    """Return the gradients side by side, in float32 on the host, and take them off."""
-    gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in parameters]
-    flat = torch.cat([gradient.float().flatten() for gradient in gradients]).cpu()
-    for leaf in parameters:
-        leaf.grad = None
-    return flat
 
 
 def timed(call: Callable[[], Value]) -> tuple[float, Value]:

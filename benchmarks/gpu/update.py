@@ -21,6 +21,7 @@ from benchmarks.gpu.measuring import (
     body_of,
     forward_tflop,
     free,
+    gradient_taken,
     matmul_ceiling,
     milliseconds,
     peak_memory,
@@ -250,12 +251,7 @@ def _gradient(denoiser: Denoiser) -> Tensor:
     for parameter in parameters:
         parameter.grad = None
     chain(denoiser, SIDE, 1, 1, Tensor.backward)()
-    # What leads to no output, as the text of a last block, has no gradient, or one of zeros.
-    gradients = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in parameters]
-    flat = torch.cat([gradient.float().flatten() for gradient in gradients])
-    for parameter in parameters:
-        parameter.grad = None
-    return flat.cpu()
+    return gradient_taken(parameters)
 
 
 def _measure(measured: Measured, name: str, call: Callable[[], Tensor], side: int, batch: int) -> None:

@@ -42,6 +42,36 @@ def quantise(x: Tensor, activation: Activation = "none") -> QuantisedRows:
     return QuantisedRows(values, scale, x.shape[:-1], x.dtype)
 
 
+def multiply(rows: QuantisedRows, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return ``rows W^T + bias``, ``[..., out]``, accumulated in float32.
+
+    On a CPU the same numbers are multiplied in float32: its rounding without its speed.
+
+    Args:
+        rows: activations.
+        weight: ``[out, in]`` e4m3.
+        scale: what 1 in a row of the weights stands for, ``[out, 1]`` float32.
+        bias: ``[out]``, if there is one.
+    """
+    if not rows.values.is_cuda:
+        exact = (rows.values.float() @ weight.float().t()) * rows.scale * scale.t()
+        return (exact if bias is None else exact + bias).to(rows.dtype).reshape(*rows.leading, -1)
+    # cuBLAS (13.0) has no kernel with a bias for few rows of a large inner dimension.
+    apart = len(rows.values) < FEW_ROWS
+    product = torch._scaled_mm(
+        rows.values,
+        weight.t(),
+        scale_a=rows.scale,
+        scale_b=scale.t(),
+        bias=None if apart else bias,
+        out_dtype=rows.dtype,
+        use_fast_accum=True,
+    )
+    if apart and bias is not None:
+        product = product + bias
+    return product.reshape(*rows.leading, -1)
+
+
 class Fp8Linear(nn.Module):
     """A frozen linear layer ``[..., in] -> [..., out]``, weights scaled by output row, activations by token.
 
@@ -65,23 +95,7 @@ class Fp8Linear(nn.Module):
     def forward(self, x: Tensor | QuantisedRows) -> Tensor:
         """Quantise ``x`` token by token, unless it comes quantised, and multiply, accumulating in float32."""
         rows = x if isinstance(x, QuantisedRows) else quantise(x, self._activation)
-        return self._multiply(rows, self.weight, self.bias)
-
-    def _multiply(self, rows: QuantisedRows, weight: Tensor, bias: Tensor | None) -> Tensor:
-        # cuBLAS (13.0) has no kernel with a bias for few rows of a large inner dimension.
-        apart = len(rows.values) < FEW_ROWS
-        product = torch._scaled_mm(
-            rows.values,
-            weight.t(),
-            scale_a=rows.scale,
-            scale_b=self.scale.t(),
-            bias=None if apart else bias,
-            out_dtype=rows.dtype,
-            use_fast_accum=True,
-        )
-        if apart and bias is not None:
-            product = product + bias
-        return product.reshape(*rows.leading, -1)
+        return multiply(rows, self.weight, self.scale, self.bias)
 
 
 class Fp8SplitLinear(Fp8Linear):
@@ -99,8 +113,8 @@ class Fp8SplitLinear(Fp8Linear):
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:  # type: ignore[override]
         """Quantise each part token by token, and multiply."""
-        ahead = self._multiply(quantise(first), self.weight[:, : self._first], None)
-        return ahead + self._multiply(quantise(second, self._activation), self.weight[:, self._first :], None)
+        ahead = multiply(quantise(first), self.weight[:, : self._first], self.scale)
+        return ahead + multiply(quantise(second, self._activation), self.weight[:, self._first :], self.scale)
 
 
 def is_there(device: torch.device, dtype: torch.dtype) -> bool:

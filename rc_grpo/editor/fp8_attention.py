@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from rc_grpo.editor import fp8
+from rc_grpo.editor.kernels import row_scale
 from rc_grpo.editor.rounding import FLOAT8
 
-LARGEST = torch.finfo(FLOAT8).max
 PACKAGE = "fa3-fwd"
 
 
@@ -61,7 +61,7 @@ def quantise_heads(x: Tensor) -> tuple[Tensor, Tensor]:
         from rc_grpo.editor import triton_kernels
 
         return triton_kernels.quantise_heads(x)
-    scale = (x.float().abs().amax(dim=(1, 3)) / LARGEST).clamp(min=torch.finfo(torch.float32).tiny)
+    scale = row_scale(x.transpose(1, 2).flatten(2), torch.finfo(FLOAT8).max)[..., 0]
     return (x.float() / scale[:, None, :, None]).to(FLOAT8), scale
 
 

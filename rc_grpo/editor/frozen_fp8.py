@@ -38,7 +38,6 @@ class FrozenFp8Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
         weight = linear.weight.detach()
         for names, rows in ((("weight", "scale"), weight), (("back", "back_scale"), weight.t().contiguous())):
             for name, made in zip(names, quantise_rows(rows, "none"), strict=True):
@@ -48,11 +47,8 @@ class FrozenFp8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output in the dtype of ``x``."""
-        rows = x.reshape(-1, x.shape[-1])
-        product: Tensor = _Product.apply(rows, self.weight, self.scale, self.back, self.back_scale)  # type: ignore[no-untyped-call]
-        if self.bias is not None:
-            product = product + self.bias
-        return product.reshape(*x.shape[:-1], -1)
+        output: Tensor = _Product.apply(x, self.weight, self.scale, self.back, self.back_scale, self.bias)  # type: ignore[no-untyped-call]
+        return output
 
 
 def quantise_frozen(body: Body) -> None:
@@ -79,34 +75,15 @@ def quantise_frozen(body: Body) -> None:
 
 
 class _Product(torch.autograd.Function):
-    """``x W^T`` with both of its products in float8; the weights have no gradient."""
+    """``x W^T + bias`` with both of its products in float8; nothing but ``x`` has a gradient."""
 
     @staticmethod
-    def forward(context: Any, x: Tensor, weight: Tensor, scale: Tensor, back: Tensor, back_scale: Tensor) -> Tensor:
+    def forward(
+        context: Any, x: Tensor, weight: Tensor, scale: Tensor, back: Tensor, back_scale: Tensor, bias: Tensor | None
+    ) -> Tensor:
         context.save_for_backward(back, back_scale)
-        return product(x, weight, scale)
+        return fp8.multiply(fp8.quantise(x), weight, scale, bias)
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-        return product(gradient, *context.saved_tensors), None, None, None, None
-
-
-def product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    """Return ``x W^T``, rows of ``x`` rounded to float8, in the dtype of ``x``.
-
-    On a CPU the same numbers are multiplied in float32: its rounding without its speed.
-
-    Args:
-        x: ``[rows, in]``.
-        weight: ``[out, in]`` e4m3.
-        scale: what 1 in a row of the weights stands for, ``[out, 1]`` float32.
-    """
-    rows, own = quantise_rows(x.contiguous(), "none")
-    multiplied: Tensor
-    if x.is_cuda:
-        multiplied = torch._scaled_mm(
-            rows, weight.t(), scale_a=own, scale_b=scale.t(), out_dtype=x.dtype, use_fast_accum=True
-        )
-    else:
-        multiplied = ((rows.float() @ weight.float().t()) * own * scale.t()).to(x.dtype)
-    return multiplied
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        return fp8.multiply(fp8.quantise(gradient), *context.saved_tensors), None, None, None, None, None

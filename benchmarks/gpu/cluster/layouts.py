@@ -35,7 +35,7 @@ def layouts(gpus: int) -> tuple[Layout, ...]:
         ValueError: there are none of that number.
     """
     found = {
-        1: (Layout("one card", "1", judged=True, overrides=_judge_share(0.26, memory=0.25)),),
+        1: (Layout("one card", "1", judged=True, overrides=_judge_share(0.26)),),
         2: (
             _layout("apart", "1/1", rollout=(1, 1.0), judge=(1, 0.4), learner=(1, 0.6)),
             _layout("ranks", "2", rollout=(2, 0.4), judge=None, learner=(2, 0.6)),
@@ -73,9 +73,9 @@ def _layout(
     return Layout(name, split, judge is not None, (*sized, *judged, *more))
 
 
-def _judge_share(part: float, memory: float | None = None) -> tuple[str, ...]:
-    judge, held = "reward.judges.editscore", part * 0.9 if memory is None else memory
-    return f"{judge}.resources={{num_gpus: {part}, num_cpus: 2}}", f"{judge}.server.gpu_memory_utilization={held}"
+def _judge_share(part: float) -> tuple[str, ...]:
+    judge = "reward.judges.editscore"
+    return f"{judge}.resources={{num_gpus: {part}, num_cpus: 2}}", f"{judge}.server.gpu_memory_utilization={part * 0.9}"
 
 
 def full_size(layout: Layout, judge: Path, python: str) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """Ours, as a rollout worker and a learner's rank run it, and stock diffusers with PEFT's adapters."""
 
-import gc
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.gpu.measuring import random_states, without_cache
+from benchmarks.gpu.measuring import free, random_states, without_cache
 from benchmarks.gpu.parts import Part
 from benchmarks.gpu.peers.setting import INSTRUCTION, Clock, Setting, part
 from benchmarks.gpu.update import chain
@@ -33,7 +32,7 @@ def ours(setting: Setting) -> Part:
     """Measure a group's rollout in the editor's precision, and anchors through one step."""
     clock = Clock(setting.device)
     _rollouts(setting, clock, False)
-    _free(setting)
+    free()
     denoiser = _denoiser(setting)
     trained = [weight for weight in denoiser.policy.weights().values() if isinstance(weight, nn.Parameter)]
     distributed.join(0, 1, distributed.rendezvous(), setting.device, 600.0)
@@ -111,9 +110,3 @@ def _denoiser(setting: Setting, *, stock: bool = False) -> Denoiser:
 def _detail(setting: Setting, weights: list[Any], how: str) -> dict[str, Any]:
     count = sum(weight.numel() for weight in weights)
     return {"setting": setting.said, "how": how, "lora": f"{count} parameters in {weights[0].dtype}"}
-
-
-def _free(setting: Setting) -> None:
-    gc.collect()
-    if setting.device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.gpu.measuring import MIB
 from benchmarks.gpu.parts import Part
 from benchmarks.results import Figure
 from rc_grpo.config import EditorConfig, LoraSettings
@@ -25,7 +26,6 @@ TARGETS = (*ATTENTION_TARGETS, *FEED_FORWARD)
 INSTRUCTION = "make it red"
 CANDIDATE, STEP = "seconds_per_candidate", "seconds_per_trained_step"
 ROLLOUT_PEAK, UPDATE_PEAK = "rollout_peak_mib", "update_peak_mib"
-MIB = 2**20
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,8 @@ class KleinCodec(StockCodec):
             ValueError: the instruction does not fit the text slots; cutting it would change what is asked for.
         """
         text_valid = self._text.own(instruction)
-        height, width = (images := [self.fitted(image) for image in (source, *references)])[0].shape[:2]
+        images = [self.fitted(image) for image in (source, *references)]
+        height, width = images[0].shape[:2]
         packed, sources = zip(*map(self._source, images), strict=True)
         arrays = {"reference": to_array(torch.cat(packed))}
         with self.text_encoders.at_work():
