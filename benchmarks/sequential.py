@@ -156,7 +156,7 @@ def run(config: RunConfig, log: Any, every: int, budget: float, judge: Judge | N
                 on_policy=True,
             )
             step = UPDATES[settings.algorithm](trained, group, conditions, work, settings, shape)
-            step.prepare(None, step.values, on_policy=True)
+            step.prepare(None, step.values, on_policy=True, again=False)
             step.backward(1 / len(kept), Tensor.backward, statistics)
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.learner.grad_norm)
         if kept:

@@ -218,7 +218,9 @@ class LearnerRank:
                 self._denoiser, group, conditions, item, self._objective, self._run, self._config.anchors_per_pass
             )
         with self._timed("anchors", seconds):
-            old = update.prepare(old, partial(self._recomputed, update, group.policy), on_policy=item.on_policy)
+            again = self._config.steps_per_rollout > 1
+            recompute = partial(self._recomputed, update, group.policy)
+            old = update.prepare(old, recompute, on_policy=item.on_policy, again=again)
         scale = item.weight * self._world_size / groups  # DeepSpeed averages over ranks
         with self._timed("backward", seconds):
             of_group = Statistics()

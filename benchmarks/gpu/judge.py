@@ -34,9 +34,6 @@ from reward_service.server_metrics import read
 from reward_service.vision_judge import VisionJudge
 from reward_service.vllm_server import VllmServer
 
-REASONING = 480
-"""Characters of a reasoning: about a hundred tokens, as EditScore's own are."""
-
 Way = tuple[str, dict[str, Any]]
 WAYS: tuple[Way, ...] = (
     ("text", {}),
@@ -144,7 +141,11 @@ def config_of(sizes: Sizes, folder: Path, *, small: bool, quantization: str | No
 
 def asked(config: EditScoreConfig, server: VllmServer, changes: dict[str, Any], in_flight: int) -> VisionJudge:
     """Return a judge that asks a server in one of the ways."""
-    text = {"scoring": TEXT, "logits": {}, "reasoning_characters": REASONING} if "scoring" not in changes else {}
+    text = (
+        {"scoring": TEXT, "logits": {}, "reasoning_characters": judge_of_full_size.REASONING}
+        if "scoring" not in changes
+        else {}
+    )
     client = config.client.model_dump() | {"concurrency": in_flight}
     chosen = EditScoreConfig.model_validate(config.model_dump() | text | changes | {"client": client})
     return logits_judge_on(server, chosen) if chosen.scoring == LOGITS else judge_on(server, chosen)

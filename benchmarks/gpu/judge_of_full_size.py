@@ -23,6 +23,8 @@ ARGUMENTS = ("--load-format", "dummy")
 """Of a server that makes the weights up."""
 ENVIRONMENT = {"VLLM_USE_FLASHINFER_SAMPLER": "0", "HF_HUB_OFFLINE": "1"}
 """Of one where nothing can be fetched."""
+REASONING = 480
+"""Characters of a reasoning: about a hundred tokens, as EditScore's own are."""
 _PATCH, _MERGE, _FRAMES, _WIDTH = 14, 2, 2, 3584
 _PROCESSORS = (
     ("preprocessor_config.json", "image_processor_type", "Qwen2VLImageProcessor"),

@@ -22,15 +22,17 @@ from benchmarks.gpu.update import chain
 from learner import activations
 from rc_grpo.config import EditorConfig
 from rc_grpo.config.learner import Activations
+from rc_grpo.config.rollout import Fp8
 from rc_grpo.editor.denoiser import Denoiser
+from rc_grpo.editor.frozen_fp8 import quantise_frozen
 
 FEW = {"num_layers": 1, "num_single_layers": 1}
 Job = tuple[Callable[..., None], tuple[object, ...]]
 
 
-def rollout_graphs(editor: EditorConfig, in_fp8: bool, side: int, batch: int) -> None:
+def rollout_graphs(editor: EditorConfig, fp8: Fp8, side: int, batch: int) -> None:
     """Compile a rollout's blocks, with and without recording."""
-    denoiser = rollout_denoiser(editor, fp8=in_fp8, **_few(editor))
+    denoiser = rollout_denoiser(editor, fp8=fp8, **_few(editor))
     conditions = random_conditions(denoiser.body, editor, side)
     call = one_forward(denoiser.velocity(conditions), random_states(denoiser.body, conditions, batch))
     for record in (True, False):
@@ -38,19 +40,23 @@ def rollout_graphs(editor: EditorConfig, in_fp8: bool, side: int, batch: int) ->
             call()
 
 
-def update_graphs(editor: EditorConfig, kind: Activations, side: int, batch: int) -> None:
+def update_graphs(editor: EditorConfig, kind: Activations, side: int, batch: int, fp8: bool = False) -> None:
     """Compile the learner's blocks, forward and backward."""
     torch.backends.cuda.matmul.allow_tf32 = True
     denoiser = Denoiser(body_of(editor, **_few(editor)), editor, 0)
+    if fp8:
+        quantise_frozen(denoiser.body)
     activations.arrange(denoiser.body, kind, compiled=True)
     chain(denoiser, side, batch, 1, Tensor.backward)()
 
 
-def jobs(editor: EditorConfig, large: tuple[Activations, ...], small: Activations) -> Iterator[Job]:
+def jobs(
+    editor: EditorConfig, large: tuple[Activations, ...], small: Activations, fp8: tuple[Fp8, ...] = (False, "gemm")
+) -> Iterator[Job]:
     """Return what is compiled for one editor, whose updates are under these policies."""
-    for in_fp8 in (False, True):
+    for quantised in fp8:
         for side, batch in (LARGE, SMALL):
-            yield rollout_graphs, (editor, in_fp8, side, batch)
+            yield rollout_graphs, (editor, quantised, side, batch)
     for kind in large:
         yield update_graphs, (editor, kind, 1024, 1)
     yield update_graphs, (editor, small, 512, 4)
@@ -69,7 +75,8 @@ def main() -> None:
     if parser.parse_args().families:
         every = [job for editor in EDITORS.values() for job in jobs(editor, ("store",), "selective")]
     else:
-        every = list(jobs(KONTEXT, ("store", "selective", "recompute"), "store"))
+        every = list(jobs(KONTEXT, ("store", "selective", "recompute"), "store", (False, "gemm", "all")))
+        every.append((update_graphs, (KONTEXT, "store", 1024, 1, True)))
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "2")
     context = multiprocessing.get_context("spawn")
     started = time.perf_counter()

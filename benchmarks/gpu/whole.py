@@ -9,7 +9,7 @@ a judge could tell apart). Leaves ``benchmarks/results/gpu_whole.json``.
 import asyncio
 import statistics
 import time
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import ray
@@ -27,12 +27,36 @@ from rollout_workers.pool import Rollout, RolloutPool
 
 SEED, GROUPS, UPDATES, HOME, SCORER = 0, 4, 2, "gpu-whole", "colour"
 HALF = Resources(num_gpus=0.5, num_cpus=4)
-ROLLOUT = RolloutConfig(
-    workers=1, resources=HALF, threads=8, start_deadline_s=300, explore=ExploreConfig(candidates=48)
-)
-LEARNER = LearnerConfig(resources=HALF, threads=8, start_deadline_s=300)
-OBJECTIVE = ObjectiveConfig()
 Phases = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """One that everything is measured in.
+
+    Attributes:
+        rollout: of the worker.
+        learner: of the rank.
+        objective: that goes with both.
+    """
+
+    rollout: RolloutConfig
+    learner: LearnerConfig
+    objective: ObjectiveConfig
+
+
+ROLLOUT = RolloutConfig(workers=1, resources=HALF, threads=8, start_deadline_s=300)
+LEARNER = LearnerConfig(resources=HALF, threads=8, start_deadline_s=300)
+EXPLORING = ROLLOUT.model_copy(update={"explore": ExploreConfig(candidates=48)})
+BFLOAT16, FLOAT8 = "bfloat16", "float8"
+PRECISIONS = {
+    BFLOAT16: Precision(ROLLOUT, LEARNER, ObjectiveConfig()),
+    FLOAT8: Precision(
+        ROLLOUT.model_copy(update={"fp8": "all"}),
+        LEARNER.model_copy(update={"fp8": True}),
+        ObjectiveConfig(old_path="recompute"),
+    ),
+}
 
 
 def score(task: EditTask, rollout: Rollout) -> ScoredGroup:
@@ -78,79 +102,100 @@ async def update(rollouts: RolloutPool, learner: LearnerGroup, tasks: list[EditT
     return phases
 
 
-async def explored(rollouts: RolloutPool, tasks: list[EditTask]) -> float:
-    """Return how many times as long as a group alone a group takes that is chosen from a pool, the judge apart.
-
-    What is chosen does not matter to the clock: here it is the first. The first task is the warm-up.
-    """
-    ratios = []
-    for number, task in enumerate(tasks):
-        seeds = RolloutSeeds.for_group(SEED, number, task.task_id, ROLLOUT.candidates)
-        pool = await rollouts.explore(task, seeds)
-        group = await rollouts.rollout(task, seeds.of(range(ROLLOUT.group_size)))
-        alone = sum(group.receipt.seconds.values())
-        ratios.append((alone + sum(pool.receipt.seconds.values())) / alone)
-    return statistics.median(ratios[1:])
-
-
-async def measure() -> tuple[list[Phases], float]:
-    """Start both services on the GPU, run the updates, and explore."""
-    world = PocketWorld("train", GROUPS * UPDATES)
-    tasks = [world[index] for index in range(GROUPS * UPDATES)]
+async def updates(precision: Precision, tasks: list[EditTask]) -> list[Phases]:
+    """Start both services on the GPU, and run the updates."""
     shape = RunShape(SEED, ROLLOUT.solver, ROLLOUT.steps, UPDATES, 0, {SCORER: 1.0})
-    rollouts = RolloutPool(KONTEXT, ROLLOUT, SEED, HOME)
-    learner = LearnerGroup(KONTEXT, LEARNER, OBJECTIVE, shape, HOME)
+    rollouts = RolloutPool(KONTEXT, precision.rollout, SEED, HOME)
+    learner = LearnerGroup(KONTEXT, precision.learner, precision.objective, shape, HOME)
     try:
         await asyncio.gather(rollouts.open(), learner.open())
         await rollouts.adopt(*await learner.publish())
-        updates = [
+        return [
             await update(rollouts, learner, tasks[number * GROUPS : (number + 1) * GROUPS], number)
             for number in range(UPDATES)
         ]
-        return updates, await explored(rollouts, tasks[:4])
     finally:
         rollouts.close()
         learner.close()
 
 
+async def explored(tasks: list[EditTask]) -> float:
+    """Return how many times as long as a group alone a group takes that is chosen from a pool, the judge apart.
+
+    What is chosen does not matter to the clock: here it is the first. The first task is the warm-up.
+    """
+    ratios = []
+    rollouts = RolloutPool(KONTEXT, EXPLORING, SEED, HOME)
+    try:
+        await rollouts.open()
+        await rollouts.adopt(*await rollouts.untrained())
+        for number, task in enumerate(tasks):
+            seeds = RolloutSeeds.for_group(SEED, number, task.task_id, EXPLORING.candidates)
+            pool = await rollouts.explore(task, seeds)
+            group = await rollouts.rollout(task, seeds.of(range(ROLLOUT.group_size)))
+            alone = sum(group.receipt.seconds.values())
+            ratios.append((alone + sum(pool.receipt.seconds.values())) / alone)
+            print(f"explored: {pool.receipt.seconds}, exactly: {group.receipt.seconds}", flush=True)
+    finally:
+        rollouts.close()
+    return statistics.median(ratios[1:])
+
+
+def typical_of(phases: list[Phases]) -> Phases:
+    """Return the medians of updates without the first, which compiles."""
+    return {name: statistics.median(one[name] for one in phases[1:]) for name in phases[1]}
+
+
 def main() -> None:
     """Measure and write."""
+    world = PocketWorld("train", GROUPS * UPDATES)
+    tasks = [world[index] for index in range(GROUPS * UPDATES)]
     ray.init(address="local", namespace=HOME, include_dashboard=False)
     try:
-        updates, explore_cost = asyncio.run(measure())
+        measured = {name: asyncio.run(updates(precision, tasks)) for name, precision in PRECISIONS.items()}
+        explore_cost = asyncio.run(explored(tasks[:3]))
     finally:
         ray.shutdown()
-    # The first compiles.
-    typical: dict[str, Any] = {name: statistics.median(phases[name] for phases in updates[1:]) for name in updates[1]}
-    wall = typical["wall"]
-    show(
-        f"an update of {GROUPS} groups of {ROLLOUT.group_size} at {KONTEXT.resolution} pixels, T = {ROLLOUT.steps}",
-        ("phase", "seconds", "of the update"),
-        [(name, value, f"{value / wall:.1%}") for name, value in typical.items()],
-    )
-    worked = sum(value for name, value in typical.items() if name.startswith("rollouts: "))
-    setting = (
-        f"{GROUPS} groups of {ROLLOUT.group_size} at 512x512, T = 8, B = {OBJECTIVE.anchors}, chain; one after other"
-    )
+    typical = {name: typical_of(phases) for name, phases in measured.items()}
+    for name, phases in typical.items():
+        show(
+            f"an update of {GROUPS} groups of {ROLLOUT.group_size} in {name}",
+            ("phase", "seconds", "of the update"),
+            [(phase, value, f"{value / phases['wall']:.1%}") for phase, value in phases.items()],
+        )
+    exact, fast = typical[BFLOAT16], typical[FLOAT8]
+    worked = sum(value for name, value in exact.items() if name.startswith("rollouts: "))
+    anchors = PRECISIONS[BFLOAT16].objective.anchors
+    setting = f"{GROUPS} groups of {ROLLOUT.group_size} at 512x512, T = 8, B = {anchors}, chain; one after other"
+    candidates = GROUPS * ROLLOUT.group_size
+    in_float8 = f"{setting}; rollout.fp8=all, learner.fp8"
     write(
         "gpu_whole",
         {
-            "seconds_per_update": Figure(wall, "seconds", None, setting),
-            "candidates_per_second": Figure(GROUPS * ROLLOUT.group_size / wall, "candidates/s", None, setting),
+            "seconds_per_update": Figure(exact["wall"], "seconds", None, f"{setting}; bfloat16"),
+            "seconds_per_update_fp8": Figure(fast["wall"], "seconds", None, in_float8),
+            "candidates_per_second": Figure(candidates / fast["wall"], "candidates/s", "at least 1.3", in_float8),
+            "candidates_per_second_bf16": Figure(candidates / exact["wall"], "candidates/s", None, setting),
             "transformer_share": Figure(
-                typical["transformer"] / wall, "fraction", "at least 0.90", "integration, and the adjoint's sweep"
+                exact["transformer"] / exact["wall"],
+                "fraction",
+                "at least 0.90",
+                "integration, and the adjoint's sweep; bfloat16",
             ),
             "rollout_share_of_worker": Figure(
-                typical["rollouts: integrate"] / worked, "fraction", "at least 0.95", "encode, decode, collect and ship"
+                exact["rollouts: integrate"] / worked,
+                "fraction",
+                "at least 0.95",
+                "encode, decode, collect and ship; bfloat16",
             ),
             "explore_cost": Figure(
                 explore_cost,
                 "times the time of a group alone",
                 "at most 2.4",
-                f"{ROLLOUT.candidates} candidates in {ROLLOUT.exploring_steps} steps in float8, and the exact group",
+                f"{EXPLORING.candidates} in {EXPLORING.exploring_steps} steps in float8, then the group exactly",
             ),
         },
-        {"updates": updates, "median": typical},
+        {"updates": measured, "median": typical},
         module="benchmarks.gpu.whole",
     )
 

@@ -64,7 +64,8 @@ def work_of(config: RunConfig, speed: GpuSpeeds) -> Work:
     # What a group's paths share is computed once for each sweep over them.
     ahead_s = _texts(config) * sum(size.prefill_tflop(tokens)) / rate
     sweeps = learner.steps_per_rollout if config.loop.max_staleness > 0 or learner.steps_per_rollout > 1 else 0
-    sweeps += 1 if objective.old_path == "recompute" else 0
+    # On policy no path is found anew, whatever is asked for: what was rolled out is both.
+    sweeps += 1 if sweeps and objective.old_path == "recompute" else 0
     return Work(
         rollout_s=groups * (config.rollout.group_size * path_s + ahead_s + _pool_seconds(config, speed)),
         judge_s=groups * judged / speed.judge_images_s,

@@ -70,13 +70,16 @@ class GroupUpdate(ABC):
     def _begin(self) -> None:  # noqa: B027 - most updates have nothing to add
         """Set up what the kind of update has beside all this."""
 
-    def prepare(self, old: Tensor | None, recompute: Callable[[], Tensor], *, on_policy: bool) -> Tensor | None:
+    def prepare(
+        self, old: Tensor | None, recompute: Callable[[], Tensor], *, on_policy: bool, again: bool
+    ) -> Tensor | None:
         """Do what needs no gradient, before `backward`; nothing, where no ratio is compared.
 
         Args:
             old: what this returned at an earlier step on the group.
             recompute: calls `values` under the weights that rolled out.
             on_policy: those are the ones in the model, before the first step.
+            again: further steps on the group follow.
 
         Returns:
             What further steps on the group have to know of the weights that rolled out.

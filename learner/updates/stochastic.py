@@ -15,7 +15,7 @@ from rc_grpo.seeds import step_noise
 class StochasticUpdate(GroupUpdate):
     """One group under Flow-GRPO's objective; see `GroupUpdate`. Trained steps are stochastic ones."""
 
-    def prepare(self, old: Tensor | None, recompute: Callable[[], Tensor], *, on_policy: bool) -> Tensor:
+    def prepare(self, old: Tensor | None, recompute: Callable[[], Tensor], *, on_policy: bool, again: bool) -> Tensor:
         """Find the means of the steps under the weights that rolled out: a state less its noise, if not recomputed."""
         self._is_first = old is None and on_policy
         if self._is_first and self._beside_stale and self._config.old_path == "recompute":

@@ -27,16 +27,19 @@ class SurrogateUpdate(GroupUpdate):
         inside = self._mask[:, None].to(self._weights.dtype)
         self._regions = {"edit": self._weights * inside, "background": self._weights * (1 - inside)}
 
-    def prepare(self, old: Tensor | None, recompute: Callable[[], Tensor], *, on_policy: bool) -> Tensor:
+    def prepare(self, old: Tensor | None, recompute: Callable[[], Tensor], *, on_policy: bool, again: bool) -> Tensor:
         """Find the anchors' path under the weights now in the model, and under those that rolled out.
 
-        On the first step on policy the two are one tensor, so that the ratio is exactly 1 whatever the kernels do.
+        On the first step on policy the two are one tensor, so that the ratio is exactly 1 whatever the kernels do: what
+        was rolled out, unless later steps compare a path of the learner's own kernels with it.
         """
         stored = self._config.old_path == "stored"
         if old is None and on_policy:
-            self.path = self.old = self.stored if stored else self.values()
+            own = not stored and again
+            self.path = self.old = self.values() if own else self.stored
             if self._beside_stale:
-                self.values()  # For its passes alone: where the two differ, both are found.
+                for _ in range((1 if stored else 2) - own):
+                    self.values()  # For its passes alone: a stale group's two paths are both found, if none is stored.
         else:
             self.old = old if old is not None else self.stored if stored else recompute()
             self.path = self.values()

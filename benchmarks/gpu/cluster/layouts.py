@@ -91,6 +91,8 @@ def full_size(layout: Layout, judge: Path, python: str) -> tuple[str, ...]:
         "model": str(judge),
         "family": "qwen2_5_vl",
         "groups_in_flight": 8,
+        # Random weights do not come to an end by themselves.
+        "reasoning_characters": judge_of_full_size.REASONING,
         "server": {
             "python": python,
             "max_num_seqs": 96,

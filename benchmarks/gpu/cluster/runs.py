@@ -55,6 +55,11 @@ class Machine:
         return layouts.small(layout) if self.small else layouts.full_size(layout, self.judge, self.judge_python)
 
     @property
+    def in_short(self) -> tuple[str, ...]:
+        """Return overrides of what is only compared with itself."""
+        return () if self.small else ("rollout.group_size=6", "rollout.steps=4")
+
+    @property
     def judge(self) -> Path:
         """Folder of a judge of seven billion parameters, written at the first asking."""
         folder = self.out / "judge"
@@ -150,7 +155,7 @@ def repeated(machine: Machine, layout: Layout, updates: int) -> Part:
     """
     alone = replace(layout, judged=False)
     planned = f"loop={{updates: {updates}, max_staleness: 0, groups_per_update: 2}}"
-    shape = (planned, "learner.deterministic=true", "output.checkpoint_every=1")
+    shape = (planned, *machine.in_short, "learner.deterministic=true", "output.checkpoint_every=1")
     calm, _ = run(machine, alone, "calm", (), *shape)
     wild, seen = run(machine, alone, "wild", ("1:learner", "2:rollout"), *shape)
     back = _returns("wild", ("learner", "rollout"), seen)

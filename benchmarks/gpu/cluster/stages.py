@@ -21,7 +21,7 @@ RANKS, GROUPS, STAGES, UPDATES = 2, 3, (0, 1, 2, 3), 2
 def measure(machine: Machine) -> Part:
     """Learn from one batch under every stage, and twice with kernels that repeat."""
     layout = layouts.layouts(2)[-1]
-    config = load_config(machine.config, machine.overrides(layout))
+    config = load_config(machine.config, (*machine.overrides(layout), *machine.in_short))
     start = machine.out / "start"
     weights = trained_lora(config, start)
     ray.init(address="local", include_dashboard=False, num_cpus=config.cluster.cpus)

@@ -162,7 +162,7 @@ def learned(
     work = GroupWork(None, None, np.array([0.4, -1.2, 1.5, -0.7]), (1, 3), tuple(range(steps)), on_policy=True)
     shape = RunShape(0, "euler", steps, 4, 0, {}, sde)
     update = UPDATES[config.algorithm](denoiser, group, conditions, work, config, shape, 1)
-    update.prepare(None, lambda: None, on_policy=True)  # type: ignore[arg-type, return-value]
+    update.prepare(None, lambda: None, on_policy=True, again=False)  # type: ignore[arg-type, return-value]
     update.learn(1.0, engine, Statistics())
     weights = denoiser.policy.weights()
     gradients = {name: weight.grad.clone() for name, weight in weights.items() if weight.grad is not None}

@@ -51,7 +51,7 @@ def gradient(policy: Denoiser, update: GroupUpdate, scale: float = 1.0) -> tuple
     for parameter in parameters:
         parameter.grad = None
     statistics = Statistics()
-    update.prepare(None, update.values, on_policy=True)
+    update.prepare(None, update.values, on_policy=True, again=False)
     update.backward(scale, Tensor.backward, statistics)
     assert not statistics.not_finite(*update.figures)
     return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]), merge([statistics.result()])
@@ -128,14 +128,14 @@ def test_flow_grpos_old_means_are_those_under_the_weights_that_rolled_out(
     policy: Denoiser, group: CandidateGroup, conditions: Conditions
 ) -> None:
     update = update_of(policy, group, conditions, ObjectiveConfig(algorithm="flow_grpo"))
-    stored = update.prepare(None, update.values, on_policy=True)
+    stored = update.prepare(None, update.values, on_policy=True, again=False)
     assert stored is not None
     torch.testing.assert_close(stored, update.values(), rtol=1e-4, atol=1e-5)
     weights = lora.state(policy.transformer)
     lora.load(policy.transformer, {name: 1.5 * tensor for name, tensor in weights.items()})
     later = update_of(policy, group, conditions, ObjectiveConfig(algorithm="flow_grpo"))
     statistics = Statistics()
-    later.prepare(stored, later.values, on_policy=True)
+    later.prepare(stored, later.values, on_policy=True, again=False)
     later.backward(1.0, Tensor.backward, statistics)
     assert merge([statistics.result()])["max_abs_log_ratio"] > 1e-6
 

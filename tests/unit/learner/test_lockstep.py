@@ -30,6 +30,7 @@ def passes(
     groups: dict[str, CandidateGroup],
     conditions: Conditions,
     share: list[GroupWork],
+    steps: int = 1,
     **changes: object,
 ) -> list[str]:
     """What a rank asks of the model for its share, in order."""
@@ -45,9 +46,11 @@ def passes(
     )
     try:
         for work in share:
-            update = UPDATES[config.algorithm](policy, groups[work.group], conditions, work, config, RUN)
-            update.prepare(None, update.values, on_policy=work.on_policy)
-            update.learn(1.0, backward, Statistics())
+            old = None
+            for _ in range(steps):
+                update = UPDATES[config.algorithm](policy, groups[work.group], conditions, work, config, RUN)
+                old = update.prepare(old, update.values, on_policy=work.on_policy, again=steps > 1)
+                update.learn(1.0, backward, Statistics())
     finally:
         hook.remove()
     return asked
@@ -77,6 +80,7 @@ def groups_and_work(
     return groups, work
 
 
+@pytest.mark.parametrize("steps", [1, 2])
 @pytest.mark.parametrize("old_path", ["stored", "recompute"])
 @pytest.mark.parametrize("anchor_path", ["chain", "step"])
 @pytest.mark.parametrize(("algorithm", "stale"), CASES)
@@ -87,11 +91,12 @@ def test_ranks_ask_for_the_same_passes_in_the_same_order_whatever_their_groups_a
     stale: tuple[int, ...],
     anchor_path: str,
     old_path: str,
+    steps: int,
 ) -> None:
     groups, work = groups_and_work(policy, conditions, stale)
     shares = spread(work, 2, by_chain=UPDATES[algorithm].by_chain, turn=1, sharded=True)
     changes = {"algorithm": algorithm, "anchor_path": anchor_path, "old_path": old_path, "anchors": 2}
-    first, second = (passes(policy, groups, conditions, share, **changes) for share in shares)
+    first, second = (passes(policy, groups, conditions, share, steps, **changes) for share in shares)
     assert first == second
     assert first.count("backward") > 0
     assert {item.group for share in shares for item in share} == set(groups)
@@ -107,3 +112,13 @@ def test_over_as_many_turns_as_there_are_steps_every_step_is_compared_with_the_b
         assert asked.count("forward") == 1
         seen.append(asked[: asked.index("forward")].count("backward"))
     assert sorted(seen) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("steps", "sweeps"), [(1, 0), (2, 2)])
+def test_on_policy_a_path_is_found_anew_only_where_later_steps_compare_theirs_with_it(
+    policy: Denoiser, conditions: Conditions, steps: int, sweeps: int
+) -> None:
+    groups, (work, *_) = groups_and_work(policy, conditions)
+    changes = {"old_path": "recompute", "reference_penalty": 0.0, "anchors": 2}
+    asked = passes(policy, groups, conditions, [work], steps, **changes)
+    assert asked.count("forward") - steps == sweeps * RUN.steps  # One of each step's is the base model's.
