@@ -86,8 +86,8 @@ def plain_pace(server: VllmServer, config: EditScoreConfig, groups: list[Group])
         return len(groups) * GROUP / (time.perf_counter() - started)
 
 
-async def pace(judge: VisionJudge, groups: list[Group], in_flight: int) -> float:
-    """Return images a second with so many groups under way."""
+async def pace(judge: VisionJudge, groups: list[Group], in_flight: int, least: float = 1.0) -> float:
+    """Return images a second that got a score with so many groups under way; that share of them at least must."""
     places = asyncio.Semaphore(in_flight)
 
     async def one(group: Group) -> int:
@@ -98,7 +98,7 @@ async def pace(judge: VisionJudge, groups: list[Group], in_flight: int) -> float
     started = time.perf_counter()
     scored, asked = sum(await asyncio.gather(*(one(group) for group in groups))), sum(len(each[1]) for each in groups)
     seconds = time.perf_counter() - started
-    assert scored == asked, f"only {scored} of {asked} images got a score"
+    assert scored >= least * asked, f"only {scored} of {asked} images got a score"
     return scored / seconds
 
 

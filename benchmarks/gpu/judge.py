@@ -43,6 +43,8 @@ WAYS: tuple[Way, ...] = (
 """Ways to ask, and what is configured for each."""
 
 TEXT, LOGITS = "text", "logits"
+LEAST, LONGEST = 0.9, 1024
+"""Share of images that get a score, and tokens of an answer: what random weights say is now and then none at all."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ def config_of(sizes: Sizes, folder: Path, *, small: bool, quantization: str | No
             "model": str(folder),
             "scoring": "logits",
             "logits": logits,
+            "sampling": {"max_tokens": LONGEST},
             "groups_in_flight": most,
             "resources": {"num_gpus": 1},
             "client": {"request_deadline_s": 300},
@@ -140,7 +143,7 @@ def config_of(sizes: Sizes, folder: Path, *, small: bool, quantization: str | No
 
 
 def asked(config: EditScoreConfig, server: VllmServer, changes: dict[str, Any], in_flight: int) -> VisionJudge:
-    """Return a judge that asks a server in one of the ways."""
+    """Return a judge that asks a server in one of the ways; closing it would close the server."""
     text = (
         {"scoring": TEXT, "logits": {}, "reasoning_characters": judge_of_full_size.REASONING}
         if "scoring" not in changes
@@ -154,7 +157,7 @@ def asked(config: EditScoreConfig, server: VllmServer, changes: dict[str, Any], 
 async def measure_run(server: VllmServer, judge: VisionJudge, groups: list[Group], run: Run) -> None:
     """Score groups that nobody has seen, and fill the run in."""
     before, used = read(await server.metrics()), _cpu_seconds(server)
-    run.images_per_second = await pace(judge, groups, len(groups))
+    run.images_per_second = await pace(judge, groups, len(groups), LEAST)
     assert server.restarts == 0, f"the server was restarted meanwhile; its log was {server.log}"
     after, images = read(await server.metrics()), sum(len(group[1]) for group in groups)
     grown = {name: value - before.get(name, 0.0) for name, value in after.items()}
@@ -203,7 +206,7 @@ async def _on(
     seed = 1
     for way, changes in WAYS:
         warm = asked(config, server, changes, max(sizes.in_flight))
-        await pace(warm, list(fresh_groups(2, 900 + seed, size=sizes.size, side=sizes.side)), 2)
+        await pace(warm, list(fresh_groups(2, 900 + seed, size=sizes.size, side=sizes.side)), 2, LEAST)
         for in_flight in sizes.in_flight:
             seed += 1
             count = max(sizes.groups, sizes.groups * in_flight // 64)
@@ -211,7 +214,6 @@ async def _on(
             run = Run(way, quantization, in_flight, 0.0, 0.0, 0.0, 0.0)
             judge = asked(config, server, changes, in_flight)
             await measure_run(server, judge, groups, run)
-            await judge.close()
             found.runs.append(run)
             print(asdict(run), flush=True)
         if way in (TEXT, LOGITS):
@@ -220,7 +222,6 @@ async def _on(
             group, *crowd = fresh_groups(sizes.groups, 5000, size=sizes.size, side=sizes.side)
             name = f"{way}, {quantization or config.server.dtype}"
             found.spread[name] = await spread(judge, group, crowd)
-            await judge.close()
             print(name, found.spread[name], flush=True)
 
 

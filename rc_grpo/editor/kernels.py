@@ -1,11 +1,11 @@
-"""What sits between the matrix products of a transformer block, fused: for rollouts, without gradients.
+"""What sits between the matrix products of a transformer block, fused.
 
-Three operators that a compiled graph takes as they are. Each is a Triton or cuBLASLt kernel on a GPU and the plain
-expression elsewhere, which is also what it is tested against.
+Operators that a compiled graph takes as they are. Each is a Triton or cuBLASLt kernel on a GPU and the plain expression
+elsewhere, which is also what it is tested against. `norm_and_rotate` alone has a gradient; the others are for rollouts.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -66,6 +66,65 @@ def _(
 ) -> Tensor:
     batch, _, heads, width = streams[0].shape
     return streams[0].new_empty(batch, sum(x.shape[1] for x in streams), heads, width)
+
+
+@torch.library.custom_op("rc_grpo::norm_and_rotate_backward", mutates_args=())
+def norm_and_rotate_backward(
+    gradient: Tensor,
+    streams: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    eps: Sequence[float],
+    cosine: Tensor,
+    sine: Tensor,
+) -> list[Tensor]:
+    """Return the gradient of every stream, ``[B, S_i, H, D]``, from that of `norm_and_rotate`'s output.
+
+    Norms are computed again: nothing is kept but what went in.
+    """
+    if gradient.is_cuda:
+        from rc_grpo.editor import triton_kernels
+
+        return triton_kernels.norm_and_rotate_backward(gradient, streams, weights, eps, cosine, sine)
+    turned = gradient * sine[None, :, None]
+    real, imaginary = turned.reshape(*turned.shape[:-1], -1, 2).unbind(-1)
+    back = gradient * cosine[None, :, None] + torch.stack([imaginary, -real], dim=-1).flatten(-2)
+    found, parts = [], torch.split(back, [x.shape[1] for x in streams], dim=1)
+    for part, x, weight, own in zip(parts, streams, weights, eps, strict=True):
+        inverse = (x.float().square().mean(dim=-1, keepdim=True) + own).rsqrt()
+        normed, pull = x.float() * inverse, part.float() * weight.float()
+        along = (pull * normed).mean(dim=-1, keepdim=True)
+        found.append((inverse * (pull - normed * along)).to(x.dtype))
+    return found
+
+
+@norm_and_rotate_backward.register_fake
+def _(
+    gradient: Tensor,
+    streams: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    eps: Sequence[float],
+    cosine: Tensor,
+    sine: Tensor,
+) -> list[Tensor]:
+    return [x.new_empty(x.shape) for x in streams]
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    streams, weights, ctx.eps, cosine, sine = inputs
+    if any(weight.requires_grad for weight in weights):
+        raise ValueError("norm_and_rotate has no gradient of its norms' weights: they are frozen")
+    ctx.count = len(streams)
+    ctx.save_for_backward(*streams, *weights, cosine, sine)
+
+
+def _pull_back(ctx: Any, gradient: Tensor) -> tuple[list[Tensor], list[None], None, None, None]:
+    *both, cosine, sine = ctx.saved_tensors
+    streams, weights = both[: ctx.count], both[ctx.count :]
+    found = norm_and_rotate_backward(gradient, streams, weights, ctx.eps, cosine, sine)
+    return found, [None] * len(weights), None, None, None
+
+
+norm_and_rotate.register_autograd(_pull_back, setup_context=_keep)
 
 
 @torch.library.custom_op("rc_grpo::quantise_rows", mutates_args=())

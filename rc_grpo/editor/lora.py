@@ -64,6 +64,9 @@ def count_parameters(shapes: Shapes, rank: int) -> int:
 def attach(transformer: Any, expected: Shapes, settings: LoraSettings, seed: int) -> dict[str, nn.Module]:
     """Freeze the transformer and wrap its projections with a float32 LoRA whose product is zero.
 
+    It multiplies in the precision of what it is given, rounded as it travels (`rounded`): what learns is what acts, and
+    in bfloat16 nothing as wide as the model is written in float32.
+
     Args:
         transformer: of diffusers, which knows adapters.
         expected: the projections that are to be wrapped, see `adapted`.
@@ -89,7 +92,23 @@ def attach(transformer: Any, expected: Shapes, settings: LoraSettings, seed: int
     for name in wrapped:
         pair = {key: own[key] for key in (f"{name}.lora_A.weight", f"{name}.lora_B.weight")}
         copy_into(pair, initial(name, expected[name], settings.rank, seed))
+    for layer in wrapped.values():
+        layer.cast_input_dtype_enabled = False
+        for part in (layer.lora_A, layer.lora_B):
+            part[ADAPTER] = _Factor(part[ADAPTER].weight)
     return wrapped
+
+
+class _Factor(nn.Module):
+    """A factor of a LoRA, float32, that multiplies in the precision of its input."""
+
+    def __init__(self, weight: nn.Parameter) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``[..., out]`` in the dtype of ``x``, ``[..., in]``."""
+        return nn.functional.linear(x, self.weight.to(x.dtype))
 
 
 def confine(weights: Mapping[str, Tensor], rows: Mapping[str, int]) -> None:

@@ -54,6 +54,46 @@ def _norm_and_rotate(
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+def _norm_and_rotate_backward(
+    gradient,
+    x,
+    weight,
+    cosine,
+    sine,
+    out,
+    tokens,
+    offset,
+    all_tokens,
+    apart,
+    eps,
+    HEADS: tl.constexpr,
+    AT_ONCE: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    token = offset + row % tokens
+    joint = row // tokens * all_tokens + token
+    x += row * apart
+    columns = tl.arange(0, WIDTH)[None, :]
+    angle = token * WIDTH + columns
+    cosines, sines = tl.load(cosine + angle), tl.load(sine + angle)
+    weights = tl.load(weight + columns).to(tl.float32)
+    for first in tl.static_range(0, HEADS, AT_ONCE):
+        heads = first + tl.arange(0, AT_ONCE)[:, None]
+        inside = heads < HEADS
+        value = tl.load(x + heads * WIDTH + columns, mask=inside, other=0.0).to(tl.float32)
+        pull = tl.load(gradient + (joint * HEADS + heads) * WIDTH + columns, mask=inside, other=0.0).to(tl.float32)
+        inverse = 1.0 / tl.sqrt(tl.sum(value * value, axis=1) / WIDTH + eps)
+        normed = value * inverse[:, None]
+        real, imaginary = tl.split(tl.reshape(pull * sines, (AT_ONCE, WIDTH // 2, 2)))
+        turned = tl.reshape(tl.join(imaginary, -real), (AT_ONCE, WIDTH))
+        pull = (pull * cosines + turned) * weights
+        along = tl.sum(pull * normed, axis=1) / WIDTH
+        found = inverse[:, None] * (pull - normed * along[:, None])
+        tl.store(out + (row * HEADS + heads) * WIDTH + columns, found.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def _activated(x, width, part, ACTIVATION: tl.constexpr, PART: tl.constexpr):
     columns = part * PART + tl.arange(0, PART)
     value = tl.load(x + columns, mask=columns < width, other=0.0).to(tl.float32)
@@ -211,6 +251,29 @@ def norm_and_rotate(
         )
         offset += tokens
     return out
+
+
+def norm_and_rotate_backward(
+    gradient: Tensor,
+    streams: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    eps: Sequence[float],
+    cosine: Tensor,
+    sine: Tensor,
+) -> list[Tensor]:
+    """See `rc_grpo.editor.kernels.norm_and_rotate_backward`."""
+    gradient, cosine, sine = gradient.contiguous(), cosine.contiguous(), sine.contiguous()
+    batch, total, heads, width = gradient.shape
+    at_once, offset, found = min(8, triton.next_power_of_2(heads)), 0, []
+    for x, weight, own in zip(streams, weights, eps, strict=True):
+        tokens = x.shape[1]
+        rows, apart = _rows(x.flatten(-2))
+        out = torch.empty(x.shape, device=x.device, dtype=x.dtype)
+        shape = tokens, offset, total, apart, own, heads, at_once, width
+        _norm_and_rotate_backward[(batch * tokens,)](gradient, rows, weight, cosine, sine, out, *shape, num_warps=4)
+        found.append(out)
+        offset += tokens
+    return found
 
 
 def quantise_rows(x: Tensor, activation: str) -> tuple[Tensor, Tensor]:

@@ -201,6 +201,24 @@ def test_a_fused_kernel_is_the_plain_expression(name: str) -> None:
     assert (fused - plain).norm() < 5e-3 * plain.norm()
 
 
+def test_the_fused_gradient_of_norm_and_rotation_is_that_of_the_plain_expression() -> None:
+    torch.manual_seed(0)
+    x, pull = (torch.randn(2, 70, 24, 128, dtype=torch.bfloat16) for _ in range(2))
+    angles = torch.rand(70, 64).mul(6).repeat_interleave(2, dim=1)
+
+    def run(device: str) -> Tensor:
+        weights = [torch.linspace(low, 1.5, 128).to(device, torch.bfloat16) for low in (0.5, -0.5)]
+        rotary = angles.cos().to(device), angles.sin().to(device)
+        wide = torch.cat([x, x], dim=3).to(device)[..., :128].requires_grad_()
+        streams = [x[:, :20].to(device).requires_grad_(), wide[:, 20:]]
+        turned = kernels.norm_and_rotate(streams, weights, [1e-6, 1e-5], *rotary)
+        found = torch.autograd.grad(turned, streams, pull.to(device))
+        return torch.cat(found, dim=1).cpu().float()
+
+    fused, plain = run("cuda"), run("cpu")
+    assert (fused - plain).norm() < 5e-3 * plain.norm()
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("width", [3072, 12288, 160])
 @pytest.mark.parametrize("activation", get_args(Activation))

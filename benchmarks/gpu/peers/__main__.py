@@ -81,7 +81,7 @@ LEARNING = ((4, 2, 1), (1,))
 CANDIDATES = ((6, 4, 3, 2, 1), (2, 1))
 SYSTEMS = {
     OURS: System(_ours("ours"), LEARNING),
-    FLOAT8: System(_ours("ours_float8"), ((1,), (1,))),
+    FLOAT8: System(_ours("ours_float8"), LEARNING),
     STOCK: System(_ours("stock"), LEARNING),
     # Its own way is DeepSpeed's ZeRO-2, on one process as on eight.
     "flow_grpo": System(_flow_grpo, CANDIDATES, (("deepspeed", True), ("deepspeed", False), ("plain", False))),

@@ -18,6 +18,7 @@ from rc_grpo.algorithm import solver
 from rc_grpo.config import LearnerConfig, RolloutConfig
 from rc_grpo.config.rollout import Fp8
 from rc_grpo.editor.denoiser import Denoiser
+from rc_grpo.editor.frozen_fp8 import quantise_frozen
 from rc_grpo.editor.loading import load_rollout_editor
 from rc_grpo.editor.registry import find
 from rc_grpo.images import encode_png
@@ -30,24 +31,29 @@ STEPS = 4
 
 def ours(setting: Setting) -> Part:
     """Measure a group's rollout in the editor's precision, and anchors through one step."""
+    return _both(setting, rollout=False, learner=False)
+
+
+def ours_float8(setting: Setting) -> Part:
+    """Measure the same with projections in float8, in the learner the frozen ones."""
+    return _both(setting, rollout=False if setting.small else "gemm", learner=True)
+
+
+def _both(setting: Setting, rollout: Fp8, *, learner: bool) -> Part:
     clock = Clock(setting.device)
-    _rollouts(setting, clock, False)
+    _rollouts(setting, clock, rollout)
     free()
     denoiser = _denoiser(setting)
     trained = [weight for weight in denoiser.policy.weights().values() if isinstance(weight, nn.Parameter)]
     distributed.join(0, 1, distributed.rendezvous(), setting.device, 600.0)
     engine = distributed.make_engine(denoiser.transformer, trained, LearnerConfig(), 1)
     denoiser.through(engine)
+    if learner:
+        quantise_frozen(denoiser.body)
     activations.arrange(denoiser.body, "store", compiled=setting.editor.compile)
     _steps(setting, clock, denoiser, engine.backward)
-    return part(clock, setting.group, setting.batch, _detail(setting, trained, "activations stored"))
-
-
-def ours_float8(setting: Setting) -> Part:
-    """Measure a group's rollout in float8."""
-    clock = Clock(setting.device)
-    _rollouts(setting, clock, False if setting.small else "gemm")
-    return part(clock, setting.group, 0, {"setting": setting.said, "how": "projections in float8"})
+    how = "activations stored" + (f"; rollout.fp8={rollout}, learner.fp8" if learner else "")
+    return part(clock, setting.group, setting.batch, _detail(setting, trained, how))
 
 
 def stock(setting: Setting) -> Part:

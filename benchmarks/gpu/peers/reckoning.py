@@ -41,6 +41,7 @@ def figures(found: Found, sides: Sequence[int]) -> dict[str, Figure]:
             ("rollout", OURS, CANDIDATE),
             ("update", OURS, STEP),
             ("rollout_float8", FLOAT8, CANDIDATE),
+            ("update_float8", FLOAT8, STEP),
         ):
             figure = ratio(found, side, system, measured)
             if figure is not None:

@@ -20,9 +20,6 @@ from rc_grpo.editor.files import FULL_SIZE, POCKET
 from rc_grpo.editor.loading import load_pipeline
 from rc_grpo.pocket import MAX_SEQUENCE_LENGTH
 
-FEED_FORWARD = "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"
-TARGETS = (*ATTENTION_TARGETS, *FEED_FORWARD)
-"""Flow-Factory's choice. flow_grpo's has ``proj_mlp`` besides, which our rollouts on a GPU rearrange, and refuse."""
 INSTRUCTION = "make it red"
 CANDIDATE, STEP = "seconds_per_candidate", "seconds_per_trained_step"
 ROLLOUT_PEAK, UPDATE_PEAK = "rollout_peak_mib", "update_peak_mib"
@@ -87,7 +84,7 @@ class Setting:
             resolution=self.side,
             text_tokens=MAX_SEQUENCE_LENGTH if self.small else 512,
             compile=not self.small,
-            lora=LoraSettings(rank=64, alpha=128, targets=TARGETS),
+            lora=LoraSettings(rank=64, alpha=128, targets=ATTENTION_TARGETS),
         )
 
     @property

@@ -26,8 +26,8 @@ class ProbedAttention:
 
     Args:
         probe: measures queries and keys, if there is one.
-        fused: norm and rotation of queries and keys are one kernel, without a backward pass: for rearranged blocks. It
-            rounds a few entries otherwise than diffusers' own, which a block that is not rearranged follows to the bit.
+        fused: norm and rotation of queries and keys are one kernel: in rearranged blocks, and in compiled ones on a GPU
+            in any case. It rounds a few entries otherwise than diffusers' own, which other blocks follow to the bit.
             ``fp8``: attention, too, is in float8, where nothing is masked.
     """
 
@@ -43,7 +43,8 @@ class ProbedAttention:
 
     def norm_and_rotate(self, streams: Sequence[Tensor], norms: Sequence[nn.RMSNorm], rotary: Any) -> Tensor:
         """Return queries or keys ``[B, S, H, D]`` of all streams one after the other, normed and rotated."""
-        if self._fused and rotary is not None:
+        compiled = torch.compiler.is_compiling() and streams[0].is_cuda
+        if (self._fused or compiled) and rotary is not None:
             eps = [norm.eps or torch.finfo(streams[0].dtype).eps for norm in norms]
             return kernels.norm_and_rotate(list(streams), [norm.weight for norm in norms], eps, *rotary)  # type: ignore[no-any-return]
         normed = torch.cat([norm(stream) for norm, stream in zip(norms, streams, strict=True)], dim=1)

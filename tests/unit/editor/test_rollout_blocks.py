@@ -37,6 +37,24 @@ def test_norm_and_rotation_are_those_of_the_model(streams: int) -> None:
     torch.testing.assert_close(kernels.norm_and_rotate(list(parts), weights, [1e-6] * streams, *rotary), expected)
 
 
+@pytest.mark.parametrize("streams", [1, 2])
+def test_the_gradient_of_norm_and_rotation_is_that_of_the_model(streams: int) -> None:
+    angles = torch.rand(9, 8).repeat_interleave(2, dim=1)
+    rotary, weights = (angles.cos(), angles.sin()), [torch.rand(16) + 0.5 for _ in range(streams)]
+    leaves = [part.clone().requires_grad_() for part in torch.randn(2, 9, 3, 16).tensor_split(streams, dim=1)]
+    pull = torch.randn(2, 9, 3, 16)
+    normed = [functional.rms_norm(leaf, (16,), weight, 1e-2) for leaf, weight in zip(leaves, weights, strict=True)]
+    expected = torch.autograd.grad(apply_rotary_emb(torch.cat(normed, dim=1), rotary, sequence_dim=1), leaves, pull)
+    got = torch.autograd.grad(kernels.norm_and_rotate(leaves, weights, [1e-2] * streams, *rotary), leaves, pull)
+    torch.testing.assert_close(got, expected)
+
+
+def test_a_norm_that_trains_is_refused_where_it_would_get_no_gradient() -> None:
+    x, turns = torch.randn(2, 9, 3, 16, requires_grad=True), (torch.ones(9, 16), torch.zeros(9, 16))
+    with pytest.raises(ValueError, match="weights: they are frozen"):
+        kernels.norm_and_rotate([x], [torch.ones(16, requires_grad=True)], [1e-6], *turns)
+
+
 @pytest.mark.parametrize("activation", get_args(kernels.Activation))
 def test_quantised_rows_are_the_rows_to_the_formats_precision(activation: kernels.Activation) -> None:
     x = torch.randn(50, 64) * torch.logspace(-3, 3, 50)[:, None]
