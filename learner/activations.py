@@ -9,12 +9,14 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from rc_grpo.config.learner import Activations
 from rc_grpo.editor import compiling
 from rc_grpo.editor.family import Body
+from rc_grpo.editor.flash_attention import OPERATION
 
 _ATTENTION = {
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
     torch.ops.aten._scaled_dot_product_flash_attention.default,
     torch.ops.aten._scaled_dot_product_efficient_attention.default,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+    OPERATION,
 }
 
 

@@ -37,7 +37,6 @@ from reward_service.vision_judge import (
     Answers,
     UnansweredError,
     VisionJudge,
-    opening_images,
     whole,
 )
 
@@ -83,7 +82,8 @@ class EditScoreJudge(VisionJudge):
         Raises:
             JudgeUnavailableError, RequestRefusedError, JudgeSetupError: as `ChatClient.complete`.
         """
-        return await self._sample(instruction, source, edited, self._config.sampling)
+        async with self._showing() as show:
+            return await self._sample(instruction, [await show(source), await show(edited)], self._config.sampling)
 
     async def score(self, task: EditTask, images: NDArray[np.uint8]) -> Sequence[Verdict]:
         """Score images ``[G, H, W, 3]``; the source is resized to them as for editing, and encoded once.
@@ -94,17 +94,15 @@ class EditScoreJudge(VisionJudge):
         """
         return await self._each_alone(task, images, self._judge)
 
-    async def _opening(self, sampling: SamplingConfig) -> None:
-        await self._sample(OPENING_INSTRUCTION, *opening_images(), sampling)
+    async def _opening(self, images: Sequence[str], sampling: SamplingConfig) -> None:
+        await self._sample(OPENING_INSTRUCTION, images, sampling)
 
-    async def _sample(self, instruction: str, source: Pixels, edited: Pixels, sampling: SamplingConfig) -> Sample:
-        images = [await self._url(image) for image in (source, edited)]
+    async def _sample(self, instruction: str, images: Sequence[str], sampling: SamplingConfig) -> Sample:
         messages = self._chat("sc", images, instruction)
         completions = await self._connected().complete(messages, sampling, self._schema, count=1, seed=sampling.seed)
         return _sampled(completions[0], sampling)
 
-    async def _judge(self, instruction: str, source: str, image: Pixels) -> Verdict:
-        edited = await self._url(image)
+    async def _judge(self, instruction: str, source: str, edited: str) -> Verdict:
         shown: dict[Question, list[str]] = {"sc": [source, edited], "pq": [edited]}
         try:
             sc, pq = await asyncio.gather(*(self._answers(name, shown[name], instruction) for name in QUESTIONS))

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import logging
 import time
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from rc_grpo.config import ServerConfig
 from rc_grpo.waiting import DeadlineExceededError
 from reward_service.judge import JudgeSetupError
+from reward_service.shown import Show, in_requests
 from reward_service.transport import NoReplyError, Reply, Transport, UnreachableError
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,10 @@ class Endpoint(Protocol):
 
     async def ready(self) -> None:
         """Return when it serves; raise when it will not any more."""
+        ...
+
+    def shown(self) -> AbstractContextManager[Show]:
+        """Return a context inside which images can be shown to it."""
         ...
 
     async def metrics(self) -> str:
@@ -151,6 +157,10 @@ class AttachedServer:
                         f"{self._grace:g} s (server.reach_deadline_s). Start it first, or correct the judge's urls"
                     ) from error
             await asyncio.sleep(_POLL_SECONDS)
+
+    def shown(self) -> AbstractContextManager[Show]:
+        """Return a context inside which images are put into requests: it may run anywhere."""
+        return in_requests()
 
     async def metrics(self) -> str:
         """Return its Prometheus metrics as text; empty where it has none."""

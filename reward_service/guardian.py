@@ -1,15 +1,16 @@
 """Runs a command and makes sure that nothing of it outlives whoever asked for it.
 
-``python guardian.py GRACE_SECONDS COMMAND...`` with a pipe as standard input. The pipe's other end is held by the
-asking process and closes when that process ends, however it ends: kill -9 included. The guardian then asks the command
-to stop, waits, and kills what is left of it, daemons included, which as their subreaper it inherits. It exits with the
-command's status. SIGTERM asks it to stop as the closing pipe does; SIGUSR1 to kill at once. Standard library only, so
-that it starts in no time.
+``python guardian.py GRACE_SECONDS [--with FOLDER] COMMAND...`` with a pipe as standard input. The pipe's other end is
+held by the asking process and closes when that process ends, however it ends: kill -9 included. The guardian then asks
+the command to stop, waits, and kills what is left of it, daemons included, which as their subreaper it inherits; the
+folder, of which nobody else takes care any more, it removes. It exits with the command's status. SIGTERM asks it to
+stop as the closing pipe does; SIGUSR1 to kill at once. Standard library only, so that it starts in no time.
 """
 
 import ctypes
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,8 +23,11 @@ _POLL_SECONDS = 0.2
 
 def main() -> int:
     """Guard the command of the command line."""
-    grace, command = float(sys.argv[1]), sys.argv[2:]
+    grace, command, folder = float(sys.argv[1]), sys.argv[2:], ""
+    if command[0] == "--with":
+        _, folder, *command = command
     heard: list[int] = []
+    left_alone = False
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda received, _frame: heard.append(received))
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -34,6 +38,7 @@ def main() -> int:
     while child.poll() is None and not heard:
         if select.select([sys.stdin], [], [], _POLL_SECONDS)[0]:
             heard.append(signal.SIGTERM)
+            left_alone = True
     if signal.SIGTERM in heard:
         child.terminate()
         deadline = time.monotonic() + grace
@@ -42,6 +47,8 @@ def main() -> int:
     child.kill()
     status = child.wait()
     _kill_descendants()
+    if folder and left_alone:
+        shutil.rmtree(folder, ignore_errors=True)
     return status if status >= 0 else 128 - status
 
 

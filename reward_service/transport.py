@@ -32,6 +32,9 @@ IDLE_S = 2.0
 """A connection that was not used for so long is let go. A server of uvicorn's, as vLLM's is, lets go after five
 seconds, and so would httpx: a request that is sent in that moment is lost."""
 
+POOLS = 16
+"""Of connections: for every request httpx looks through all that its pool holds, and there are hundreds."""
+
 _CONNECT_S = 10.0
 _LATER = (408, 425, 429)
 _NOWHERE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol, httpx.InvalidURL)
@@ -92,7 +95,8 @@ class Transport:
 
     def __init__(self, deadline: float) -> None:
         self._deadline = deadline
-        self._clients: dict[bool, httpx.AsyncClient] = {}
+        self._clients: dict[tuple[bool, int], httpx.AsyncClient] = {}
+        self._under_way = [0] * POOLS
 
     async def send(self, method: str, url: str, *, key: str = "", body: Any = None) -> Reply:
         """Send one request.
@@ -113,9 +117,11 @@ class Transport:
         content = None if body is None else json.dumps(body).encode()
         if content is not None:
             headers["Content-Type"] = "application/json"
+        pool = self._under_way.index(min(self._under_way))
+        self._under_way[pool] += 1
         try:
             async with asyncio.timeout(self._deadline):
-                async with self._client(url).stream(method, url, headers=headers, content=content) as answer:
+                async with self._client(url, pool).stream(method, url, headers=headers, content=content) as answer:
                     return await _read(answer)
         except TimeoutError as error:
             raise NoReplyError(f"no answer within {self._deadline:g} s") from error
@@ -124,18 +130,21 @@ class Transport:
             raise UnreachableError(_in_words(error) + _by_proxy(url)) from error
         except httpx.RequestError as error:
             raise NoReplyError(_in_words(error)) from error
+        finally:
+            self._under_way[pool] -= 1
 
     async def close(self) -> None:
         """Close the connections."""
         for client in self._clients.values():
             await client.aclose()
 
-    def _client(self, url: str) -> httpx.AsyncClient:
+    def _client(self, url: str, pool: int) -> httpx.AsyncClient:
         here = is_loopback(url)
-        if here not in self._clients:
+        chosen = here, pool
+        if chosen not in self._clients:
             limits = httpx.Limits(max_connections=None, keepalive_expiry=IDLE_S)
             try:
-                self._clients[here] = httpx.AsyncClient(
+                self._clients[chosen] = httpx.AsyncClient(
                     # A transport of one's own is what httpx does not put proxies before.
                     transport=httpx.AsyncHTTPTransport(verify=_tls(), limits=limits) if here else None,
                     verify=_tls(),
@@ -148,7 +157,7 @@ class Transport:
                     f"{url}: the proxy that http_proxy, https_proxy or all_proxy names cannot be used "
                     f"({one_line(str(error), QUOTED_CHARACTERS)}); correct it, or exempt the host by no_proxy"
                 ) from error
-        return self._clients[here]
+        return self._clients[chosen]
 
 
 def is_loopback(url: str) -> bool:

@@ -1,11 +1,11 @@
 """What judges that ask a vision-language model on a server have in common: opened, asked anew until answers parse."""
 
 import asyncio
-import base64
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from rc_grpo.config import SamplingConfig, ServedConfig
 from rc_grpo.editor.geometry import resize_image
-from rc_grpo.images import Pixels, decode_rgb, encode_png
+from rc_grpo.images import Pixels, decode_rgb
 from rc_grpo.messages import EditTask
 from reward_service.client import ChatClient, ForeignServerError, RequestRefusedError
 from reward_service.contract import AnswerError
@@ -26,6 +26,8 @@ from reward_service.openai_answers import Completion
 logger = logging.getLogger(__name__)
 Parsed = TypeVar("Parsed")
 Found = TypeVar("Found")
+Shown = Callable[[Pixels], Coroutine[Any, Any, str]]
+"""Returns an image's URL, ``[H, W, 3]``."""
 
 OPENING_INSTRUCTION = "Paint the upper left quarter white."
 
@@ -96,14 +98,15 @@ class VisionJudge(ABC):
         """Score images ``[G, H, W, 3]``, as of `Judge.score`."""
 
     @abstractmethod
-    async def _opening(self, sampling: SamplingConfig) -> None:
-        """Ask the question with the most images once, about small ones; the answer does not matter."""
+    async def _opening(self, images: Sequence[str], sampling: SamplingConfig) -> None:
+        """Ask the question with the most images once, about a small one and an edit of it; no answer is expected."""
 
     async def _ask_something(self) -> None:
         """Ask the first question; what it is answered does not matter, that it is answered does."""
         short = self._config.sampling.model_copy(update={"max_tokens": _OPENING_TOKENS})
         try:
-            await self._opening(short)
+            async with self._showing() as show:
+                await self._opening([await show(image) for image in opening_images()], short)
         except RequestRefusedError as error:
             raise JudgeSetupError(f"{error}. {self._way_out}") from error
         except ForeignServerError as error:
@@ -166,16 +169,22 @@ class VisionJudge(ABC):
         self,
         task: EditTask,
         images: NDArray[np.uint8],
-        judge: Callable[[str, str, Pixels], Coroutine[Any, Any, Verdict]],
+        judge: Callable[[str, str, str], Coroutine[Any, Any, Verdict]],
     ) -> Sequence[Verdict]:
-        """Have every image ``[G, H, W, 3]`` judged by instruction, source and itself; the source is encoded once."""
-        source = await self._url(shown_at(images, task))
-        return await together(judge(task.instruction, source, image) for image in images)
+        """Have every image ``[G, H, W, 3]`` judged by instruction, source and itself; each is handed over once."""
+        async with self._showing() as show:
+            source = await show(shown_at(images, task))
 
-    async def _url(self, image: Pixels) -> str:
-        """Return an image ``[H, W, 3]``, bounded, as a URL that holds it."""
-        png = await asyncio.to_thread(lambda: encode_png(bounded(image, self._config.image_side)))
-        return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+            async def one(image: Pixels) -> Verdict:
+                return await judge(task.instruction, source, await show(image))
+
+            return await together(one(image) for image in images)
+
+    @asynccontextmanager
+    async def _showing(self) -> AsyncIterator[Shown]:
+        """Yield what shows images, bounded, to the server, inside the context."""
+        with self._endpoint.shown() as show:
+            yield lambda image: asyncio.to_thread(lambda: show(bounded(image, self._config.image_side)))
 
 
 async def together(asked: Iterable[Coroutine[Any, Any, Found]]) -> list[Found]:

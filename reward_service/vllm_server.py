@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from rc_grpo.config import ServerConfig
@@ -19,6 +20,7 @@ from rc_grpo.waiting import DeadlineExceededError
 from reward_service import guardian
 from reward_service.endpoint import Probe
 from reward_service.judge import JudgeUnavailableError
+from reward_service.shown import Files, Show
 
 logger = logging.getLogger(__name__)
 _PORTS = range(20000, 32000)
@@ -89,6 +91,7 @@ class VllmServer:
         self._failure: Exception | None = None
         self._watch: asyncio.Task[None] | None = None
         self._probe = Probe(config.probe_deadline_s)
+        self._files = Files()
 
     @property
     def url(self) -> str:
@@ -120,6 +123,10 @@ class VllmServer:
         if self._failure is not None:
             raise JudgeUnavailableError(f"{self._name}'s server was given up: {self._failure}") from self._failure
 
+    def shown(self) -> AbstractContextManager[Show]:
+        """Return a context inside which images lie in files that it reads."""
+        return self._files.shown()
+
     async def metrics(self) -> str:
         """Return its Prometheus metrics as text; empty while it does not serve."""
         return await self._probe.metrics(self.url)
@@ -131,6 +138,7 @@ class VllmServer:
         self._serving.clear()
         await self._end(signal.SIGTERM, self._config.drain_deadline_s)
         await self._probe.close()
+        self._files.close()
 
     def command(self, port: int) -> list[str]:
         """Return the server's command line; the key is not on it, where every user of the machine could read it."""
@@ -144,6 +152,7 @@ class VllmServer:
         # The model's own generation_config would change sampling behind the request's back.
         command += ["--generation-config", "vllm", "--structured-outputs-config", json.dumps(structured)]
         command += ["--limit-mm-per-prompt", json.dumps({"image": self._images, "video": 0})]
+        command += ["--allowed-local-media-path", str(self._files.folder)]
         if self._on_gpu:
             command += ["--gpu-memory-utilization", str(config.gpu_memory_utilization)]
             command += ["--quantization", config.quantization] if config.quantization is not None else []
@@ -167,6 +176,7 @@ class VllmServer:
     async def _start(self) -> None:
         self._port = _free_port()
         guard = [sys.executable, guardian.__file__, str(self._config.drain_deadline_s)]
+        guard += ["--with", str(self._files.folder)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*guard, *self.command(self._port)],

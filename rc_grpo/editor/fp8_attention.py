@@ -4,18 +4,14 @@ Legitimate where float8 projections are (`rc_grpo.editor.fp8`). Attention that i
 keys as they were before.
 """
 
-from functools import cache
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from rc_grpo.editor import fp8
+from rc_grpo.editor.flash_attention import PACKAGE, flash_attn_func
 from rc_grpo.editor.kernels import row_scale
 from rc_grpo.editor.rounding import FLOAT8
-
-PACKAGE = "fa3-fwd"
 
 
 @torch.library.custom_op("rc_grpo::attention_in_float8", mutates_args=())
@@ -31,7 +27,7 @@ def attention_in_float8(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """
     (q, q_scale), (k, k_scale), (v, v_scale) = (quantise_heads(x) for x in (query, key, value))
     if query.is_cuda:
-        mixed = _flash_attention()(q, k, v, q_descale=q_scale, k_descale=k_scale, v_descale=v_scale)
+        mixed = flash_attn_func()(q, k, v, q_descale=q_scale, k_descale=k_scale, v_descale=v_scale)
         mixed = mixed[0] if isinstance(mixed, tuple) else mixed
     else:
         q, k, v = (
@@ -75,16 +71,9 @@ def check(device: torch.device, dtype: torch.dtype) -> None:
     if torch.cuda.get_device_capability(device) < (9, 0):
         raise ValueError(f"rollout.fp8=all needs a Hopper GPU, not {device}; set rollout.fp8=gemm")
     try:
-        _flash_attention()
+        flash_attn_func()
     except ImportError as error:
         raise ValueError(
             f"rollout.fp8=all attends by FlashAttention 3, which is not here ({error}): pip install {PACKAGE}, or set "
             "rollout.fp8=gemm"
         ) from error
-
-
-@cache
-def _flash_attention() -> Any:
-    from fa3_fwd_interface import flash_attn_func
-
-    return flash_attn_func

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rc_grpo.config import EditScoreConfig, SamplingConfig
-from rc_grpo.images import Pixels
 from rc_grpo.messages import EditTask
 from rc_grpo.storable import one_line
 from reward_service.client import RequestRefusedError
@@ -17,7 +16,7 @@ from reward_service.judge import JudgeSetupError, Verdict
 from reward_service.logits.questions import DigitQuestions
 from reward_service.logits.reading import DIGIT_SCHEMA, expected_mark
 from reward_service.prompts import Family
-from reward_service.vision_judge import OPENING_INSTRUCTION, VisionJudge, opening_images, together
+from reward_service.vision_judge import OPENING_INSTRUCTION, VisionJudge, together
 
 _NUMBER = re.compile(r"\s*\d{2}")
 _QUOTED_CHARACTERS = 60
@@ -51,9 +50,8 @@ class LogitsJudge(VisionJudge):
         """
         return await self._each_alone(task, images, self._judge)
 
-    async def _opening(self, sampling: SamplingConfig) -> None:
+    async def _opening(self, images: Sequence[str], sampling: SamplingConfig) -> None:
         mark, *_ = SUBSCORES["sc"]
-        images = [await self._url(image) for image in opening_images()]
         messages = self._questions.chat("sc", mark, images, OPENING_INSTRUCTION, self._family)
         await self._connected().first_token(messages, self._schema)
         if self._schema is not None:
@@ -74,8 +72,7 @@ class LogitsJudge(VisionJudge):
             "(top_logprobs), which a vLLM server gives unless --max-logprobs is lower"
         )
 
-    async def _judge(self, instruction: str, source: str, image: Pixels) -> Verdict:
-        edited = await self._url(image)
+    async def _judge(self, instruction: str, source: str, edited: str) -> Verdict:
         shown: dict[Question, list[str]] = {"sc": [source, edited], "pq": [edited]}
         asked = [(question, mark) for question in QUESTIONS for mark in SUBSCORES[question]]
         try:

@@ -20,7 +20,6 @@ from reward_service.vision_judge import (
     Answers,
     UnansweredError,
     VisionJudge,
-    opening_images,
     shown_at,
     together,
 )
@@ -59,18 +58,18 @@ class PairwiseJudge(VisionJudge):
         """
         if len(images) < 2:
             return [Verdict.failure("one edit alone cannot be compared with others of its group")] * len(images)
-        source, *edits = await together(self._url(image) for image in (shown_at(images, task), *images))
-        keys = [hashlib.sha256(edit.encode()).hexdigest() for edit in edits]
+        keys = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
         chosen = pairs(keys, self._others, self._seed)
-        asked = [self._compare(task.instruction, source, edits[first], edits[second]) for first, second in chosen]
-        found = dict(zip(chosen, await together(asked), strict=True))
+        async with self._showing() as show:
+            source, *edits = await together(show(image) for image in (shown_at(images, task), *images))
+            asked = [self._compare(task.instruction, source, edits[first], edits[second]) for first, second in chosen]
+            found = dict(zip(chosen, await together(asked), strict=True))
         stood = standings(len(images), {pair: compared.outcome for pair, compared in found.items()})
         return [self._verdict(place, standing, found) for place, standing in enumerate(stood)]
 
-    async def _opening(self, sampling: SamplingConfig) -> None:
-        source, edited = opening_images()
-        urls = [await self._url(image) for image in (source, edited, source)]
-        messages = self._question.chat(urls, OPENING_INSTRUCTION)
+    async def _opening(self, images: Sequence[str], sampling: SamplingConfig) -> None:
+        source, edited = images
+        messages = self._question.chat([source, edited, source], OPENING_INSTRUCTION)
         await self._connected().complete(messages, sampling, ANSWER_SCHEMA, count=1, seed=sampling.seed)
 
     async def _compare(self, instruction: str, source: str, first: str, second: str) -> _Compared:

@@ -13,6 +13,7 @@ from rc_grpo.algorithm import adjoint, solver
 from rc_grpo.config import EditorConfig
 from rc_grpo.config.learner import Activations
 from rc_grpo.editor.denoiser import Denoiser
+from rc_grpo.editor.flash_attention import attention
 from rc_grpo.editor.frozen_fp8 import quantise_frozen
 from rc_grpo.editor.recording import dense_gradient
 from tests.gpu.models import CUDA, EVERY, SHARING, conditions_of, few_blocks, states, trained
@@ -107,6 +108,22 @@ def test_attention_that_ends_in_a_wider_tensor_has_the_right_gradient(backend: S
 
     for got, truth in zip(gradients(backend, torch.bfloat16), gradients(SDPBackend.MATH, torch.float32), strict=True):
         assert (got.float() - truth).norm() < 0.02 * truth.norm()
+
+
+@pytest.mark.parametrize("queries", [2560, 1000])
+def test_attention_by_two_libraries_has_the_gradient_of_attention(queries: int) -> None:
+    pytest.importorskip("fa3_fwd_interface")
+    torch.manual_seed(0)
+    tensors = [torch.randn(2, length, 24, 128, device=CUDA, dtype=torch.bfloat16) for length in (queries, 2560, 2560)]
+    pull = torch.randn(2, queries, 24, 128, device=CUDA, dtype=torch.bfloat16)
+    leaves = [tensor.clone().requires_grad_() for tensor in tensors]
+    got = torch.autograd.grad(attention(*leaves)[0], leaves, pull)
+    exact = [tensor.float().requires_grad_() for tensor in tensors]
+    with sdpa_kernel([SDPBackend.MATH]):
+        mixed = scaled_dot_product_attention(*(leaf.transpose(1, 2) for leaf in exact)).transpose(1, 2)
+        truths = torch.autograd.grad(mixed, exact, pull.float())
+    for one, truth in zip(got, truths, strict=True):
+        assert (one.float() - truth).norm() < 0.02 * truth.norm()
 
 
 @pytest.mark.parametrize("compiled", [False, True])

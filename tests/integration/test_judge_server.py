@@ -31,6 +31,7 @@ from reward_service.pairwise.judge import PairwiseJudge
 from reward_service.pool import RewardPool
 from reward_service.prompts import Prompt, chat
 from reward_service.server_metrics import read
+from reward_service.shown import in_requests
 from reward_service.vllm_server import ServerStartError, VllmServer
 from tests.integration.conftest import train_short
 from tests.integration.judged import JUDGED, check
@@ -131,6 +132,19 @@ def test_the_same_request_at_temperature_0_gives_the_same_scores(
     judge = judge_on(server, temperature=0.0)
     first, second = (loop.run_until_complete(judge.score(TASKS[0], edits(0))) for _ in range(2))
     assert first == second
+
+
+def test_an_image_in_a_file_is_scored_as_one_inside_the_request_and_the_file_is_gone_then(
+    loop: asyncio.AbstractEventLoop, server: VllmServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = judge_on(server, temperature=0.0)
+    command = server.command(1)
+    folder = Path(command[command.index("--allowed-local-media-path") + 1])
+    by_file = loop.run_until_complete(judge.score(TASKS[0], edits(0)))
+    assert folder.is_dir()
+    assert not any(folder.iterdir())
+    monkeypatch.setattr(server, "shown", in_requests)
+    assert loop.run_until_complete(judge.score(TASKS[0], edits(0))) == by_file
 
 
 def test_the_same_seed_gives_the_same_samples_and_passes_differ(

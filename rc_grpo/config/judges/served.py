@@ -55,7 +55,7 @@ class LogitsConfig(Strict):
     )
 
 
-_SLEEP, _IMAGE_CACHE = "--enable-sleep-mode", "--mm-processor-cache-gb"
+_SLEEP, _IMAGE_CACHE, _FILES = "--enable-sleep-mode", "--mm-processor-cache-gb", "--allowed-local-media-path"
 
 
 def _given(arguments: tuple[str, ...]) -> dict[str, str]:
@@ -102,6 +102,12 @@ class ServerConfig(Strict):
                 f"engine dies of the next image that it has seen before (vLLM issue 42995); leave {_SLEEP} out, or add "
                 f"{_IMAGE_CACHE} 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _reads_what_it_is_shown(self) -> Self:
+        if _FILES in _given(self.arguments):
+            raise ValueError(f"arguments: {_FILES} is set already: to the folder in which the server is shown images")
         return self
 
 

@@ -13,7 +13,7 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor, nn
 
-from rc_grpo.editor import kernels
+from rc_grpo.editor import flash_attention, kernels
 from rc_grpo.editor.fp8 import Fp8Linear, QuantisedRows, quantise
 from rc_grpo.editor.fp8_attention import attention_in_float8
 from rc_grpo.editor.recording import Probe, dense_gradient
@@ -38,6 +38,7 @@ class ProbedAttention:
         self.probe = probe
         self._fused = bool(fused)
         self._in_fp8 = fused == "fp8"
+        self._trains_by_flash = flash_attention.is_better()
         self.concentration: Tensor | None = None
         """What the probe found at the last call."""
 
@@ -68,6 +69,9 @@ class ProbedAttention:
         """Attend, by the backend that diffusers has set: queries ``[B, Q, H, D]`` to ``[B, Q, H * D]``."""
         if self._in_fp8 and mask is None:
             return attention_in_float8(query, key, value).flatten(2, 3)  # type: ignore[no-any-return]
+        trains = torch.is_grad_enabled() and torch.compiler.is_compiling()
+        if trains and self._trains_by_flash and mask is None and flash_attention.takes(query):
+            return flash_attention.attention(query, key, value)[0].flatten(2, 3)  # type: ignore[no-any-return]
         mixed = dispatch_attention_fn(
             query, key, value, attn_mask=mask, backend=self._attention_backend, parallel_config=self._parallel_config
         )

@@ -55,8 +55,9 @@ def processes(note: Path) -> list[int]:
     return [int(number) for number in note.read_text().split()] if note.exists() else []
 
 
-def guarded(note: Path, grace: float = 5.0) -> list[str]:
-    return [sys.executable, guardian.__file__, str(grace), sys.executable, "-c", SERVER, str(note)]
+def guarded(note: Path, grace: float = 5.0, folder: Path | None = None) -> list[str]:
+    beside = [] if folder is None else ["--with", str(folder)]
+    return [sys.executable, guardian.__file__, str(grace), *beside, sys.executable, "-c", SERVER, str(note)]
 
 
 def start(note: Path, grace: float = 5.0) -> "subprocess.Popen[bytes]":
@@ -66,12 +67,26 @@ def start(note: Path, grace: float = 5.0) -> "subprocess.Popen[bytes]":
     return process
 
 
-def test_the_asking_process_is_killed_and_everything_goes(note: Path) -> None:
-    asker = subprocess.Popen([sys.executable, "-c", ASKER, *guarded(note)])
+def test_the_asking_process_is_killed_and_everything_goes(note: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "image").write_text("seen by the server")
+    asker = subprocess.Popen([sys.executable, "-c", ASKER, *guarded(note, folder=folder)])
     assert eventually(note.exists)
     asker.kill()
     asker.wait()
     assert eventually(lambda: not any(map(alive, processes(note))))
+    assert eventually(lambda: not folder.exists())
+
+
+def test_a_folder_stays_with_an_asking_process_that_lives(note: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    process = subprocess.Popen(guarded(note, folder=folder), stdin=subprocess.PIPE, start_new_session=True)
+    assert eventually(note.exists)
+    process.terminate()
+    process.wait(20)
+    assert folder.exists()
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGUSR1])
