@@ -41,7 +41,7 @@ def tiny_denoiser(
         axes_dims_rope=(4, 6, 6),
         guidance_embeds=True,
     )
-    return Denoiser(KontextBody(transformer.to(dtype), config, token=16), config, seed, policy)
+    return Denoiser(KontextBody(transformer.to(dtype), token=16), config, seed, policy)
 
 
 def tiny_conditions(height: int = 48, width: int = 64, text_tokens: int = 6) -> Conditions:

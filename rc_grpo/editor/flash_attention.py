@@ -4,6 +4,7 @@ Each is the faster one on a Hopper GPU (`docs/measurements.md`): the package has
 needs of a forward pass, its output and the logarithm of each row's sum, is what any attention has.
 """
 
+import math
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -88,12 +89,12 @@ def attention_backward(
         of_query, of_key, of_value = (x.transpose(1, 2).contiguous() for x in found)
         return of_query, of_key, of_value
     weights = (_scores(query, key) - summed[..., None]).exp()
-    pull, scale = gradient.float(), query.shape[-1] ** -0.5
+    pull, width = gradient.float(), math.sqrt(query.shape[-1])
     along = torch.einsum("bqhd,bqhd->bhq", pull, mixed.float())
     inner = weights * (torch.einsum("bqhd,bkhd->bhqk", pull, value.float()) - along[..., None])
     return (
-        (torch.einsum("bhqk,bkhd->bqhd", inner, key.float()) * scale).to(query.dtype),
-        (torch.einsum("bhqk,bqhd->bkhd", inner, query.float()) * scale).to(key.dtype),
+        (torch.einsum("bhqk,bkhd->bqhd", inner, key.float()) / width).to(query.dtype),
+        (torch.einsum("bhqk,bqhd->bkhd", inner, query.float()) / width).to(key.dtype),
         torch.einsum("bhqk,bqhd->bkhd", weights, pull).to(value.dtype),
     )
 
@@ -132,4 +133,4 @@ def flash_attn_func() -> Any:
 
 def _scores(query: Tensor, key: Tensor) -> Tensor:
     scores: Tensor = torch.einsum("bqhd,bkhd->bhqk", query.float(), key.float())
-    return scores * query.shape[-1] ** -0.5
+    return scores / math.sqrt(query.shape[-1])

@@ -99,10 +99,10 @@ class Fp8Linear(nn.Module):
 
 
 class Fp8SplitLinear(Fp8Linear):
-    """A frozen linear layer whose input comes in two parts, see `rc_grpo.editor.stock.rollout_layers.SplitLinear`.
+    """A frozen linear layer whose input comes in two parts: their concatenation is never written.
 
     Args:
-        linear: as for `Fp8Linear`, without a bias.
+        linear: as for `Fp8Linear`.
         first: width of the first part; a multiple of 16.
         activation: the second part comes before that function of it.
     """
@@ -114,7 +114,8 @@ class Fp8SplitLinear(Fp8Linear):
     def forward(self, first: Tensor, second: Tensor) -> Tensor:  # type: ignore[override]
         """Quantise each part token by token, and multiply."""
         ahead = multiply(quantise(first), self.weight[:, : self._first], self.scale)
-        return ahead + multiply(quantise(second, self._activation), self.weight[:, self._first :], self.scale)
+        rest = self.weight[:, self._first :]
+        return ahead + multiply(quantise(second, self._activation), rest, self.scale, self.bias)
 
 
 def is_there(device: torch.device, dtype: torch.dtype) -> bool:

@@ -8,6 +8,8 @@ from rc_grpo.config import LoraSettings
 from rc_grpo.editor import lora
 from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.editor.family import Tokens
+from rc_grpo.editor.merged import MergedPolicy
+from rc_grpo.seeds import normal
 from tests.conftest import TINY, tiny_denoiser
 from tests.unit.editor.test_pocket_editor import POCKET
 
@@ -33,11 +35,21 @@ def test_a_lora_may_be_on_any_projection_and_is_counted_by_name() -> None:
     assert weights == lora.count_parameters(shapes, settings.rank)
 
 
-def test_a_lora_on_what_a_rollout_rearranges_is_refused_before_it_is_lost() -> None:
-    settings = LoraSettings(rank=4, alpha=8, targets=("proj_mlp", "attn.to_q"))
-    denoiser = tiny_denoiser(TINY.model_copy(update={"lora": settings}))
-    with pytest.raises(ValueError, match=r"editor\.lora\.targets names proj_mlp, which rollouts on a GPU rearrange"):
-        denoiser.body.arrange(fp8=False)
+@torch.no_grad()
+def test_a_lora_on_what_a_rollout_rearranges_acts_there_as_it_does_in_the_learner() -> None:
+    rearranged = ("proj_mlp", "proj_out", "ff.net.0.proj", "ff.net.2", "ff_context.net.2", "attn.to_q")
+    config = TINY.model_copy(update={"lora": LoraSettings(rank=4, alpha=8, targets=rearranged)})
+    learns, acts = tiny_denoiser(config), tiny_denoiser(config, policy=MergedPolicy)
+    acts.body.arrange(fp8=False)
+    conditions = acts.body.canary()
+    x = normal(5, 2, *acts.latent_shape(conditions))
+    untrained = acts.velocity(conditions)(x, 0.5)
+    torch.testing.assert_close(untrained, learns.velocity(conditions)(x, 0.5), rtol=1e-5, atol=1e-5)
+    weights = {name: weight + 0.1 for name, weight in lora.copied(learns.policy.weights()).items()}
+    assert learns.policy.load(weights) == acts.policy.load(weights) == 14
+    velocity = acts.velocity(conditions)(x, 0.5)
+    torch.testing.assert_close(velocity, learns.velocity(conditions)(x, 0.5), rtol=1e-4, atol=1e-4)
+    assert (velocity - untrained).abs().max() > 0.01
 
 
 def test_the_negative_text_of_a_model_that_embeds_its_guidance_is_refused(denoiser: Denoiser) -> None:

@@ -59,7 +59,7 @@ def test_lora_weights_are_float32_over_a_bfloat16_base() -> None:
     denoiser = tiny_denoiser()
     half = FluxTransformer2DModel.from_config(denoiser.transformer.config).to(torch.bfloat16)
     editor = EditorConfig(lora=LoraSettings(rank=4, alpha=8))
-    policy = Denoiser(KontextBody(half, editor, token=16), editor, seed=0)
+    policy = Denoiser(KontextBody(half, token=16), editor, seed=0)
     assert {parameter.dtype for parameter in lora.parameters(policy.transformer).values()} == {torch.float32}
     assert all(parameter.requires_grad == (".lora_" in name) for name, parameter in half.named_parameters())
 

@@ -4,17 +4,19 @@
 - A single block's last projection is applied to its attention and to its MLP apart, and the results are added: their
   concatenation, five times as wide as the stream, is never written.
 
-Nothing here has a backward pass.
+All projections keep their names, so that a LoRA may be on any of them. Nothing here has a backward pass.
 """
 
 import torch
 from diffusers import FluxTransformer2DModel
 from diffusers.models.transformers.transformer_flux import FluxSingleTransformerBlock
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.functional import linear
 
 from rc_grpo.editor import fp8
-from rc_grpo.editor.fp8 import Fp8Linear, quantise
-from rc_grpo.editor.stock.rollout_layers import GeluProjection, fuse_gelu, quantise_linears
+from rc_grpo.editor.fp8 import Fp8Linear, Fp8SplitLinear, quantise
+from rc_grpo.editor.kernels import gelu_linear
+from rc_grpo.editor.stock.rollout_layers import fuse_gelu, quantise_linears
 
 
 class RolloutSingleBlock(FluxSingleTransformerBlock):  # type: ignore[misc]
@@ -32,13 +34,18 @@ class RolloutSingleBlock(FluxSingleTransformerBlock):  # type: ignore[misc]
         text = encoder_hidden_states.shape[1]
         stream = torch.cat([encoder_hidden_states, hidden_states], dim=1)
         modulated, gate = self.norm(stream, emb=temb)
+        given = joint_attention_kwargs or {}
         if isinstance(self.proj_mlp, Fp8Linear):
-            modulated = quantise(modulated)
-        mlp = self.proj_mlp(modulated)
-        attended = self.attn(
-            hidden_states=modulated, image_rotary_emb=image_rotary_emb, **(joint_attention_kwargs or {})
-        )
-        stream = stream + gate.unsqueeze(1) * (self.project_attention(attended) + self.project_mlp(mlp))
+            rows = quantise(modulated)
+            mlp = self.proj_mlp(rows)
+            attended = self.attn(hidden_states=rows, image_rotary_emb=image_rotary_emb, **given)
+            found = self.proj_out(attended, mlp)
+        else:
+            mlp = gelu_linear(modulated, self.proj_mlp.weight, self.proj_mlp.bias)
+            attended = self.attn(hidden_states=modulated, image_rotary_emb=image_rotary_emb, **given)
+            of_attention, of_mlp = self.proj_out.weight.split([attended.shape[-1], mlp.shape[-1]], dim=1)
+            found = linear(attended, of_attention) + linear(mlp, of_mlp, self.proj_out.bias)
+        stream = stream + gate.unsqueeze(1) * found
         return stream[:, :text], stream[:, text:]
 
 
@@ -56,24 +63,9 @@ def arrange(transformer: FluxTransformer2DModel, *, in_fp8: bool) -> None:
         if in_fp8:
             quantise_linears(block.attn)
     for block in transformer.single_transformer_blocks:
-        attention, mlp = _split(block.proj_out, block.attn.inner_dim)
-        del block.proj_out, block.act_mlp
-        block.project_attention = Fp8Linear(attention) if in_fp8 else attention
-        block.project_mlp = Fp8Linear(mlp, "gelu") if in_fp8 else mlp
-        block.proj_mlp = Fp8Linear(block.proj_mlp) if in_fp8 else GeluProjection(block.proj_mlp)
-        block.__class__ = RolloutSingleBlock
+        del block.act_mlp
         if in_fp8:
+            block.proj_out = Fp8SplitLinear(block.proj_out, block.attn.inner_dim, "gelu")
+            block.proj_mlp = Fp8Linear(block.proj_mlp)
             quantise_linears(block.attn)
-
-
-def _split(linear: nn.Linear, at: int) -> tuple[nn.Linear, nn.Linear]:
-    """Return the layer's two halves by input; they share its memory."""
-    halves = []
-    for part, bias in ((slice(0, at), None), (slice(at, None), linear.bias)):
-        with torch.device("meta"):
-            half = nn.Linear(1, 1, bias=False)
-        half.weight = nn.Parameter(linear.weight.detach()[:, part], requires_grad=False)
-        half.in_features, half.out_features = half.weight.shape[1], half.weight.shape[0]
-        half.register_parameter("bias", bias)
-        halves.append(half)
-    return halves[0], halves[1]
+        block.__class__ = RolloutSingleBlock

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from rc_grpo.algorithm.solver import kontext_sigmas
 from rc_grpo.config import EditorConfig
-from rc_grpo.editor import lora
 from rc_grpo.editor.families.flux_kontext import architecture, rollout_blocks
 from rc_grpo.editor.family import Forward, Guidance, Text
 from rc_grpo.editor.prefix import Prefix
@@ -25,15 +24,13 @@ class KontextBody(StockBody):
 
     Args:
         transformer: on its device and in its dtype.
-        editor: its configuration.
         token: side of a token in pixels (16 for FLUX.1).
     """
 
-    def __init__(self, transformer: FluxTransformer2DModel, editor: EditorConfig, token: int) -> None:
+    def __init__(self, transformer: FluxTransformer2DModel, token: int) -> None:
         blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
         guidance: Guidance = "embedded" if transformer.config.guidance_embeds else "none"
         super().__init__(transformer, blocks, architecture.of_config(transformer.config, token), guidance)
-        self.editor = editor
 
     def sigmas(self, steps: int, conditions: Conditions) -> Tensor:
         """Return Kontext's schedule ``[T+1]`` float64 for this image size."""
@@ -62,20 +59,14 @@ class KontextBody(StockBody):
         """Rearrange the blocks for rollouts; see `rollout_blocks`.
 
         Raises:
-            ValueError: float8 is asked for where there is none, or a LoRA is on what is rearranged.
+            ValueError: float8 is asked for where there is none.
         """
-        adapted = lora.adapted(self.architecture.projections, self.editor.lora.targets)
-        if lost := sorted({name.split(".", 2)[2] for name in adapted if ".attn." not in name}):
-            raise ValueError(
-                f"editor.lora.targets names {', '.join(lost)}, which rollouts on a GPU rearrange; they merge LoRAs of "
-                "the attention's projections alone"
-            )
         rollout_blocks.arrange(self.transformer, in_fp8=in_fp8)
 
 
 def body(transformer: FluxTransformer2DModel, editor: EditorConfig) -> KontextBody:
     """Wrap a transformer."""
-    return KontextBody(transformer, editor, architecture.read(editor).token)
+    return KontextBody(transformer, architecture.read(editor).token)
 
 
 class KontextBound(StockBound):
