@@ -30,7 +30,11 @@ _TAIL_LINES, _LINE_CHARACTERS = 30, 500
 _POLL_SECONDS = 0.5
 _BACKOFF_MAX_S = 60.0
 
-_CPU_ENVIRONMENT = {
+_CPU_GPU_ENVIRONMENT = {
+    # As vLLM sets it by itself for several GPUs: threads that spin between small operations take the serving's cores.
+    "OMP_NUM_THREADS": "1",
+}
+_ENVIRONMENT = {
     # The first request with structured output would compile for twenty seconds.
     "TORCHDYNAMO_DISABLE": "1",
     # GiB; a judge's prompts are short.
@@ -170,7 +174,7 @@ class VllmServer:
             # Ours point into another Python's packages.
             for variable in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
                 inherited.pop(variable, None)
-        ours = _ENVIRONMENT | ({} if self._on_gpu else _CPU_ENVIRONMENT)
+        ours = _ENVIRONMENT | (_GPU_ENVIRONMENT if self._on_gpu else _CPU_ENVIRONMENT)
         return inherited | ours | {"VLLM_API_KEY": self.api_key} | self._config.environment
 
     async def _start(self) -> None:

@@ -23,12 +23,22 @@ class UpdateSpeed(Strict):
 
 
 class GpuSpeeds(Strict):
-    """What one GPU of a type does."""
+    """What one GPU of a type does.
+
+    Attributes:
+        memory_gib: that can be used.
+        source: where the rates are from.
+        rollout: TFLOP/s by precision, those of float8 by ``rollout.fp8``.
+        update: by activation policy.
+        update_fp8: times as fast is an update with ``learner.fp8``; None: not measured.
+        judge_images_s: images a second of a judge.
+    """
 
     memory_gib: PositiveFloat
     source: str
-    rollout: dict[Literal["bfloat16", "fp8"], PositiveFloat]
+    rollout: dict[Literal["bfloat16", "gemm", "all"], PositiveFloat]
     update: dict[Activations, UpdateSpeed]
+    update_fp8: PositiveFloat | None = None
     judge_images_s: PositiveFloat
 
 

@@ -82,7 +82,7 @@ def _pool_seconds(config: RunConfig, speed: GpuSpeeds) -> float:
     if rollout.explore is None:
         return 0.0
     size = _architecture(config.editor)
-    made = {"steps": rollout.exploring_steps, "fp8": rollout.fp8 or (rollout.explore.fp8 and "fp8" in speed.rollout)}
+    made = {"steps": rollout.exploring_steps, "fp8": rollout.fp8 or (rollout.explore.fp8 and "gemm" in speed.rollout)}
     pool = config.model_copy(update={"rollout": rollout.model_copy(update=made)})
     rate, _ = _rollout_rate(pool, speed)
     tokens = size.tokens(config.editor)
@@ -117,13 +117,15 @@ def _prefix_gib(config: RunConfig, size: Architecture, tokens: Tokens, each: int
 
 
 def _rollout_rate(config: RunConfig, speed: GpuSpeeds) -> tuple[float, list[str]]:
-    wanted: Literal["fp8", "bfloat16"] = "fp8" if config.rollout.fp8 else "bfloat16"
+    fp8 = config.rollout.fp8
+    wanted: Literal["bfloat16", "gemm", "all"] = "all" if fp8 == "all" else "gemm" if fp8 else "bfloat16"
+    known = wanted if wanted in speed.rollout else "gemm" if wanted == "all" else "bfloat16"
     warnings = []
-    if wanted not in speed.rollout:
-        warnings.append(f"rollouts in {wanted} were not measured on this GPU; bfloat16's rate is taken")
+    if known != wanted:
+        warnings.append(f"rollout.fp8={wanted} was not measured on this GPU; the rate of {known} is taken")
     if not config.editor.compile:
         warnings.append("the rates are those of compiled blocks, and editor.compile is off")
-    return speed.rollout.get(wanted, speed.rollout["bfloat16"]), warnings
+    return speed.rollout[known], warnings
 
 
 def _update_speed(config: RunConfig, speed: GpuSpeeds) -> tuple[UpdateSpeed, list[str]]:
@@ -131,9 +133,12 @@ def _update_speed(config: RunConfig, speed: GpuSpeeds) -> tuple[UpdateSpeed, lis
     warnings = []
     if wanted not in speed.update:
         warnings.append(f"learner.activations `{wanted}` was not measured on this GPU; `store` is taken")
-    if config.learner.fp8:
-        warnings.append("updates in float8 (learner.fp8) were not measured; bfloat16's rate is taken")
-    return speed.update.get(wanted, speed.update["store"]), warnings
+    found = speed.update.get(wanted, speed.update["store"])
+    if config.learner.fp8 and speed.update_fp8 is None:
+        warnings.append("updates in float8 (learner.fp8) were not measured on this GPU; bfloat16's rate is taken")
+    elif config.learner.fp8 and speed.update_fp8 is not None:
+        found = found.model_copy(update={"tflop_s": found.tflop_s * speed.update_fp8})
+    return found, warnings
 
 
 def _architecture(editor: EditorConfig) -> Architecture:

@@ -20,7 +20,7 @@ from rc_grpo.editor import lora
 from rc_grpo.editor.loading import load_architecture
 
 NAME = "flux_kontext_dev"
-MEASURED = {"H200": ("gpu_rollout", "gpu_update_h200"), "H100": ("gpu_rollout_h100", "gpu_update")}
+MEASURED = {"H200": ("gpu_rollout", "gpu_update"), "H100": ("gpu_rollout_h100", "gpu_update_h100")}
 """By GPU: the results that its rates are from."""
 
 
@@ -159,11 +159,15 @@ RESULTS = Path("benchmarks/results")
 def test_the_packaged_rates_are_those_of_the_results(gpu_type: str) -> None:
     speed, (rollout, update_of) = speeds()[gpu_type], MEASURED[gpu_type]
     forward = json.loads((RESULTS / f"{rollout}.json").read_text())["detail"]["forward"]
-    for name, key in (("bfloat16", "bf16"), ("fp8", "fp8")):
-        assert speed.rollout[name] == pytest.approx(forward[f"{key}, recorded 1024x4"]["tflop_s"], rel=0.02)
+    measured = {"bfloat16": "bf16", "gemm": "fp8", "all": "fp8 with attention"}
+    for name, rate in speed.rollout.items():
+        assert rate == pytest.approx(forward[f"{measured[name]}, recorded 1024x4"]["tflop_s"], rel=0.02)
     step = json.loads((RESULTS / f"{update_of}.json").read_text())["detail"]["anchor_step"]
     for kind, update in speed.update.items():
         assert update.tflop_s == pytest.approx(step[f"compiled, {kind} 1024x1"]["tflop_s"], rel=0.02)
+    if speed.update_fp8 is not None:
+        times = step["compiled, store 1024x1"]["ms"] / step["compiled, store, fp8 1024x1"]["ms"]
+        assert speed.update_fp8 == pytest.approx(times, rel=0.02)
 
 
 @pytest.mark.parametrize("kind", list(get_args(Activations)))
@@ -292,3 +296,19 @@ def test_no_other_split_is_faster_where_judge_and_learner_share(gpus: int, stale
         return max(rollout / own, judge / both) + learner / both
 
     assert plan.seconds == pytest.approx(min(map(seconds, range(1, gpus))))
+
+
+def test_float8_is_planned_at_the_rate_that_was_measured_or_said_not_to_be() -> None:
+    def seconds(pool: str, *overrides: str) -> float:
+        plan = make_plan(config("objective.old_path=recompute", "loop.max_staleness=0", *overrides), 8, "H200")
+        return next(own.seconds * own.gpus for own in plan.pools if own.name == pool)
+
+    rates = speeds()["H200"]
+    assert rates.update_fp8 is not None
+    assert seconds("learner") == pytest.approx(rates.update_fp8 * seconds("learner", "learner.fp8=true"))
+    share = rates.rollout["all"] / rates.rollout["bfloat16"]
+    assert seconds("rollout") == pytest.approx(share * seconds("rollout", "rollout.fp8=all"))
+    both = config("objective.old_path=recompute", "rollout.fp8=all", "learner.fp8=true")
+    said = make_plan(both, 8, "H100").warnings
+    assert any("rollout.fp8=all was not measured on this GPU; the rate of gemm is taken" in line for line in said)
+    assert any("(learner.fp8) were not measured on this GPU" in line for line in said)
