@@ -30,11 +30,11 @@ _TAIL_LINES, _LINE_CHARACTERS = 30, 500
 _POLL_SECONDS = 0.5
 _BACKOFF_MAX_S = 60.0
 
-_CPU_GPU_ENVIRONMENT = {
+_GPU_ENVIRONMENT = {
     # As vLLM sets it by itself for several GPUs: threads that spin between small operations take the serving's cores.
     "OMP_NUM_THREADS": "1",
 }
-_ENVIRONMENT = {
+_CPU_ENVIRONMENT = {
     # The first request with structured output would compile for twenty seconds.
     "TORCHDYNAMO_DISABLE": "1",
     # GiB; a judge's prompts are short.

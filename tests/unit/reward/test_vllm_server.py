@@ -53,6 +53,12 @@ def test_a_server_that_keeps_images_is_never_put_to_sleep(cache: list[str], tmp_
     server(tmp_path, arguments=("--enable-sleep-mode", "--mm-processor-cache-gb", "0"))
 
 
+def test_a_gpu_servers_small_operations_take_no_cores_of_its_serving_unless_it_is_told_so(tmp_path: Path) -> None:
+    assert server(tmp_path, on_gpu=True).environment()["OMP_NUM_THREADS"] == "1"
+    told = server(tmp_path, on_gpu=True, environment={"OMP_NUM_THREADS": "8"})
+    assert told.environment()["OMP_NUM_THREADS"] == "8"
+
+
 def test_the_client_lets_go_of_idle_connections_before_the_server(tmp_path: Path) -> None:
     assert float(server(tmp_path).environment()["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"]) > IDLE_S
 
