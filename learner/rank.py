@@ -67,9 +67,6 @@ class LearnerRank:
         self._denoiser = load_denoiser(editor, run.seed)
         if config.start_from is not None:
             self._denoiser.policy.load(export.read_lora(editor.lora, config.start_from))
-        if editor.dtype == "bfloat16":
-            # The LoRA's float32 products at tensor-core rate, with more digits still than what they are added to.
-            torch.backends.cuda.matmul.allow_tf32 = True
         self._distance = DistanceFromBase(self._denoiser.policy, editor.lora)
         if config.fp8:
             quantise_frozen(self._denoiser.body)

@@ -2,20 +2,22 @@
 
 import gc
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import torch
+from peft.tuners.lora import LoraLayer
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 
 from rc_grpo.algorithm.solver import Velocity
 from rc_grpo.config import EditorConfig
 from rc_grpo.config.rollout import Fp8
-from rc_grpo.editor import compiling
+from rc_grpo.editor import compiling, lora
 from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.editor.family import Architecture, Body, Forward, Tokens
 from rc_grpo.editor.files import FULL_SIZE
@@ -176,6 +178,27 @@ def square_mask(side: int) -> Tensor:
     mask = torch.zeros(tokens, tokens, dtype=torch.bool)
     mask[tokens // 4 : 3 * tokens // 4, tokens // 4 : 3 * tokens // 4] = True
     return mask.flatten()
+
+
+@contextmanager
+def as_peft_has_it(transformer: nn.Module) -> Iterator[None]:
+    """Have a LoRA multiply in float32 inside the context, as PEFT's own do, at tensor-core rate; ours is otherwise."""
+    layers = [module for module in transformer.modules() if isinstance(module, LoraLayer)]
+    ours = [(part, part[lora.ADAPTER]) for layer in layers for part in (layer.lora_A, layer.lora_B)]
+    for part, factor in ours:
+        part[lora.ADAPTER] = nn.utils.skip_init(nn.Linear, *reversed(factor.weight.shape), bias=False, device="meta")
+        part[lora.ADAPTER].weight = factor.weight
+    for layer in layers:
+        layer.cast_input_dtype_enabled = True
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+        for part, factor in ours:
+            part[lora.ADAPTER] = factor
+        for layer in layers:
+            layer.cast_input_dtype_enabled = False
 
 
 def one_forward(field: Velocity, x: Tensor) -> Callable[[], Tensor]:

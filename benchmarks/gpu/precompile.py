@@ -42,7 +42,6 @@ def rollout_graphs(editor: EditorConfig, fp8: Fp8, side: int, batch: int) -> Non
 
 def update_graphs(editor: EditorConfig, kind: Activations, side: int, batch: int, fp8: bool = False) -> None:
     """Compile the learner's blocks, forward and backward."""
-    torch.backends.cuda.matmul.allow_tf32 = True
     denoiser = Denoiser(body_of(editor, **_few(editor)), editor, 0)
     if fp8:
         quantise_frozen(denoiser.body)

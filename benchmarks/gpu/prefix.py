@@ -88,7 +88,6 @@ def rollout() -> Part:
 
 def update() -> Part:
     """Measure the gradient of a group: so many anchors through all steps, one at a time."""
-    torch.backends.cuda.matmul.allow_tf32 = True
     body = body_of(EDITOR)
     denoiser = Denoiser(body, EDITOR, 0, AdapterPolicy)
     torch.manual_seed(0)

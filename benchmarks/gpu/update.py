@@ -18,6 +18,7 @@ from benchmarks.gpu.measuring import (
     DEVICE,
     KONTEXT,
     MIB,
+    as_peft_has_it,
     body_of,
     forward_tflop,
     free,
@@ -149,7 +150,6 @@ def measure(
         small: side and batch that are measured with everything stored, too.
         in_float8: frozen projections are put into float8 at the end, and measured.
     """
-    torch.backends.cuda.matmul.allow_tf32 = True
     body = body_of(editor)
     measured = Measured(editor, matmul_ceiling(body.architecture, 4 * tokens_of(editor, SIDE).total))
     transformer: Any = body.transformer
@@ -209,7 +209,7 @@ def _stock(measured: Measured, denoiser: Denoiser, processors: Mapping[str, Any]
     ours = dict(transformer.attn_processors)
     transformer.set_attn_processor(dict(processors))
     denoiser.through(without_cache(transformer))
-    with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION]), as_peft_has_it(transformer):
         try:
             chain(denoiser, SIDE, 1, 1, Tensor.backward)()
         except torch.OutOfMemoryError:

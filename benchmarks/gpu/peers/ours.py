@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.gpu.measuring import free, random_states, without_cache
+from benchmarks.gpu.measuring import as_peft_has_it, free, random_states, without_cache
 from benchmarks.gpu.parts import Part
 from benchmarks.gpu.peers.setting import INSTRUCTION, Clock, Setting, part
 from benchmarks.gpu.update import chain
@@ -73,7 +73,7 @@ def stock(setting: Setting) -> Part:
         clock.timed("rollout", roll)()
     # As in benchmarks.gpu.update: cuDNN's attention, the faster one forward, has lost the process in a backward pass.
     pinned: AbstractContextManager[Any] = nullcontext() if setting.small else sdpa_kernel([SDPBackend.FLASH_ATTENTION])
-    with pinned:
+    with pinned, as_peft_has_it(denoiser.transformer):
         _steps(setting, clock, denoiser, Tensor.backward)
     weights = list(denoiser.policy.weights().values())
     return part(clock, setting.group, setting.batch, _detail(setting, weights, "eager, flash attention"))
@@ -103,7 +103,6 @@ def _denoiser(setting: Setting, *, stock: bool = False) -> Denoiser:
     editor = setting.editor
     family = find(editor)
     dtype = torch.float32 if setting.small else torch.bfloat16
-    torch.backends.cuda.matmul.allow_tf32 = True
     transformer: Any = family.load_transformer(editor, setting.device, dtype)
     own = dict(transformer.attn_processors)
     denoiser = Denoiser(family.body(transformer, editor), editor, 0)
