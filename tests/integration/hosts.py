@@ -52,15 +52,15 @@ class Hosts:
         for name in self._names.values():
             subprocess.run(["ip", "netns", "del", name], check=False)
 
-    def start_node(self, host: str, resources: Mapping[str, float]) -> None:
-        """Start a Ray node on a host; the first is the head."""
+    def start_node(self, host: str, resources: Mapping[str, float], gpu: int | None = None) -> None:
+        """Start a Ray node on a host, with one GPU of this machine if asked for; the first is the head."""
         place = ["--head", f"--port={_PORT}", "--include-dashboard=false"] if not self._nodes else []
         place = place or [f"--address={self.address}"]
         command = [str(BIN / "ray"), "start", "--block", "--disable-usage-stats", *place, f"--node-ip-address={host}"]
         command += ["--num-cpus=4", f"--resources={json.dumps(dict(resources))}", "--object-store-memory=300000000"]
-        command += [f"--temp-dir={self.site / 'ray'}"]
-        log = self._folder / f"{host}.log"
-        self._nodes.append(started(self._on(host, command), self.environment, log))
+        command += [f"--temp-dir={self.site / 'ray'}", f"--num-gpus={0 if gpu is None else 1}"]
+        log, shown = self._folder / f"{host}.log", {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
+        self._nodes.append(started(self._on(host, command), self.environment | shown, log))
         wait_for(self._nodes[-1], log)
 
     def run(self, host: str, command: Sequence[str], seconds: float) -> "subprocess.CompletedProcess[str]":
@@ -95,13 +95,13 @@ def possible() -> bool:
 
 
 @contextmanager
-def two_hosts(folder: Path) -> Iterator[Hosts]:
-    """A head with room for a learner, and a host with room for the rest."""
+def two_hosts(folder: Path, *, gpus: bool = False) -> Iterator[Hosts]:
+    """A head with room for a learner, and a host with room for the rest; each with a GPU if asked for."""
     site = Path(tempfile.mkdtemp(prefix="site-"))
     try:
         with Hosts(folder, site) as hosts:
-            hosts.start_node(HERE, {"here": 4})
-            hosts.start_node(THERE, {"there": 8})
+            hosts.start_node(HERE, {"here": 4}, 0 if gpus else None)
+            hosts.start_node(THERE, {"there": 8}, 1 if gpus else None)
             yield hosts
     finally:
         time.sleep(1)  # Ray's processes write to it until they are gone.

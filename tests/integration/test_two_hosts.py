@@ -1,8 +1,10 @@
 """A run over two hosts that share no disk: weights and groups cross the network, once, and the run is the same."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import torch
 
 from rc_grpo.data.logged import read_groups
 from tests.integration.conftest import read_run
@@ -33,12 +35,18 @@ AT_MOST = 1.25
 """Bytes over the cable for each that has to cross: headers, tasks, conditions, heartbeats."""
 
 
-def placed(*, rollouts: str, learner: str) -> tuple[str, ...]:
-    """Put the learner on one host, the rest on one."""
+ON_GPUS = ("editor.device=cuda", "learner.deterministic=true")
+needs_two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+
+
+def placed(*, rollouts: str, learner: str, gpus: bool = False) -> tuple[str, ...]:
+    """Put the learner on one host, the rest on one; on GPUs two workers and a learner find room on one of them."""
+    part = 0.3 if gpus else 0
     return (
-        f"rollout.resources={{num_cpus: 1, custom: {{{rollouts}: 1}}}}",
+        f"rollout.resources={{num_cpus: 1, num_gpus: {part}, custom: {{{rollouts}: 1}}}}",
         f"reward.judges.ground_truth.resources={{num_cpus: 0.5, custom: {{{rollouts}: 1}}}}",
-        f"learner.resources={{num_cpus: 1, custom: {{{learner}: 1}}}}",
+        f"learner.resources={{num_cpus: 1, num_gpus: {part}, custom: {{{learner}: 1}}}}",
+        *(ON_GPUS if gpus else ()),
     )
 
 
@@ -56,13 +64,24 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
         yield hosts
 
 
+@needs_two_gpus
+def test_what_crosses_between_two_gpus_of_two_hosts_is_what_crosses_between_cpus(tmp_path: Path) -> None:
+    with two_hosts(tmp_path, gpus=True) as hosts:
+        crosses_once(hosts, gpus=True)
+
+
 def test_what_crosses_does_so_once_and_the_run_is_that_of_one_host(hosts: Hosts) -> None:
+    crosses_once(hosts, gpus=False)
+
+
+def crosses_once(hosts: Hosts, *, gpus: bool) -> None:
+    """Train over both hosts and on one; what comes and leaves is counted, and the weights are the same."""
     before = hosts.carried()
-    code, said = train(hosts, "apart", *placed(rollouts="there", learner="here"))
+    code, said = train(hosts, "apart", *placed(rollouts="there", learner="here", gpus=gpus))
     came, left = (now - then for now, then in zip(hosts.carried(), before, strict=True))
     assert code == 0, said
     apart = read_run(hosts.site / "apart")
-    code, said = train(hosts, "together", *placed(rollouts="here", learner="here"))
+    code, said = train(hosts, "together", *placed(rollouts="here", learner="here", gpus=gpus))
     assert code == 0, said
     assert apart.digest == read_run(hosts.site / "together").digest
 
