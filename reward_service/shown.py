@@ -1,7 +1,7 @@
 """How a server gets to see images: inside the request, or as files that one on the same machine reads by itself.
 
-A group's images are asked about again and again, up to six times each. In a request each of these is compressed, put
-into text, sent, taken out and decoded, all in one Python process on either side, which ends at far fewer images a second
+A group's images are asked about again and again, up to six times each. In a request each is compressed, put into text,
+sent, taken out and decoded every time, by one Python process on either side, which ends at far fewer images a second
 (`benchmarks/judge_client.py`) than a GPU judges. A file is written once, as the pixels are.
 """
 
