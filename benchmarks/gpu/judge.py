@@ -25,6 +25,7 @@ import torch
 import yaml
 
 from benchmarks.gpu import judge_of_full_size
+from benchmarks.gpu.cluster.observer import gpus
 from benchmarks.gpu.measuring import show
 from benchmarks.judge_throughput import Group, fresh_groups, pace
 from benchmarks.results import Figure, write
@@ -84,6 +85,7 @@ class Run:
         image_hit_share: of the images that requests held, those that were processed before.
         answer_tokens: mean of an answer.
         cpu_seconds: of the server's processes and of this one, an image.
+        gpu_busy: share of the time in which a kernel ran, as nvidia-smi says.
     """
 
     way: str
@@ -94,6 +96,7 @@ class Run:
     image_hit_share: float
     answer_tokens: float
     cpu_seconds: dict[str, float] = field(default_factory=dict)
+    gpu_busy: float = float("nan")
 
 
 @dataclass
@@ -157,7 +160,11 @@ def asked(config: EditScoreConfig, server: VllmServer, changes: dict[str, Any], 
 async def measure_run(server: VllmServer, judge: VisionJudge, groups: list[Group], run: Run) -> None:
     """Score groups that nobody has seen, and fill the run in."""
     before, used = read(await server.metrics()), _cpu_seconds(server)
+    seen: list[int] = []
+    looking = asyncio.create_task(_look(seen))
     run.images_per_second = await pace(judge, groups, len(groups), LEAST)
+    looking.cancel()
+    run.gpu_busy = float(np.mean(seen)) / 100 if seen else float("nan")
     assert server.restarts == 0, f"the server was restarted meanwhile; its log was {server.log}"
     after, images = read(await server.metrics()), sum(len(group[1]) for group in groups)
     grown = {name: value - before.get(name, 0.0) for name, value in after.items()}
@@ -223,6 +230,13 @@ async def _on(
             name = f"{way}, {quantization or config.server.dtype}"
             found.spread[name] = await spread(judge, group, crowd)
             print(name, found.spread[name], flush=True)
+
+
+async def _look(seen: list[int]) -> None:
+    """Note twice a second how busy the GPU is, until cancelled."""
+    while True:
+        seen += [busy for busy, _ in await asyncio.to_thread(lambda: list(gpus()))]
+        await asyncio.sleep(0.5)
 
 
 def _cpu_seconds(server: VllmServer) -> dict[str, float]:
