@@ -13,7 +13,7 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor, nn
 
-from rc_grpo.editor import flash_attention, kernels
+from rc_grpo.editor import flash_attention, kernels, together
 from rc_grpo.editor.fp8 import Fp8Linear, QuantisedRows, quantise
 from rc_grpo.editor.fp8_attention import attention_in_float8
 from rc_grpo.editor.recording import Probe, dense_gradient
@@ -120,4 +120,10 @@ def heads(head_dim: int, x: Tensor | QuantisedRows, projections: tuple[nn.Module
     """Project ``[B, S, width]`` to query, key and value ``[B, S, H, D]``."""
     if isinstance(x, Tensor) and isinstance(projections[0], Fp8Linear):
         x = quantise(x)
-    return [project(x).unflatten(-1, (-1, head_dim)) for project in projections]
+    found: list[Any]
+    if isinstance(x, Tensor) and x.is_cuda and torch.compiler.is_compiling() and together.adapted(projections):
+        found = together.project(x, projections)
+    else:
+        # As diffusers and PEFT round them.
+        found = [project(x) for project in projections]
+    return [one.unflatten(-1, (-1, head_dim)) for one in found]

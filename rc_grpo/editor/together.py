@@ -1,0 +1,46 @@
+"""Several projections of one input, each with a LoRA on it: the LoRAs' first factors multiply it together.
+
+Apart they read the input, and in the backward pass write a gradient of its size, once a projection; what they multiply
+it by is a hundredth as wide as a projection.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeGuard
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from rc_grpo.editor.lora import ADAPTER
+
+
+def acts(projection: nn.Module) -> bool:
+    """Whether a LoRA of ours is on a projection, and acts."""
+    return (
+        isinstance(projection, LoraLayer)
+        and not projection.disable_adapters
+        and not projection.merged
+        and projection.active_adapters == [ADAPTER]
+    )
+
+
+def adapted(projections: Sequence[nn.Module]) -> TypeGuard[Sequence[Any]]:
+    """Whether a LoRA acts on each of them."""
+    return all(map(acts, projections))
+
+
+def project(x: Tensor, projections: Sequence[Any]) -> list[Tensor]:
+    """Return what each projection makes of ``[..., in]``, its LoRA's part included.
+
+    Args:
+        x: the input of all.
+        projections: on each of which a LoRA acts (`adapted`).
+    """
+    factors = [(own.lora_A[ADAPTER].weight, own.lora_B[ADAPTER].weight) for own in projections]
+    joined = linear(x, torch.cat([a for a, _ in factors]).to(x.dtype))
+    inner = torch.split(joined, [len(a) for a, _ in factors], dim=-1)
+    return [
+        own.base_layer(x) + linear(part, b.to(x.dtype) * own.scaling[ADAPTER])
+        for own, part, (_, b) in zip(projections, inner, factors, strict=True)
+    ]
