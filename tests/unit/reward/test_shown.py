@@ -35,6 +35,7 @@ def test_a_file_holds_the_image_to_the_pixel_and_lies_where_the_server_may_read(
     with files.shown() as show:
         shown = path(show(image))
         assert files.folder in shown.parents
+        assert files.folder.stat().st_mode & 0o777 == 0o700  # nobody else's eyes
         np.testing.assert_array_equal(decode_rgb(shown.read_bytes()), image)
     files.close()
 
