@@ -53,6 +53,9 @@ class MergedPolicy:
         self.modules = len(self._projections)
         self.changes = 0
         self.acting = True
+        if next(iter(self._pristine.values())).is_cuda:
+            # Nothing is added yet. Its kernel is compiled, for three seconds, before anybody waits for a version.
+            self._merge()
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return the LoRA weights that were merged last."""
