@@ -1,56 +1,16 @@
 """Arms on the pocket editor under the same seeds: runs that leave their lines, and what one arm learns over another."""
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from benchmarks.ablation.running import Log, side_by_side
+from benchmarks.ablation.points import Point
+from benchmarks.ablation.running import side_by_side
 from benchmarks.ablation.seeds import difference
 from benchmarks.ablation.statistics import Trained, gain, over_seeds, read
 from benchmarks.results import Figure
-from benchmarks.sequential import run
-from deploy.configs import load_config
 
 Arms = Mapping[str, Sequence[str]]
 """Overrides of the packaged configuration ``pocket``, by an arm's name."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """One run.
-
-    Attributes:
-        part: of which benchmark.
-        arm: its name there.
-        seed: of the run.
-        updates: how many.
-        overrides: the arm's, and all others'.
-    """
-
-    part: str
-    arm: str
-    seed: int
-    updates: int
-    overrides: tuple[str, ...]
-
-    def file(self, folder: Path) -> Path:
-        """Return where its lines go."""
-        words = re.sub("[^a-z0-9]+", "-", self.arm.lower()).strip("-")
-        return folder / f"{words}-seed{self.seed}.jsonl"
-
-    def head(self) -> dict[str, Any]:
-        """Return its first line."""
-        return {"part": self.part, "arm": self.arm, "seed": self.seed, "overrides": list(self._settings)}
-
-    def make(self, log: Log) -> None:
-        """Make it; held-out tasks are edited before and after."""
-        run(load_config("pocket", self._settings), log, self.updates, float("inf"))
-
-    @property
-    def _settings(self) -> tuple[str, ...]:
-        return (*self.overrides, f"seed={self.seed}", f"loop.updates={self.updates}")
 
 
 def trained(
@@ -74,10 +34,13 @@ def trained(
         overrides: for every run.
     """
     todo = [
-        Point(part, arm, seed, updates[arm], (*own, *overrides)) for seed in range(seeds) for arm, own in arms.items()
+        # Held-out tasks are edited before and after.
+        Point(part, arm, seed, (*own, *overrides, f"seed={seed}", f"loop.updates={updates[arm]}"), updates[arm])
+        for seed in range(seeds)
+        for arm, own in arms.items()
     ]
     for count, point in enumerate(side_by_side(todo, out, processes), start=1):
-        print(f"{count} of {len(todo)}: {point.arm}, seed {point.seed}, {point.updates} updates", flush=True)
+        print(f"{count} of {len(todo)}: {point.arm}, seed {point.seed}, {point.evaluate_every} updates", flush=True)
     found: dict[str, list[Trained]] = {arm: [] for arm in arms}
     for one in read(out):
         found[one.arm].append(one)

@@ -26,12 +26,14 @@ class Point:
         arm: its name there.
         seed: of the run.
         overrides: of the packaged config, the seed's and the budget's included.
+        evaluate_every: updates between evaluations.
     """
 
     part: str
     arm: str
     seed: int
     overrides: tuple[str, ...]
+    evaluate_every: int = EVALUATE_EVERY
 
     def file(self, folder: Path) -> Path:
         """Return where its lines go."""
@@ -44,7 +46,7 @@ class Point:
 
     def make(self, log: Log) -> None:
         """Make it."""
-        run(load_config("pocket", self.overrides), log, EVALUATE_EVERY, float("inf"))
+        run(load_config("pocket", self.overrides), log, self.evaluate_every, float("inf"))
 
 
 def points(parts: Sequence[str] = PARTS, seeds: int | None = None, overrides: Sequence[str] = ()) -> list[Point]:

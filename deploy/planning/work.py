@@ -134,11 +134,14 @@ def _update_speed(config: RunConfig, speed: GpuSpeeds) -> tuple[UpdateSpeed, lis
     if wanted not in speed.update:
         warnings.append(f"learner.activations `{wanted}` was not measured on this GPU; `store` is taken")
     found = speed.update.get(wanted, speed.update["store"])
-    if config.learner.fp8 and speed.update_fp8 is None:
-        warnings.append("updates in float8 (learner.fp8) were not measured on this GPU; bfloat16's rate is taken")
-    elif config.learner.fp8 and speed.update_fp8 is not None:
-        found = found.model_copy(update={"tflop_s": found.tflop_s * speed.update_fp8})
-    return found, warnings
+    if not config.learner.fp8:
+        return found, warnings
+    if speed.update_fp8 is None:
+        return found, [
+            *warnings,
+            "updates in float8 (learner.fp8) were not measured on this GPU; bfloat16's rate is taken",
+        ]
+    return found.model_copy(update={"tflop_s": found.tflop_s * speed.update_fp8}), warnings
 
 
 def _architecture(editor: EditorConfig) -> Architecture:

@@ -52,9 +52,7 @@ def norm_and_rotate(
             ],
             dim=1,
         ).float()
-        real, imaginary = normed.reshape(*normed.shape[:-1], -1, 2).unbind(-1)
-        turned = torch.stack([-imaginary, real], dim=-1).flatten(-2)
-        return (normed * cosine[None, :, None] + turned * sine[None, :, None]).to(streams[0].dtype)
+        return (normed * cosine[None, :, None] + _turned(normed) * sine[None, :, None]).to(streams[0].dtype)
     from rc_grpo.editor import triton_kernels
 
     return triton_kernels.norm_and_rotate(streams, weights, eps, cosine, sine)
@@ -85,9 +83,7 @@ def norm_and_rotate_backward(
         from rc_grpo.editor import triton_kernels
 
         return triton_kernels.norm_and_rotate_backward(gradient, streams, weights, eps, cosine, sine)
-    turned = gradient * sine[None, :, None]
-    real, imaginary = turned.reshape(*turned.shape[:-1], -1, 2).unbind(-1)
-    back = gradient * cosine[None, :, None] + torch.stack([imaginary, -real], dim=-1).flatten(-2)
+    back = gradient * cosine[None, :, None] - _turned(gradient * sine[None, :, None])
     found, parts = [], torch.split(back, [x.shape[1] for x in streams], dim=1)
     for part, x, weight, own in zip(parts, streams, weights, eps, strict=True):
         inverse = (x.float().square().mean(dim=-1, keepdim=True) + own).rsqrt()
@@ -125,6 +121,12 @@ def _pull_back(ctx: Any, gradient: Tensor) -> tuple[list[Tensor], list[None], No
 
 
 norm_and_rotate.register_autograd(_pull_back, setup_context=_keep)
+
+
+def _turned(x: Tensor) -> Tensor:
+    """Return ``[..., D]``, whose pairs of entries are complex numbers, times i."""
+    real, imaginary = x.reshape(*x.shape[:-1], -1, 2).unbind(-1)
+    return torch.stack([-imaginary, real], dim=-1).flatten(-2)
 
 
 @torch.library.custom_op("rc_grpo::quantise_rows", mutates_args=())

@@ -15,19 +15,12 @@ from torch.nn.functional import linear
 from rc_grpo.editor.lora import ADAPTER
 
 
-def acts(projection: nn.Module) -> bool:
-    """Whether a LoRA of ours is on a projection, and acts."""
-    return (
-        isinstance(projection, LoraLayer)
-        and not projection.disable_adapters
-        and not projection.merged
-        and projection.active_adapters == [ADAPTER]
-    )
-
-
 def adapted(projections: Sequence[nn.Module]) -> TypeGuard[Sequence[Any]]:
-    """Whether a LoRA acts on each of them."""
-    return all(map(acts, projections))
+    """Whether a LoRA of ours acts on each of them."""
+    return all(
+        isinstance(one, LoraLayer) and not one.disable_adapters and not one.merged and one.active_adapters == [ADAPTER]
+        for one in projections
+    )
 
 
 def project(x: Tensor, projections: Sequence[Any]) -> list[Tensor]:

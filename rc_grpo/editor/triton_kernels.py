@@ -1,7 +1,7 @@
 """The Triton side of `rc_grpo.editor.kernels`; imported where there is a GPU."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import triton
@@ -14,6 +14,17 @@ LARGEST = tl.constexpr(448.0)
 TINY = tl.constexpr(1.1754943508222875e-38)
 TOKENS_AT_ONCE = 64
 """Of a head, in a program."""
+
+
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+def _turned(x, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    real, imaginary = tl.split(tl.reshape(x, (ROWS, WIDTH // 2, 2)))
+    return tl.reshape(tl.join(-imaginary, real), (ROWS, WIDTH))
+
+
+@triton.jit  # type: ignore[untyped-decorator, unused-ignore]
+def _inverse_norm(x, eps, WIDTH: tl.constexpr):
+    return (1.0 / tl.sqrt(tl.sum(x * x, axis=1) / WIDTH + eps))[:, None]
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
@@ -44,12 +55,9 @@ def _norm_and_rotate(
         heads = first + tl.arange(0, AT_ONCE)[:, None]
         inside = heads < HEADS
         value = tl.load(x + heads * WIDTH + columns, mask=inside, other=0.0).to(tl.float32)
-        inverse = 1.0 / tl.sqrt(tl.sum(value * value, axis=1) / WIDTH + eps)
         # Rounded in between, as the norm's own output is.
-        normed = (value * inverse[:, None] * weights).to(out.dtype.element_ty).to(tl.float32)
-        real, imaginary = tl.split(tl.reshape(normed, (AT_ONCE, WIDTH // 2, 2)))
-        turned = tl.reshape(tl.join(-imaginary, real), (AT_ONCE, WIDTH))
-        rotated = (normed * cosines + turned * sines).to(out.dtype.element_ty)
+        normed = (value * _inverse_norm(value, eps, WIDTH) * weights).to(out.dtype.element_ty).to(tl.float32)
+        rotated = (normed * cosines + _turned(normed, AT_ONCE, WIDTH) * sines).to(out.dtype.element_ty)
         tl.store(out + (joint * HEADS + heads) * WIDTH + columns, rotated, mask=inside)
 
 
@@ -83,13 +91,11 @@ def _norm_and_rotate_backward(
         inside = heads < HEADS
         value = tl.load(x + heads * WIDTH + columns, mask=inside, other=0.0).to(tl.float32)
         pull = tl.load(gradient + (joint * HEADS + heads) * WIDTH + columns, mask=inside, other=0.0).to(tl.float32)
-        inverse = 1.0 / tl.sqrt(tl.sum(value * value, axis=1) / WIDTH + eps)
-        normed = value * inverse[:, None]
-        real, imaginary = tl.split(tl.reshape(pull * sines, (AT_ONCE, WIDTH // 2, 2)))
-        turned = tl.reshape(tl.join(imaginary, -real), (AT_ONCE, WIDTH))
-        pull = (pull * cosines + turned) * weights
+        inverse = _inverse_norm(value, eps, WIDTH)
+        normed = value * inverse
+        pull = (pull * cosines - _turned(pull * sines, AT_ONCE, WIDTH)) * weights
         along = tl.sum(pull * normed, axis=1) / WIDTH
-        found = inverse[:, None] * (pull - normed * along[:, None])
+        found = inverse * (pull - normed * along[:, None])
         tl.store(out + (row * HEADS + heads) * WIDTH + columns, found.to(out.dtype.element_ty), mask=inside)
 
 
@@ -239,17 +245,10 @@ def norm_and_rotate(
 ) -> Tensor:
     """See `rc_grpo.editor.kernels.norm_and_rotate`."""
     batch, _, heads, width = streams[0].shape
-    total, offset = sum(x.shape[1] for x in streams), 0
-    out = streams[0].new_empty(batch, total, heads, width)
-    at_once = min(8, triton.next_power_of_2(heads))
-    cosine, sine = cosine.contiguous(), sine.contiguous()
-    for x, weight, own in zip(streams, weights, eps, strict=True):
-        tokens = x.shape[1]
-        rows, apart = _rows(x.flatten(-2))
-        _norm_and_rotate[(batch * tokens,)](
-            rows, weight, cosine, sine, out, tokens, offset, total, apart, own, heads, at_once, width, num_warps=4
-        )
-        offset += tokens
+    out = streams[0].new_empty(batch, sum(x.shape[1] for x in streams), heads, width)
+    rotary = cosine.contiguous(), sine.contiguous()
+    for (rows, shape), weight in zip(_in_turn(streams, eps), weights, strict=True):
+        _norm_and_rotate[(batch * shape[0],)](rows, weight, *rotary, out, *shape, num_warps=4)
     return out
 
 
@@ -262,18 +261,21 @@ def norm_and_rotate_backward(
     sine: Tensor,
 ) -> list[Tensor]:
     """See `rc_grpo.editor.kernels.norm_and_rotate_backward`."""
-    gradient, cosine, sine = gradient.contiguous(), cosine.contiguous(), sine.contiguous()
-    batch, total, heads, width = gradient.shape
-    at_once, offset, found = min(8, triton.next_power_of_2(heads)), 0, []
-    for x, weight, own in zip(streams, weights, eps, strict=True):
-        tokens = x.shape[1]
-        rows, apart = _rows(x.flatten(-2))
-        out = torch.empty(x.shape, device=x.device, dtype=x.dtype)
-        shape = tokens, offset, total, apart, own, heads, at_once, width
-        _norm_and_rotate_backward[(batch * tokens,)](gradient, rows, weight, cosine, sine, out, *shape, num_warps=4)
-        found.append(out)
-        offset += tokens
+    gradient, rotary, batch = gradient.contiguous(), (cosine.contiguous(), sine.contiguous()), len(gradient)
+    found = [torch.empty(x.shape, device=x.device, dtype=x.dtype) for x in streams]
+    for (rows, shape), weight, out in zip(_in_turn(streams, eps), weights, found, strict=True):
+        _norm_and_rotate_backward[(batch * shape[0],)](gradient, rows, weight, *rotary, out, *shape, num_warps=4)
     return found
+
+
+def _in_turn(streams: Sequence[Tensor], eps: Sequence[float]) -> Iterator[tuple[Tensor, tuple[int | float, ...]]]:
+    """Yield each stream's rows, and what the kernels of norm and rotation want to know of it after their tensors."""
+    total, offset = sum(x.shape[1] for x in streams), 0
+    for x, own in zip(streams, eps, strict=True):
+        _, tokens, heads, width = x.shape
+        rows, apart = _rows(x.flatten(-2))
+        yield rows, (tokens, offset, total, apart, own, heads, min(8, triton.next_power_of_2(heads)), width)
+        offset += tokens
 
 
 def quantise_rows(x: Tensor, activation: str) -> tuple[Tensor, Tensor]:
