@@ -30,9 +30,12 @@ def is_better() -> bool:
     )
 
 
-def takes(query: Tensor) -> bool:
-    """Whether queries ``[B, Q, H, D]`` are such as can be attended with here."""
-    return query.is_cuda and query.dtype == torch.bfloat16 and query.shape[-1] <= WIDEST
+def takes(query: Tensor, key: Tensor) -> bool:
+    """Whether queries ``[B, Q, H, D]`` and keys ``[B, K, H, D]`` are such as can be attended with here.
+
+    A single key is none that cuDNN's backward pass takes: it ends the process.
+    """
+    return query.is_cuda and query.dtype == torch.bfloat16 and query.shape[-1] <= WIDEST and key.shape[1] > 1
 
 
 @torch.library.custom_op("rc_grpo::attention", mutates_args=())

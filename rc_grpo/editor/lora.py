@@ -208,8 +208,10 @@ def _on_host(tensors: list[Tensor]) -> list[Tensor]:
     """Return tensors contiguous on the CPU; those of a GPU in one transfer, which hundreds of small ones outlast."""
     if not any(tensor.is_cuda for tensor in tensors):
         return [tensor.cpu().contiguous() for tensor in tensors]
-    flat = torch.cat([tensor.flatten() for tensor in tensors]).cpu()
-    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    # Pinned pages are kept for the next version; fresh ones would cost as much as the hash.
+    host = torch.empty(flat.shape, dtype=flat.dtype, pin_memory=True).copy_(flat)
+    parts = torch.split(host, [tensor.numel() for tensor in tensors])
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 

@@ -54,8 +54,7 @@ class MergedPolicy:
         self.changes = 0
         self.acting = True
         if next(iter(self._pristine.values())).is_cuda:
-            # Nothing is added yet. Its kernel is compiled, for three seconds, before anybody waits for a version.
-            self._merge()
+            self._compile()
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return the LoRA weights that were merged last."""
@@ -105,6 +104,14 @@ class MergedPolicy:
             along = along + (moved * change).sum().double().cpu()
             of = of + change.square().sum().double().cpu()
         return float(along / of)
+
+    def _compile(self) -> None:
+        """Add nothing in every precision that versions travel in: a kernel takes seconds that nobody waits for yet."""
+        first = self._weights
+        for dtype in lora.TRAVELLING.values():
+            self._weights = lora.rounded(first, dtype)
+            self._merge()
+        self._weights = first
 
     @torch.no_grad()
     def _merge(self) -> None:

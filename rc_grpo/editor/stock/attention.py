@@ -70,7 +70,7 @@ class ProbedAttention:
         if self._in_fp8 and mask is None:
             return attention_in_float8(query, key, value).flatten(2, 3)  # type: ignore[no-any-return]
         trains = torch.is_grad_enabled() and torch.compiler.is_compiling()
-        if trains and self._trains_by_flash and mask is None and flash_attention.takes(query):
+        if trains and self._trains_by_flash and mask is None and flash_attention.takes(query, key):
             return flash_attention.attention(query, key, value)[0].flatten(2, 3)  # type: ignore[no-any-return]
         mixed = dispatch_attention_fn(
             query, key, value, attn_mask=mask, backend=self._attention_backend, parallel_config=self._parallel_config
