@@ -1,8 +1,8 @@
 """Quotes figures from ``benchmarks/results`` in the README and the docs, so that no number there is typed by hand.
 
-A number followed by ``<!--NAME:KEY-->`` is a figure's value, rounded to as many decimals as are written; a KEY with
-dots in it is a path into the result's detail. A text from ``*measured*`` to ``<!--measured:NAME-->`` says when, by what
-command and on which machine NAME's figures came about:
+A number followed by ``<!--NAME:KEY-->`` is a figure's value, rounded to as many decimals as are written, its thousands
+apart if they are (``70,449``); a KEY with dots in it is a path into the result's detail. A text from ``*measured*`` to
+``<!--measured:NAME-->`` says when, by what command and on which machine NAME's figures came about:
 
     python -m benchmarks.quote            # write the current figures
     python -m benchmarks.quote --check    # say which differ, exit 1 if any
@@ -20,7 +20,7 @@ from benchmarks.results import FOLDER
 MEASURED = re.compile(r"\*measured\*[^*\n]*?(?P<mark><!--measured:(?P<name>\w+)-->)")
 ROOT = Path(__file__).parent.parent
 QUOTE = re.compile(
-    r"(?P<number>[+-]?\d+(?:\.(?P<decimals>\d+))?)(?P<mark><!--(?!measured:)(?P<name>\w+):(?P<key>[\w.]+)-->)"
+    r"(?P<number>[+-]?\d+(?:,\d{3})*(?:\.(?P<decimals>\d+))?)(?P<mark><!--(?!measured:)(?P<name>\w+):(?P<key>[\w.]+)-->)"
 )
 
 
@@ -43,8 +43,8 @@ def requote(text: str) -> str:
     """Return a text with every quoted figure at its current value, and every origin as it is on record."""
 
     def current(match: re.Match[str]) -> str:
-        decimals = len(match["decimals"] or "")
-        return f"{figure(match['name'], match['key']):.{decimals}f}{match['mark']}"
+        decimals, apart = len(match["decimals"] or ""), "," if "," in match["number"] else ""
+        return f"{figure(match['name'], match['key']):{apart}.{decimals}f}{match['mark']}"
 
     def origin(match: re.Match[str]) -> str:
         result = _result(match["name"])

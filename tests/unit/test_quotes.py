@@ -7,6 +7,14 @@ def test_every_figure_in_the_readme_and_docs_is_the_one_that_was_measured() -> N
         assert requote(path.read_text()) == path.read_text(), f"{path}: run python -m benchmarks.quote"
 
 
+def test_thousands_stay_apart_where_they_are() -> None:
+    mark = "<!--gpu_peers:ours_512_update_peak_mib-->"
+    value = figure("gpu_peers", "ours_512_update_peak_mib")
+    assert value > 1e4
+    for written, wanted in (("1,234", f"{value:,.0f}"), ("1234", f"{value:.0f}"), ("9,999.5", f"{value:,.1f}")):
+        assert requote(f"{written}{mark} MiB") == f"{wanted}{mark} MiB"
+
+
 def test_the_readme_quotes_the_pocket_training() -> None:
     quoted = {match["key"] for path in quoting_files() for match in QUOTE.finditer(path.read_text())}
     assert {
