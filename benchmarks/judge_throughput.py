@@ -9,8 +9,8 @@ import argparse
 import asyncio
 import base64
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import httpx
 import numpy as np
@@ -26,13 +26,21 @@ from rc_grpo.messages import EditTask
 from rc_grpo.pocket.world import IMAGE_SIZE, PocketWorld
 from reward_service.contract import ANSWER_SCHEMA, QUESTIONS, overall, parse_answer
 from reward_service.factory import family, prompts
+from reward_service.judge import Verdict
 from reward_service.prompts import chat
-from reward_service.vision_judge import VisionJudge
 from reward_service.vllm_server import VllmServer
 
 GROUP = 8
 CONCURRENCY = (1, 2, 4, 8, 16, 32)
 Group = tuple[EditTask, NDArray[np.uint8]]
+
+
+class Scores(Protocol):
+    """What scores groups: a judge, or several."""
+
+    async def score(self, task: EditTask, images: NDArray[np.uint8]) -> Sequence[Verdict]:
+        """Score images ``[G, H, W, 3]`` of one task."""
+        ...
 
 
 def fresh_groups(count: int, seed: int, *, size: int = GROUP, side: int = IMAGE_SIZE) -> Iterator[Group]:
@@ -86,7 +94,7 @@ def plain_pace(server: VllmServer, config: EditScoreConfig, groups: list[Group])
         return len(groups) * GROUP / (time.perf_counter() - started)
 
 
-async def pace(judge: VisionJudge, groups: list[Group], in_flight: int, least: float = 1.0) -> float:
+async def pace(judge: Scores, groups: list[Group], in_flight: int, least: float = 1.0) -> float:
     """Return images a second that got a score with so many groups under way; that share of them at least must."""
     places = asyncio.Semaphore(in_flight)
 

@@ -1,11 +1,12 @@
 """Images judged a second by a server of our own on one GPU: by texts and by logits, in bfloat16 and in float8.
 
-    python -m benchmarks.gpu.judge
+    python -m benchmarks.gpu.judge [--servers 2]
     python -m benchmarks.gpu.judge --small      # the pocket judge on the CPU, to try the script; writes nothing
 
 A judge of Qwen2.5-VL's seven billion parameters with random weights; groups of twelve at 512x512; source and edit,
-then the edit alone; one pass; reasonings as long as the answer's schema allows, as random weights do not end one. vLLM
-is the one that this Python imports. Leaves ``benchmarks/results/gpu_judge.json``.
+then the edit alone; one pass; reasonings as long as the answer's schema allows, as random weights do not end one. A
+server's own Python leaves a GPU half idle: several share it, and each group goes to one. vLLM is the one that this
+Python imports. Leaves ``benchmarks/results/gpu_judge.json``.
 """
 
 import argparse
@@ -14,24 +15,23 @@ import logging
 import shlex
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 import yaml
 
 from benchmarks.gpu import judge_of_full_size
-from benchmarks.gpu.cluster.observer import gpus
+from benchmarks.gpu.judge_run import LEAST, Replicas, Run, measure_run
 from benchmarks.gpu.measuring import show
 from benchmarks.judge_throughput import Group, fresh_groups, pace
 from benchmarks.results import Figure, write
 from benchmarks.served_judge import judge_on, logits_judge_on, pocket_judge_config, serving
 from rc_grpo.config import EditScoreConfig
-from reward_service.server_metrics import read
 from reward_service.vision_judge import VisionJudge
 from reward_service.vllm_server import VllmServer
 
@@ -44,8 +44,8 @@ WAYS: tuple[Way, ...] = (
 """Ways to ask, and what is configured for each."""
 
 TEXT, LOGITS = "text", "logits"
-LEAST, LONGEST = 0.9, 1024
-"""Share of images that get a score, and tokens of an answer: what random weights say is now and then none at all."""
+LONGEST = 1024
+"""Tokens of an answer, which random weights do not end."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class Sizes:
         groups: of each measurement for every 64 requests in flight.
         size: of a group.
         side: of an image in pixels.
-        in_flight: requests at the same time.
+        servers: that share the GPU.
+        in_flight: requests at the same time, of each.
         quantizations: of the weights, a server each.
         arguments: more of its command line.
     """
@@ -64,39 +65,13 @@ class Sizes:
     groups: int = 12
     size: int = 12
     side: int = 512
+    servers: int = 2
     in_flight: tuple[int, ...] = (64, 128, 192)
     quantizations: tuple[str | None, ...] = (None, "fp8")
     arguments: tuple[str, ...] = ()
 
 
-SMALL = Sizes(groups=2, size=2, side=128, in_flight=(4,), quantizations=(None,))
-
-
-@dataclass
-class Run:
-    """One measurement.
-
-    Attributes:
-        way: of asking.
-        quantization: of the weights.
-        in_flight: requests.
-        images_per_second: that got a score.
-        prefix_hit_share: of the prompts' tokens, those whose keys and values were there.
-        image_hit_share: of the images that requests held, those that were processed before.
-        answer_tokens: mean of an answer.
-        cpu_seconds: of the server's processes and of this one, an image.
-        gpu_busy: share of the time in which a kernel ran, as nvidia-smi says.
-    """
-
-    way: str
-    quantization: str | None
-    in_flight: int
-    images_per_second: float
-    prefix_hit_share: float
-    image_hit_share: float
-    answer_tokens: float
-    cpu_seconds: dict[str, float] = field(default_factory=dict)
-    gpu_busy: float = float("nan")
+SMALL = Sizes(groups=2, size=2, side=128, in_flight=(4,), quantizations=(None,), servers=1)
 
 
 @dataclass
@@ -127,6 +102,7 @@ def config_of(sizes: Sizes, folder: Path, *, small: bool, quantization: str | No
     server = {
         "quantization": quantization,
         "max_num_seqs": most,
+        "gpu_memory_utilization": 0.9 / sizes.servers,
         "arguments": [*judge_of_full_size.ARGUMENTS, *sizes.arguments],
         "environment": judge_of_full_size.ENVIRONMENT,
     }
@@ -138,7 +114,7 @@ def config_of(sizes: Sizes, folder: Path, *, small: bool, quantization: str | No
             "logits": logits,
             "sampling": {"max_tokens": LONGEST},
             "groups_in_flight": most,
-            "resources": {"num_gpus": 1},
+            "resources": {"num_gpus": 1 / sizes.servers},
             "client": {"request_deadline_s": 300},
             "server": server,
         }
@@ -155,24 +131,6 @@ def asked(config: EditScoreConfig, server: VllmServer, changes: dict[str, Any], 
     client = config.client.model_dump() | {"concurrency": in_flight}
     chosen = EditScoreConfig.model_validate(config.model_dump() | text | changes | {"client": client})
     return logits_judge_on(server, chosen) if chosen.scoring == LOGITS else judge_on(server, chosen)
-
-
-async def measure_run(server: VllmServer, judge: VisionJudge, groups: list[Group], run: Run) -> None:
-    """Score groups that nobody has seen, and fill the run in."""
-    before, used = read(await server.metrics()), _cpu_seconds(server)
-    seen: list[int] = []
-    looking = asyncio.create_task(_look(seen))
-    run.images_per_second = await pace(judge, groups, len(groups), LEAST)
-    looking.cancel()
-    run.gpu_busy = float(np.mean(seen)) / 100 if seen else float("nan")
-    assert server.restarts == 0, f"the server was restarted meanwhile; its log was {server.log}"
-    after, images = read(await server.metrics()), sum(len(group[1]) for group in groups)
-    grown = {name: value - before.get(name, 0.0) for name, value in after.items()}
-    run.prefix_hit_share = _share(grown, "vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total")
-    run.image_hit_share = _share(grown, "vllm:mm_cache_hits_total", "vllm:mm_cache_queries_total")
-    run.answer_tokens = _share(grown, "vllm:generation_tokens_total", "vllm:request_success_total")
-    now = _cpu_seconds(server)
-    run.cpu_seconds = {name: (seconds - used.get(name, 0.0)) / images for name, seconds in now.items()}
 
 
 async def spread(judge: VisionJudge, group: Group, crowd: Iterable[Group]) -> dict[str, float]:
@@ -200,59 +158,43 @@ async def measure(sizes: Sizes, *, small: bool) -> Measured:
             judge_of_full_size.write(folder)
         for quantization in sizes.quantizations:
             config = config_of(sizes, folder, small=small, quantization=quantization)
-            started = time.perf_counter()
-            async with serving(config) as server:
-                print(f"serves after {time.perf_counter() - started:.0f} s", flush=True)
-                await _on(server, config, sizes, quantization, found)
+            async with AsyncExitStack() as open_servers:
+                servers = []
+                for _ in range(sizes.servers):
+                    started = time.perf_counter()
+                    # One after the other: each looks how much of the GPU's memory is free.
+                    servers.append(await open_servers.enter_async_context(serving(config)))
+                    print(f"serves after {time.perf_counter() - started:.0f} s", flush=True)
+                await _on(servers, config, sizes, quantization, found)
     return found
 
 
 async def _on(
-    server: VllmServer, config: EditScoreConfig, sizes: Sizes, quantization: str | None, found: Measured
+    servers: Sequence[VllmServer], config: EditScoreConfig, sizes: Sizes, quantization: str | None, found: Measured
 ) -> None:
-    seed = 1
+    seed, share = 1, len(servers)
+
+    def judges(changes: dict[str, Any], in_flight: int) -> Replicas:
+        return Replicas(asked(config, server, changes, in_flight) for server in servers)
+
     for way, changes in WAYS:
-        warm = asked(config, server, changes, max(sizes.in_flight))
-        await pace(warm, list(fresh_groups(2, 900 + seed, size=sizes.size, side=sizes.side)), 2, LEAST)
+        warm = judges(changes, max(sizes.in_flight))
+        await pace(warm, list(fresh_groups(2 * share, 900 + seed, size=sizes.size, side=sizes.side)), 2 * share, LEAST)
         for in_flight in sizes.in_flight:
             seed += 1
-            count = max(sizes.groups, sizes.groups * in_flight // 64)
+            count = share * max(sizes.groups, sizes.groups * in_flight // 64)
             groups = list(fresh_groups(count, 1000 + seed, size=sizes.size, side=sizes.side))
-            run = Run(way, quantization, in_flight, 0.0, 0.0, 0.0, 0.0)
-            judge = asked(config, server, changes, in_flight)
-            await measure_run(server, judge, groups, run)
+            run = Run(way, quantization, share, in_flight, 0.0, 0.0, 0.0, 0.0)
+            await measure_run(servers, judges(changes, in_flight), groups, run)
             found.runs.append(run)
             print(asdict(run), flush=True)
         if way in (TEXT, LOGITS):
             sampling = config.sampling.model_dump() | {"temperature": 0.0}
-            judge = asked(config, server, changes | {"sampling": sampling}, max(sizes.in_flight))
+            judge = asked(config, servers[0], changes | {"sampling": sampling}, max(sizes.in_flight))
             group, *crowd = fresh_groups(sizes.groups, 5000, size=sizes.size, side=sizes.side)
             name = f"{way}, {quantization or config.server.dtype}"
             found.spread[name] = await spread(judge, group, crowd)
             print(name, found.spread[name], flush=True)
-
-
-async def _look(seen: list[int]) -> None:
-    """Note twice a second how busy the GPU is, until cancelled."""
-    while True:
-        seen += [busy for busy, _ in await asyncio.to_thread(lambda: list(gpus()))]
-        await asyncio.sleep(0.5)
-
-
-def _cpu_seconds(server: VllmServer) -> dict[str, float]:
-    assert server.pid is not None
-    seconds = {"client": time.process_time()}
-    for process in psutil.Process(server.pid).children(recursive=True):
-        try:
-            name, times = process.name(), process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        seconds[name] = seconds.get(name, 0.0) + times.user + times.system
-    return seconds
-
-
-def _share(grown: dict[str, float], part: str, whole: str) -> float:
-    return grown.get(part, 0.0) / grown[whole] if grown.get(whole) else float("nan")
 
 
 _SHORT = {
@@ -267,7 +209,8 @@ def figures(found: Measured) -> dict[str, Figure]:
     text, logits = found.best(TEXT), found.best(LOGITS)
 
     def note(run: Run) -> str:
-        return f"{run.way}, {run.quantization or 'bfloat16'} weights, {run.in_flight} requests in flight"
+        weights = run.quantization or "bfloat16"
+        return f"{run.way}, {weights} weights, {run.servers} servers a GPU, {run.in_flight} requests in flight each"
 
     def largest(way: str) -> float:
         return max(spread["largest"] for name, spread in found.spread.items() if name.startswith(way))
@@ -299,7 +242,8 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="the pocket judge on the CPU; writes nothing")
-    parser.add_argument("--in-flight", type=int, nargs="+", help="requests at the same time")
+    parser.add_argument("--servers", type=int, help="that share the GPU")
+    parser.add_argument("--in-flight", type=int, nargs="+", help="requests at the same time, of each server")
     parser.add_argument("--groups", type=int, help="of each measurement for every 64 requests in flight")
     parser.add_argument("--weights", choices=["bfloat16", "fp8"], nargs="+", help="a server each")
     parser.add_argument(
@@ -309,6 +253,7 @@ def main() -> None:
     chosen = {
         "in_flight": tuple(options.in_flight) if options.in_flight else None,
         "groups": options.groups,
+        "servers": options.servers,
         "arguments": tuple(shlex.split(options.server)),
         "quantizations": tuple(None if name == "bfloat16" else name for name in options.weights or ()) or None,
     }
@@ -316,8 +261,8 @@ def main() -> None:
     if not options.small and not torch.cuda.is_available():
         raise SystemExit("there is no GPU here; --small tries the script with the pocket judge on the CPU")
     found = asyncio.run(measure(sizes, small=options.small))
-    columns = ("way", "weights", "in flight", "images/s", "prefix hits", "image hits", "answer tokens")
-    show("images judged a second", columns, [tuple(asdict(run).values())[:7] for run in found.runs])
+    columns = ("way", "weights", "servers", "in flight", "images/s", "prefix hits", "image hits", "answer tokens")
+    show("images judged a second", columns, [tuple(asdict(run).values())[:8] for run in found.runs])
     named = figures(found)
     show("figures", ("what", "value", "note"), [(name, fig.value, fig.note) for name, fig in named.items()])
     if options.small:

@@ -182,6 +182,10 @@ def measure(
     if in_float8:
         transformer.disable_gradient_checkpointing()
         quantise_frozen(body)
+        # An engine keeps the weights that it was made with, those that were replaced among them.
+        denoiser.through(transformer)
+        engine = distributed.make_engine(transformer, trained, LearnerConfig(), 1)
+        denoiser.through(engine)
         torch._dynamo.reset()
         activations.arrange(body, "store", compiled=True)
         _measure(measured, IN_FLOAT8, chain(denoiser, SIDE, 1, 1, engine.backward), SIDE, 1)
@@ -196,7 +200,7 @@ def main() -> None:
     measured.show()
     one, chains = measured.anchor_step[OURS], measured.chains
     figures = {
-        "anchor_step_ms": Figure(one["ms"], "ms", "at most 900", "1024x1024, all activations stored"),
+        "anchor_step_ms": Figure(one["ms"], "ms", "at most 780", "1024x1024, all activations stored"),
         "chain_t8_over_steps": Figure(chains[STEPS]["ms"] / (STEPS * one["ms"]), "ratio", "at most 1.08"),
     }
     every = figures | measured.figures | measured.in_float8

@@ -9,6 +9,8 @@ from rc_grpo.editor.files import FULL_SIZE
 
 _SHORT = ("evaluation.tasks=0", "output.experience=scores", "output.grid_every=1000", "output.checkpoint_every=2")
 """Of runs of some updates, in which a rank is killed."""
+_SMALL_PART = 0.3
+"""Of a GPU, that hardly holds more than a judge's weights."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,12 @@ def _layout(
 
 def _judge_share(part: float) -> tuple[str, ...]:
     judge = "reward.judges.editscore"
-    return f"{judge}.resources={{num_gpus: {part}, num_cpus: 2}}", f"{judge}.server.gpu_memory_utilization={part * 0.9}"
+    return (
+        f"{judge}.resources={{num_gpus: {part}, num_cpus: 2}}",
+        f"{judge}.server.gpu_memory_utilization={part * 0.9}",
+        # Beside fifteen of weights; vLLM's own measurement of what is left would count what starts beside it.
+        f"{judge}.server.kv_cache_gib={1.5 if part < _SMALL_PART else 8}",
+    )
 
 
 def full_size(layout: Layout, judge: Path, python: str) -> tuple[str, ...]:

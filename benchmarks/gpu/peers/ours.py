@@ -44,12 +44,13 @@ def _both(setting: Setting, rollout: Fp8, *, learner: bool) -> Part:
     _rollouts(setting, clock, rollout)
     free()
     denoiser = _denoiser(setting)
+    if learner:
+        # Before there is an engine, which would keep the weights that are replaced.
+        quantise_frozen(denoiser.body)
     trained = [weight for weight in denoiser.policy.weights().values() if isinstance(weight, nn.Parameter)]
     distributed.join(0, 1, distributed.rendezvous(), setting.device, 600.0)
     engine = distributed.make_engine(denoiser.transformer, trained, LearnerConfig(), 1)
     denoiser.through(engine)
-    if learner:
-        quantise_frozen(denoiser.body)
     activations.arrange(denoiser.body, "store", compiled=setting.editor.compile)
     _steps(setting, clock, denoiser, engine.backward)
     how = "activations stored" + (f"; rollout.fp8={rollout}, learner.fp8" if learner else "")

@@ -66,7 +66,7 @@ def of_config(config: Mapping[str, Any], token: int) -> KontextArchitecture:
         parameters=width**2 * (double * (2 * 12 + 2 * 6) + single * (12 + 3)),
         encoders_gib=ENCODERS_GIB,
         projections=_projections(double, single, width),
-        kept=15.4,
+        kept=13.5,
     )
 
 
