@@ -160,6 +160,8 @@ class VllmServer:
         if self._on_gpu:
             command += ["--gpu-memory-utilization", str(config.gpu_memory_utilization)]
             command += ["--quantization", config.quantization] if config.quantization is not None else []
+            if config.kv_cache_gib is not None:
+                command += ["--kv-cache-memory-bytes", str(int(config.kv_cache_gib * 2**30))]
         else:
             # A seeded request whose prompt is read in pieces ends vLLM's CPU engine: it rewinds the generator as only
             # CUDA's can be ("CPU Generator does not use offset", 0.32).

@@ -1,11 +1,21 @@
 """How long an update will take on so many GPUs, and how to split them: ``rc-grpo plan``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from deploy.planning.hours import Hours, hours_of
 from deploy.planning.speeds import GpuSpeeds, speeds
-from deploy.planning.split import LEARNER, CapacityError, Cards, cards_of, fastest, parse_split, update_seconds
+from deploy.planning.split import (
+    LEARNER,
+    CapacityError,
+    Cards,
+    cards_of,
+    fastest,
+    judges_a_gpu,
+    parse_split,
+    together,
+    update_seconds,
+)
 from deploy.planning.work import Work, work_of
 from rc_grpo.config import RunConfig
 from rc_grpo.config.judges.served import ServedConfig
@@ -97,7 +107,9 @@ def make_plan(
     speed = known[gpu_type]
     work = work_of(config, speed)
     judges = [name for name, judge in config.reward.judges.items() if judge.resources.num_gpus > 0]
-    cards = cards_of(config, _stages(work, judges))
+    servers = judges_a_gpu(config, together(config, ("rollout", *judges, LEARNER)))
+    rates = {name: _judge_rate(speed, servers[name]) for name in judges}
+    cards = cards_of(config, _stages(work, rates))
     overlapped = config.loop.max_staleness > 0
     wanted = None if split is None else parse_split(split, cards)
     count = gpus if gpus is not None else sum(wanted or ())
@@ -106,9 +118,9 @@ def make_plan(
     best = fastest(cards, count, overlapped)
     taken = wanted or best
     update, quickest = (update_seconds(cards, one, overlapped) for one in (taken, best))
-    pools = _pools(config, work, speed, cards, taken)
+    pools = _pools(config, work, speed, cards, taken, servers)
     candidates = config.loop.groups_per_update * config.rollout.group_size
-    exam = cards_of(config, _stages(work_of(_evaluating(config), speed), judges) | {LEARNER: 0.0})
+    exam = cards_of(config, _stages(work_of(_evaluating(config), speed), rates) | {LEARNER: 0.0})
     edits_s = max(one.seconds(share) for one, share in zip(exam, taken, strict=True))
     return Plan(
         gpus=count,
@@ -133,27 +145,41 @@ def make_plan(
     )
 
 
-def _stages(work: Work, judges: Sequence[str]) -> dict[str, float]:
+def _judge_rate(speed: GpuSpeeds, servers: float) -> float:
+    """Return the images a second of a judge's GPU: of more servers than were measured, as of the most that were."""
+    return (
+        speed.judge_images_s[min(int(servers), len(speed.judge_images_s)) - 1]
+        if servers >= 1
+        else servers * (speed.judge_images_s[0])
+    )
+
+
+def _stages(work: Work, judges: Mapping[str, float]) -> dict[str, float]:
     """Return the seconds of one GPU that each stage works on an update's groups, in the order of the data's way."""
-    return {"rollout": work.rollout_s, **dict.fromkeys(judges, work.judge_s), LEARNER: work.update_s}
+    judged = {name: work.judged / rate for name, rate in judges.items()}
+    return {"rollout": work.rollout_s, **judged, LEARNER: work.update_s}
 
 
 def _pools(
-    config: RunConfig, work: Work, speed: GpuSpeeds, cards: Sequence[Cards], split: Sequence[int]
+    config: RunConfig,
+    work: Work,
+    speed: GpuSpeeds,
+    cards: Sequence[Cards],
+    split: Sequence[int],
+    servers: Mapping[str, float],
 ) -> tuple[Pool, ...]:
     memory = {"rollout": work.rollout_gib, "learner": work.learner_gib}
     for name, judge in config.reward.judges.items():
         if isinstance(judge, ServedConfig) and not judge.urls:
-            memory[name] = judge.server.gpu_memory_utilization * speed.memory_gib
+            memory[name] = judge.server.gpu_memory_utilization * speed.memory_gib * max(1.0, servers[name])
     settings = {"rollout": "rollout.workers", "learner": "learner.ranks"}
+
+    def size(name: str, gpus: int) -> str:
+        key = settings.get(name, f"reward.judges.{name}.workers")
+        return f"{key}={max(1, int(gpus * servers.get(name, 1.0)))}"
+
     found = {
-        name: Pool(
-            name,
-            gpus,
-            one.seconds(gpus, [name]),
-            memory.get(name),
-            f"{settings.get(name, f'reward.judges.{name}.workers')}={gpus}",
-        )
+        name: Pool(name, gpus, one.seconds(gpus, [name]), memory.get(name), size(name, gpus))
         for one, gpus in zip(cards, split, strict=True)
         for name in one.demands
     }
@@ -230,6 +256,6 @@ def _cost_of_exploring(config: RunConfig, speed: GpuSpeeds, both: Work) -> list[
     return [
         f"exploring {rollout.candidates} candidates in {rollout.exploring_steps} of {rollout.steps} steps takes, with "
         f"the {rollout.group_size} exact ones, {rollout.explore_cost:.2f} times the operations of those alone, "
-        f"{both.rollout_s / alone.rollout_s:.2f} times their time and {both.judge_s / alone.judge_s:.1f} times the "
+        f"{both.rollout_s / alone.rollout_s:.2f} times their time and {both.judged / alone.judged:.1f} times the "
         "judgements"
     ]

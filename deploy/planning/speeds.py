@@ -31,7 +31,7 @@ class GpuSpeeds(Strict):
         rollout: TFLOP/s by precision, those of float8 by ``rollout.fp8``.
         update: by activation policy.
         update_fp8: times as fast is an update with ``learner.fp8``; None: not measured.
-        judge_images_s: images a second of a judge.
+        judge_images_s: images a second of a judge: of one server of a GPU, of two that share it.
     """
 
     memory_gib: PositiveFloat
@@ -39,7 +39,7 @@ class GpuSpeeds(Strict):
     rollout: dict[Literal["bfloat16", "gemm", "all"], PositiveFloat]
     update: dict[Activations, UpdateSpeed]
     update_fp8: PositiveFloat | None = None
-    judge_images_s: PositiveFloat
+    judge_images_s: tuple[PositiveFloat, PositiveFloat]
 
 
 def speeds() -> dict[str, GpuSpeeds]:

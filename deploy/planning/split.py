@@ -1,11 +1,12 @@
 """How GPUs are dealt out to the stages of an update: the fastest split of so many, or one that is asked for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rc_grpo.config import RunConfig
 
 LEARNER = "learner"
+_ROUNDING = 1e-9
 
 
 class CapacityError(ValueError):
@@ -35,24 +36,53 @@ class Cards:
         return sum(self.demands[name] for name in wanted if name in self.demands) / min(gpus, self.most)
 
 
-def cards_of(config: RunConfig, demands: Mapping[str, float]) -> tuple[Cards, ...]:
+def together(config: RunConfig, stages: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     """Put stages together whose actors ask for fractions of a GPU, as far as these fit one, as Ray does.
+
+    Args:
+        config: of the run.
+        stages: in the order of the data's way.
+    """
+    asked = _asked(config)
+    parts = {name: asked[name] if 0 < asked[name] < 1 else 1.0 for name in stages}
+    found: list[list[str]] = []
+    for name, part in parts.items():
+        room = [names for names in found if sum(parts[one] for one in names) + part <= 1 + _ROUNDING]
+        room[0].append(name) if room else found.append([name])
+    return tuple(map(tuple, found))
+
+
+def judges_a_gpu(config: RunConfig, shared: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Return how many servers of each judge are on a GPU: what fits where it is alone, one where it shares.
+
+    Args:
+        config: of the run.
+        shared: stages, as they are `together`.
+    """
+    found = {}
+    for name in (names[0] for names in shared if len(names) == 1 and names[0] in config.reward.judges):
+        asked = config.reward.judges[name].resources.num_gpus
+        found[name] = float(int(1 / asked + _ROUNDING)) if asked < 1 else 1 / asked
+    return dict.fromkeys(config.reward.judges, 1.0) | found
+
+
+def cards_of(config: RunConfig, demands: Mapping[str, float]) -> tuple[Cards, ...]:
+    """Return who works on which GPUs.
 
     Args:
         config: of the run.
         demands: of each stage, in the order of the data's way.
     """
-    asked = {
+    shares = together(config, demands)
+    return tuple(Cards({name: demands[name] for name in names}, _most(config, names)) for names in shares)
+
+
+def _asked(config: RunConfig) -> dict[str, float]:
+    return {
         "rollout": config.rollout.resources.num_gpus,
         **{name: judge.resources.num_gpus for name, judge in config.reward.judges.items()},
         LEARNER: config.learner.resources.num_gpus,
     }
-    parts = {name: asked[name] if 0 < asked[name] < 1 else 1.0 for name in demands}
-    together: list[list[str]] = []
-    for name, part in parts.items():
-        room = [names for names in together if sum(parts[one] for one in names) + part <= 1 + 1e-9]
-        room[0].append(name) if room else together.append([name])
-    return tuple(Cards({name: demands[name] for name in names}, _most(config, names)) for names in together)
 
 
 def _most(config: RunConfig, names: Sequence[str]) -> int:

@@ -28,11 +28,11 @@ PREFIX_KEEPS = 1.55
 
 @dataclass(frozen=True)
 class Work:
-    """What one update asks of each stage, in seconds of one GPU, and what one GPU of it has to hold.
+    """What one update asks of each stage, in seconds of one GPU or in images, and what one GPU of it has to hold.
 
     Attributes:
         rollout_s: of the rollouts.
-        judge_s: of a judge.
+        judged: images that each judge scores.
         update_s: of the learner.
         rollout_gib: of a rollout worker.
         learner_gib: of a rank.
@@ -40,7 +40,7 @@ class Work:
     """
 
     rollout_s: float
-    judge_s: float
+    judged: int
     update_s: float
     rollout_gib: float
     learner_gib: float
@@ -68,7 +68,7 @@ def work_of(config: RunConfig, speed: GpuSpeeds) -> Work:
     sweeps += 1 if sweeps and objective.old_path == "recompute" else 0
     return Work(
         rollout_s=groups * (config.rollout.group_size * path_s + ahead_s + _pool_seconds(config, speed)),
-        judge_s=groups * judged / speed.judge_images_s,
+        judged=groups * judged,
         update_s=groups * (learning_tflop(config) / update.tflop_s + sweeps * (objective.anchors * path_s + ahead_s)),
         rollout_gib=_rollout_gib(config, size, tokens),
         learner_gib=_learner_gib(config, size, tokens, update),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from rc_grpo.config.base import Seconds, Strict
 from rc_grpo.config.judges.base import JudgeConfig
@@ -81,6 +81,11 @@ class ServerConfig(Strict):
     max_model_len: PositiveInt = Field(4096, description="tokens of prompt and answer; 4096 holds two 1024x1024 images")
     max_num_seqs: PositiveInt = Field(64, description="requests that vLLM works on at the same time")
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory that vLLM takes")
+    kv_cache_gib: PositiveFloat | None = Field(
+        None,
+        description="GiB of a GPU for the prompts' keys and values; none is what gpu_memory_utilization leaves, which "
+        "vLLM measures as it starts: wrongly where others start on the same GPU at the same time",
+    )
     arguments: tuple[str, ...] = Field((), description="more command line of `vllm serve`, after ours")
     environment: dict[str, str] = Field(default_factory=dict, description="more environment variables, after ours")
     start_deadline_s: Seconds = Field(600.0, description="it must answer by then")
@@ -145,6 +150,11 @@ class ServedConfig(JudgeConfig):
             raise ValueError(
                 f"server.quantization = {self.server.quantization} but resources.num_gpus = 0: a server on the CPU "
                 "has no float8; give the judge a GPU, or leave it out"
+            )
+        if not self.urls and gpus == 0 and self.server.kv_cache_gib is not None:
+            raise ValueError(
+                f"server.kv_cache_gib = {self.server.kv_cache_gib:g} but resources.num_gpus = 0: of a server on the "
+                "CPU it is server.environment.VLLM_CPU_KVCACHE_SPACE"
             )
         if not self.urls and 0 < gpus < 1 and share > gpus:
             raise ValueError(

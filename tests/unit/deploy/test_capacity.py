@@ -148,8 +148,12 @@ def test_the_page_of_the_real_job_says_the_hours_that_are_planned() -> None:
 @pytest.mark.parametrize("name", [NAME, "flux2_klein_4b", "qwen_image_edit_2511", "qwen_image_21"])
 def test_a_packaged_node_of_eight_is_split_as_the_plan_does(name: str) -> None:
     read = load_config(name, ())
-    ours = (read.rollout.workers, read.reward.judges["editscore"].workers, read.learner.ranks)
-    assert ours == tuple(pool.gpus for pool in make_plan(read, 8, "H200").pools)
+    plan = make_plan(read, 8, "H200")
+    assert load_config(name, tuple(plan.overrides)) == read
+    judge = read.reward.judges["editscore"]
+    assert judge.workers * judge.resources.num_gpus == next(
+        pool.gpus for pool in plan.pools if pool.name == "editscore"
+    )
 
 
 RESULTS = Path("benchmarks/results")
@@ -222,7 +226,7 @@ def test_a_split_that_is_asked_for_costs_what_its_slowest_pool_takes() -> None:
     assert plan.seconds == pytest.approx(max(work[0] / 5, work[1] / 1, work[2] / 2))
     assert plan.faster == ("3/1/4", pytest.approx(best.seconds))
     assert best.faster is None
-    assert plan.overrides == ["rollout.workers=5", "reward.judges.editscore.workers=1", "learner.ranks=2"]
+    assert plan.overrides == ["rollout.workers=5", "reward.judges.editscore.workers=2", "learner.ranks=2"]
 
 
 @pytest.mark.parametrize(
@@ -267,6 +271,39 @@ def test_pools_that_ask_for_fractions_of_a_gpu_take_turns_on_it() -> None:
     apart = load_config("flux2_klein_4b_one_gpu", tuple(f"{key}={value}" for key, value in whole.items()))
     with pytest.raises(CapacityError, match="Actors that ask for fractions share one"):
         make_plan(apart, 1, "H100")
+
+
+def test_servers_that_share_a_gpu_judge_at_the_rate_of_so_many() -> None:
+    def judges(part: float, *overrides: str, gpus: int = 8) -> tuple[float, float | None, str]:
+        key = "reward.judges.editscore"
+        server = f"{key}.server={{gpu_memory_utilization: {min(part, 1) * 0.9}}}"
+        plan = make_plan(config(f"{key}.resources.num_gpus={part}", server, *overrides), gpus, "H200")
+        (pool,) = (pool for pool in plan.pools if pool.name == "editscore")
+        return pool.seconds * pool.gpus, pool.memory_gib, pool.setting.partition("=")[2]
+
+    one, two = speeds()["H200"].judge_images_s
+    (alone, memory, _), (twice, same, servers), (thrice, _, more) = (judges(part) for part in (1, 0.5, 0.33))
+    assert (servers, more) == ("2", "3")
+    assert alone / twice == alone / thrice == pytest.approx(two / one)
+    assert memory == pytest.approx(same)
+    # Where it shares its GPU with others, there is no room for a second one.
+    beside, _, count = judges(0.4, "learner.resources.num_gpus=0.6", "learner.ranks=1", gpus=2)
+    assert (beside, count) == (pytest.approx(alone), "1")
+
+
+def test_a_server_of_several_gpus_takes_them_all() -> None:
+    key = "reward.judges.editscore"
+    read = config(f"{key}.resources.num_gpus=2", f"{key}.server={{tensor_parallel: 2}}")
+    (pool,) = (pool for pool in make_plan(read, None, "H200", split="3/2/4").pools if pool.name == "editscore")
+    (single,) = (
+        pool
+        for pool in make_plan(
+            config(f"{key}.resources.num_gpus=1", f"{key}.server={{}}"), None, "H200", split="3/1/4"
+        ).pools
+        if pool.name == "editscore"
+    )
+    assert pool.setting == f"{key}.workers=1"
+    assert pool.seconds == pytest.approx(single.seconds)
 
 
 def test_what_shares_a_gpu_must_fit_it_together() -> None:

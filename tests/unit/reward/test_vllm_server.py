@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from deploy.configs import load_config
 from rc_grpo.config import EditScoreConfig, ServerConfig
 from reward_service import pocket_judge
 from reward_service.factory import check_judge, family, prompts
@@ -42,6 +43,24 @@ def test_float8_weights_are_for_servers_on_gpus(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match=r"server\.quantization = fp8 but resources\.num_gpus = 0"):
         EditScoreConfig.model_validate(on_cpu)
     EditScoreConfig.model_validate(on_cpu | {"resources": {"num_gpus": 1}})
+
+
+def test_memory_for_keys_and_values_is_said_where_others_share_the_gpu(tmp_path: Path) -> None:
+    command = server(tmp_path, on_gpu=True, kv_cache_gib=1.5).command(1)
+    assert value(command, "--kv-cache-memory-bytes") == str(3 * 2**29)
+    assert "--kv-cache-memory-bytes" not in server(tmp_path, on_gpu=True).command(1)
+    on_cpu = {"kind": "editscore", "model": "pocket", "server": {"kv_cache_gib": 2}}
+    with pytest.raises(ValidationError, match=r"on the CPU it is server\.environment\.VLLM_CPU_KVCACHE_SPACE"):
+        EditScoreConfig.model_validate(on_cpu)
+    EditScoreConfig.model_validate(on_cpu | {"resources": {"num_gpus": 1}})
+
+
+@pytest.mark.parametrize("name", ["flux_kontext_dev", "flux_kontext_dev_one_gpu", "flux2_klein_4b_one_gpu"])
+def test_packaged_servers_that_share_a_gpu_say_it(name: str) -> None:
+    judge = load_config(name).reward.judges["editscore"]
+    assert isinstance(judge, EditScoreConfig)
+    assert 0 < judge.resources.num_gpus < 1
+    assert judge.server.kv_cache_gib is not None
 
 
 @pytest.mark.parametrize(
