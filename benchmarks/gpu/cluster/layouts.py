@@ -7,10 +7,8 @@ from pathlib import Path
 from benchmarks.gpu import judge_of_full_size
 from rc_grpo.editor.files import FULL_SIZE
 
-_SHORT = ("evaluation.tasks=0", "output.experience=scores", "output.grid_every=1000", "output.checkpoint_every=2")
-"""Of runs of some updates, in which a rank is killed."""
-_SMALL_PART = 0.3
-"""Of a GPU, that hardly holds more than a judge's weights."""
+_SHORT = ("evaluation.tasks=0", "output.experience=scores", "output.grid_every=1000", "output.checkpoint_every=1000")
+"""Of runs of some updates."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +35,9 @@ def layouts(gpus: int) -> tuple[Layout, ...]:
         ValueError: there are none of that number.
     """
     found = {
-        1: (Layout("one card", "1", judged=True, overrides=_judge_share(0.26)),),
+        1: (Layout("one card", "1", judged=True, overrides=_judge_share(0.26, kv_cache_gib=1.5)),),
         2: (
-            _layout("apart", "1/1", rollout=(1, 1.0), judge=(1, 0.4), learner=(1, 0.6)),
+            _layout("apart", "1/1", rollout=(1, 1.0), judge=(2, 0.2), learner=(1, 0.6)),
             _layout("ranks", "2", rollout=(2, 0.4), judge=None, learner=(2, 0.6)),
         ),
         4: (
@@ -75,13 +73,13 @@ def _layout(
     return Layout(name, split, judge is not None, (*sized, *judged, *more))
 
 
-def _judge_share(part: float) -> tuple[str, ...]:
+def _judge_share(part: float, kv_cache_gib: float = 4) -> tuple[str, ...]:
     judge = "reward.judges.editscore"
     return (
         f"{judge}.resources={{num_gpus: {part}, num_cpus: 2}}",
         f"{judge}.server.gpu_memory_utilization={part * 0.9}",
         # Beside fifteen of weights; vLLM's own measurement of what is left would count what starts beside it.
-        f"{judge}.server.kv_cache_gib={1.5 if part < _SMALL_PART else 8}",
+        f"{judge}.server.kv_cache_gib={kv_cache_gib}",
     )
 
 

@@ -82,14 +82,31 @@ class Observer:
             losses = status["learner"]["losses"]
             return process, lambda now: now["learner"]["losses"] > losses and _learner_waits_for(now, _UPDATE, _GROUPS)
         role = next(role for role in status["workers"] if role != "rollout")
-        judged = _judged(status)
         engine = _engine(self._saboteur.process_of(status["workers"][role][0]))
-        return engine, lambda now: _judged(now) > judged
+        return engine, self._judge_is_back(role, status)
+
+    def _judge_is_back(self, role: str, before: Status) -> Callable[[Status], bool]:
+        """Return what is true when all judges work again; note when another one has gone on."""
+        killed, gone, noted = time.time(), False, False
+
+        def back(now: Status) -> bool:
+            nonlocal gone, noted
+            pool, went_on = now["pools"][role], _judged(now) > _judged(before)
+            missing = pool["resting"] > 0 or pool["workers"] < pool["wanted"]
+            gone = gone or missing or pool["lost"] > before["pools"][role]["lost"]
+            if gone and missing and went_on and not noted:
+                noted = True
+                self._lines({"seconds": time.time(), "taken_over": "judge", "after": time.time() - killed})
+            return gone and not missing and went_on
+
+        return back
 
 
 def gpus() -> Iterator[tuple[int, int]]:
-    """Yield each GPU's utilisation in per cent and its memory in use in MiB; nothing where there is none."""
+    """Yield the utilisation in per cent and the memory in use in MiB of each GPU that this process may use."""
     command = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits"]
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        command += ["-i", visible]
     try:
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     except (OSError, subprocess.CalledProcessError):

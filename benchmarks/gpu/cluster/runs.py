@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -99,32 +99,31 @@ def run(
     return folder, timeline.read(seen)
 
 
-def overlapped(machine: Machine, layout: Layout, staleness: int, updates: int, kills: Sequence[str] = ()) -> Part:
-    """Measure a layout's overlap over its warm updates; what is killed is killed after them.
+def overlapped(machine: Machine, layout: Layout, staleness: int, updates: int, *overrides: str) -> Part:
+    """Measure a layout's overlap over its warm updates.
 
     Args:
         machine: where.
         layout: of its GPUs.
         staleness: bound of it.
         updates: that are measured.
-        kills: what is killed after these, one update after the other.
+        overrides: more of the configuration's.
 
     Raises:
-        RuntimeError: the run failed, or something that was killed did not come back.
+        RuntimeError: the run failed.
     """
-    last = WARM_UP + updates
-    orders = [f"{last + count}:{what}" for count, what in enumerate(kills)]
     name = f"{layout.name.replace(' ', '-')}-{staleness}"
-    updates_in_all = last + 2 * len(kills) + 1
-    planned = f"loop={{updates: {updates_in_all}, max_staleness: {staleness}, groups_per_update: {GROUPS}}}"
-    folder, seen = run(machine, layout, name, orders, planned)
-    measured = records_of(folder)[WARM_UP:last]
+    # During the last one there is less and less to do ahead.
+    planned = _loop(WARM_UP + updates + 1, staleness)
+    folder, seen = run(machine, layout, name, (), planned, *overrides)
+    measured = records_of(folder)[WARM_UP : WARM_UP + updates]
     wall = sum(record["seconds/update_total"] for record in measured)
     learning = sum(record["update/seconds"] for record in measured) / wall
     rolling = sum(record["pool/rollout_busy_share"] * record["seconds/update_total"] for record in measured) / wall
     counted = accounts(folder, staleness)
     setting = f"{layout.name}, max_staleness {staleness}, {updates} warm updates of {GROUPS} groups"
-    figures = {
+    timeline.draw(seen, f"{machine.gpus} x {device()}, {setting}", machine.out / f"{name}.png")
+    return {
         "overlap_efficiency": Figure(max(learning, rolling), "share of the time", "at least 0.92", setting),
         "rank_idle_share": Figure(
             max(record["update/rank_idle_share"] for record in measured), "share of the ranks' work", "at most 0.05"
@@ -133,18 +132,40 @@ def overlapped(machine: Machine, layout: Layout, staleness: int, updates: int, k
         "version_to_proof_seconds": Figure(
             max(record["seconds/version_to_proof_max"] for record in measured), "seconds", None, "the slowest worker"
         ),
-        "groups_lost": Figure(counted["lost"], "groups", "0", setting),
-        "groups_over_stale": Figure(counted["over_stale"], "groups", "0", setting),
+        **_groups(counted, setting),
         **_plan_error(machine, layout, folder, wall / updates),
-    }
-    back = _returns(name, kills, seen)
+    }, {"learning": learning, "rolling_out": rolling, "updates": measured, "accounts": counted}
+
+
+def killed(machine: Machine, layout: Layout, kills: Sequence[str]) -> Part:
+    """See how soon what is killed is back, in updates that are short.
+
+    Args:
+        machine: where.
+        layout: of its GPUs.
+        kills: what is killed after the warm updates, one update after the other.
+
+    Raises:
+        RuntimeError: the run failed, or something that was killed did not come back.
+    """
+    name, staleness = "kills", 2
+    orders = [f"{WARM_UP + count}:{what}" for count, what in enumerate(kills)]
+    planned = _loop(WARM_UP + 2 * len(kills) + 1, staleness)
+    # The rank's checkpoint is what it comes back from.
+    short = (*machine.in_short, "output.checkpoint_every=1")
+    folder, seen = run(machine, layout, name, orders, planned, *short)
+    back, counted = _returns(name, kills, seen), accounts(folder, staleness)
+    setting = f"{layout.name}, max_staleness {staleness}, after kill -9"
     goals = {"rollout": 15, "learner": 45, "judge": 45}
+    figures = {
+        f"{what}_back_seconds": Figure(back[what], "seconds", f"at most {goals[what]}", setting) for what in kills
+    }
+    taken_over = timeline.taken_over(seen)
     figures |= {
-        f"{what}_back_seconds": Figure(back[what], "seconds", f"at most {goals[what]}", "after kill -9")
-        for what in kills
+        f"{what}_taken_over_seconds": Figure(after, "seconds", None, "another one works") for what, after in taken_over
     }
     timeline.draw(seen, f"{machine.gpus} x {device()}, {setting}", machine.out / f"{name}.png")
-    return figures, {"learning": learning, "rolling_out": rolling, "updates": measured, "accounts": counted}
+    return figures | _groups(counted, setting), {"updates": records_of(folder), "accounts": counted}
 
 
 def repeated(machine: Machine, layout: Layout, updates: int) -> Part:
@@ -177,8 +198,7 @@ def on_one_card(machine: Machine, layout: Layout, updates: int) -> Part:
         there = torch.cuda.get_device_properties(0).total_memory
         part = ONE_CARD_JUDGE * min(1.0, CARD_GIB * 2**30 / there)
         share = (*share, f"reward.judges.editscore.server.gpu_memory_utilization={part:.3f}")
-    planned = f"loop={{updates: {updates}, max_staleness: 1, groups_per_update: {GROUPS}}}"
-    folder, seen = run(machine, replace(layout, overrides=share), "one-card", (), planned)
+    folder, seen = run(machine, replace(layout, overrides=share), "one-card", (), _loop(updates, 1))
     measured = records_of(folder)
     peak = max((memory for line in seen for _, memory in line.get("gpus", ())), default=0) / 1024
     seconds = measured[-1]["seconds/update_total"]
@@ -198,6 +218,17 @@ def on_one_card(machine: Machine, layout: Layout, updates: int) -> Part:
 def device() -> str:
     """Return the GPU's name, or that there is none."""
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
+
+
+def _loop(updates: int, staleness: int) -> str:
+    return f"loop={{updates: {updates}, max_staleness: {staleness}, groups_per_update: {GROUPS}}}"
+
+
+def _groups(counted: Mapping[str, Any], setting: str) -> dict[str, Figure]:
+    return {
+        "groups_lost": Figure(counted["lost"], "groups", "0", setting),
+        "groups_over_stale": Figure(counted["over_stale"], "groups", "0", setting),
+    }
 
 
 def _returns(name: str, kills: Sequence[str], seen: Sequence[dict[str, Any]]) -> dict[str, float]:

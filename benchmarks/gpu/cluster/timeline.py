@@ -25,6 +25,11 @@ def returns(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
     return {line["back"]: line["after"] for line in lines if "back" in line}
 
 
+def taken_over(lines: Sequence[dict[str, Any]]) -> list[tuple[str, float]]:
+    """Return what did the work of something that was killed while that was gone, and after how many seconds."""
+    return [(line["taken_over"], line["after"]) for line in lines if "taken_over" in line]
+
+
 def draw(lines: Sequence[dict[str, Any]], title: str, path: Path) -> None:
     """Draw a row for each pool and each GPU, the ends of updates, and kills."""
     seen = [line for line in lines if "pools" in line]
