@@ -19,11 +19,11 @@ from aiohttp import web
 from benchmarks.judge_throughput import fresh_groups, pace
 from benchmarks.results import Figure, write
 from rc_grpo.config import EditScoreConfig
-from reward_service import transport
+from reward_service.asking import transport
 from reward_service.editscore import EditScoreJudge
 from reward_service.factory import digit_questions, family, prompts
 from reward_service.logits.judge import LogitsJudge
-from reward_service.shown import Files, Show, in_requests
+from reward_service.serving.shown import Files, Show, in_requests
 from reward_service.vision_judge import VisionJudge
 
 SIDE, SIZE, IN_FLIGHT, PORT = 512, 12, 192, 18_999

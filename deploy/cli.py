@@ -329,7 +329,7 @@ def merge_judge_adapter(
 ) -> None:
     """Merge a judge's LoRA adapter into its base, prove that it answers the same, and write a folder to serve."""
     with plain_errors():
-        from reward_service.merging import merge_judge
+        from reward_service.folders.merging import merge_judge
 
         report = merge_judge(
             base,

@@ -17,7 +17,7 @@ from rc_grpo.process import prepare_process
 from reward_service.factory import make_judge
 from reward_service.judge import Judge, JudgeSetupError, ServedJudge
 from reward_service.scoring import score_group
-from reward_service.server_metrics import ServerMetrics
+from reward_service.serving.server_metrics import ServerMetrics
 
 EXPORT_EVERY_S = 10.0
 

@@ -17,7 +17,8 @@ from rc_grpo.config import EditScoreConfig, SamplingConfig
 from rc_grpo.images import Pixels
 from rc_grpo.messages import EditTask
 from rc_grpo.storable import storable
-from reward_service.client import RequestRefusedError
+from reward_service.asking.client import RequestRefusedError
+from reward_service.asking.openai_answers import Completion
 from reward_service.contract import (
     QUESTIONS,
     SUBSCORES,
@@ -28,10 +29,9 @@ from reward_service.contract import (
     overall,
     parse_answer,
 )
-from reward_service.endpoint import Endpoint
 from reward_service.judge import Verdict
-from reward_service.openai_answers import Completion
 from reward_service.prompts import Family, Prompts, chat
+from reward_service.serving.endpoint import Endpoint
 from reward_service.vision_judge import (
     OPENING_INSTRUCTION,
     Answers,

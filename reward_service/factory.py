@@ -9,10 +9,10 @@ from transformers import AutoConfig
 from rc_grpo.config import AnyJudgeConfig, EditScoreConfig, JudgePlugin, PairwiseConfig, ServedConfig
 from rc_grpo.storable import one_line
 from reward_service import pocket_judge
+from reward_service.asking.transport import QUOTED_CHARACTERS
 from reward_service.editscore import EditScoreJudge
-from reward_service.endpoint import AttachedServer, Endpoint
+from reward_service.folders.judge_folder import check_judge_folder
 from reward_service.judge import Judge, JudgeSetupError
-from reward_service.judge_folder import check_judge_folder
 from reward_service.local.making import check_local, make_local
 from reward_service.logits import questions
 from reward_service.logits.judge import LogitsJudge
@@ -21,7 +21,7 @@ from reward_service.pairwise import question
 from reward_service.pairwise.judge import PairwiseJudge
 from reward_service.prompts import DEFAULT_PROMPTS, Family, Prompts
 from reward_service.prompts.published import published_prompts
-from reward_service.transport import QUOTED_CHARACTERS
+from reward_service.serving.endpoint import AttachedServer, Endpoint
 from reward_service.vllm_server import VllmServer
 
 POCKET = "pocket"

@@ -15,13 +15,13 @@ from rc_grpo.config import AnyJudgeConfig, EditScoreConfig, ServedConfig
 from rc_grpo.editor.geometry import resize_image
 from rc_grpo.images import Pixels, decode_rgb
 from rc_grpo.messages import EditTask
-from reward_service.client import ChatClient, ForeignServerError, RequestRefusedError
+from reward_service.asking.client import ChatClient, ForeignServerError, RequestRefusedError
+from reward_service.asking.transport import NoReplyError
 from reward_service.editscore import EditScoreJudge, Sample
-from reward_service.endpoint import AttachedServer
 from reward_service.factory import make_judge
 from reward_service.judge import Judge, JudgeSetupError, JudgeUnavailableError, ServedJudge, Verdict
 from reward_service.scoring import verdicts_of
-from reward_service.transport import NoReplyError
+from reward_service.serving.endpoint import AttachedServer
 
 State = Literal["serves", "loads", "unusable"]
 

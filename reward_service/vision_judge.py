@@ -17,11 +17,11 @@ from rc_grpo.config import SamplingConfig, ServedConfig
 from rc_grpo.editor.geometry import resize_image
 from rc_grpo.images import Pixels, decode_rgb
 from rc_grpo.messages import EditTask
-from reward_service.client import ChatClient, ForeignServerError, RequestRefusedError
+from reward_service.asking.client import ChatClient, ForeignServerError, RequestRefusedError
+from reward_service.asking.openai_answers import Completion
 from reward_service.contract import AnswerError
-from reward_service.endpoint import Endpoint
 from reward_service.judge import JudgeSetupError, JudgeUnavailableError, Verdict
-from reward_service.openai_answers import Completion
+from reward_service.serving.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
 Parsed = TypeVar("Parsed")

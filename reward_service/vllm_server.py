@@ -17,10 +17,10 @@ from pathlib import Path
 from rc_grpo.config import ServerConfig
 from rc_grpo.storable import one_line
 from rc_grpo.waiting import DeadlineExceededError
-from reward_service import guardian
-from reward_service.endpoint import Probe
 from reward_service.judge import JudgeUnavailableError
-from reward_service.shown import Files, Show
+from reward_service.serving import guardian
+from reward_service.serving.endpoint import Probe
+from reward_service.serving.shown import Files, Show
 
 logger = logging.getLogger(__name__)
 _PORTS = range(20000, 32000)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from transformers import Qwen2_5_VLConfig
 
 from reward_service.contract import QUESTIONS, Question
-from reward_service.judge_folder import WEIGHTS
+from reward_service.folders.judge_folder import WEIGHTS
 from reward_service.logits import questions
 from reward_service.logits.questions import DigitQuestions
 from reward_service.pocket_judge import tokenizer as words

@@ -15,7 +15,7 @@ from benchmarks.gpu.cluster.observer import gpus
 from benchmarks.judge_throughput import Group, Scores, pace
 from rc_grpo.messages import EditTask
 from reward_service.judge import Verdict
-from reward_service.server_metrics import read
+from reward_service.serving.server_metrics import read
 from reward_service.vision_judge import VisionJudge
 from reward_service.vllm_server import VllmServer
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deploy.web.listening import STOP_DEADLINE_S
-from reward_service import guardian
+from reward_service.serving import guardian
 
 
 @contextmanager

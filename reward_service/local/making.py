@@ -14,8 +14,8 @@ from rc_grpo.config import (
     RegionPreservationConfig,
     RewardHeadConfig,
 )
+from reward_service.folders.judge_folder import check_safetensors, weight_files
 from reward_service.judge import Judge, JudgeSetupError
-from reward_service.judge_folder import check_safetensors, weight_files
 from reward_service.local.reward_head_prompts import HeadPrompts
 
 LocalConfig = GroundTruthConfig | RegionPreservationConfig | ClipDirectionConfig | PickScoreConfig | RewardHeadConfig

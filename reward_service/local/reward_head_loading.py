@@ -18,9 +18,9 @@ from transformers import (
 )
 
 from rc_grpo.config import RewardHeadConfig
-from reward_service.adapter import in_current_layout
+from reward_service.folders.adapter import in_current_layout
+from reward_service.folders.judge_folder import JudgeFolderError, check_safetensors, weight_files
 from reward_service.judge import JudgeSetupError
-from reward_service.judge_folder import JudgeFolderError, check_safetensors, weight_files
 
 _HEAD = re.compile(r"rm_head(?:s\.head_(?P<number>\d+))?\.(?:(?P<layer>\d+)\.)?(?P<part>weight|bias)")
 """EditReward's names: ``rm_head.weight`` of one layer, ``rm_head.0.weight`` of more, ``rm_heads.head_1.0.weight``."""

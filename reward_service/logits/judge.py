@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from rc_grpo.config import EditScoreConfig, SamplingConfig
 from rc_grpo.messages import EditTask
 from rc_grpo.storable import one_line
-from reward_service.client import RequestRefusedError
+from reward_service.asking.client import RequestRefusedError
 from reward_service.contract import QUESTIONS, SUBSCORES, AnswerError, Question, overall
-from reward_service.endpoint import Endpoint
 from reward_service.judge import JudgeSetupError, Verdict
 from reward_service.logits.questions import DigitQuestions
 from reward_service.logits.reading import DIGIT_SCHEMA, expected_mark
 from reward_service.prompts import Family
+from reward_service.serving.endpoint import Endpoint
 from reward_service.vision_judge import OPENING_INSTRUCTION, VisionJudge, together
 
 _NUMBER = re.compile(r"\s*\d{2}")

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from rc_grpo.storable import one_line
+from reward_service.asking.openai_answers import Chance
 from reward_service.contract import AnswerError
 from reward_service.judge import FULL_MARKS
-from reward_service.openai_answers import Chance
 
 DIGITS = "0123456789"
 HIGHEST = len(DIGITS) - 1

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from rc_grpo.config import PairwiseConfig, SamplingConfig
 from rc_grpo.messages import EditTask
-from reward_service.client import RequestRefusedError
-from reward_service.endpoint import Endpoint
+from reward_service.asking.client import RequestRefusedError
 from reward_service.judge import Verdict
 from reward_service.pairwise.contract import ANSWER_SCHEMA, Choice, parse_choice
 from reward_service.pairwise.question import PairQuestion
 from reward_service.pairwise.tournament import Pair, Standing, agreed, majority, pairs, standings
+from reward_service.serving.endpoint import Endpoint
 from reward_service.vision_judge import (
     OPENING_INSTRUCTION,
     Answers,

@@ -5,9 +5,9 @@ import math
 
 from hypothesis import strategies as st
 
+from reward_service.asking.openai_answers import Completion, ForeignAnswerError, read_completions, read_models
+from reward_service.asking.transport import QUOTED_CHARACTERS, Reply, is_loopback
 from reward_service.contract import REASONING_CHARACTERS, Answer, AnswerError, parse_answer
-from reward_service.openai_answers import Completion, ForeignAnswerError, read_completions, read_models
-from reward_service.transport import QUOTED_CHARACTERS, Reply, is_loopback
 from tests.fuzz.mutations import TEXTS, json_texts
 from tests.fuzz.target import Target, ask
 

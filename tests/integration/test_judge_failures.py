@@ -16,7 +16,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 
 from benchmarks.runs import records_of
 from deploy.cluster import namespace
-from reward_service import guardian
+from reward_service.serving import guardian
 from tests.integration.conftest import Finished, train_short
 from tests.integration.judged import JUDGED, check
 

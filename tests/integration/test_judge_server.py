@@ -20,8 +20,8 @@ from deploy.errors import plain_errors
 from rc_grpo.config import EditScoreConfig, PairwiseConfig, SamplingConfig
 from rc_grpo.images import decode_rgb, encode_png
 from rc_grpo.pocket.world import PocketWorld
-from reward_service import guardian, pocket_judge
-from reward_service.client import ChatClient, RequestRefusedError
+from reward_service import pocket_judge
+from reward_service.asking.client import ChatClient, RequestRefusedError
 from reward_service.contract import ANSWER_SCHEMA
 from reward_service.editscore import EditScoreJudge
 from reward_service.factory import digit_questions, family, make_judge, prompts
@@ -30,8 +30,9 @@ from reward_service.logits.judge import LogitsJudge
 from reward_service.pairwise.judge import PairwiseJudge
 from reward_service.pool import RewardPool
 from reward_service.prompts import Prompt, chat
-from reward_service.server_metrics import read
-from reward_service.shown import in_requests
+from reward_service.serving import guardian
+from reward_service.serving.server_metrics import read
+from reward_service.serving.shown import in_requests
 from reward_service.vllm_server import ServerStartError, VllmServer
 from tests.integration.conftest import train_short
 from tests.integration.judged import JUDGED, check

@@ -31,7 +31,7 @@ from rc_grpo.config import PoolConfig
 from rc_grpo.editor.files import FULL_SIZE
 from rc_grpo.pool import WorkerPool
 from rc_grpo.waiting import Waits
-from reward_service.server_metrics import SUMMARY
+from reward_service.serving.server_metrics import SUMMARY
 from tests.unit.deploy.test_metrics import scored, version
 
 ALERTS = build.HERE / install.ALERTS

@@ -31,7 +31,7 @@ from deploy.configs import load_config
 from deploy.records.metrics import pace_metrics
 from rc_grpo.algorithm.rewards import SkipReason
 from rc_grpo.config import ConfigError, RunConfig
-from reward_service.server_metrics import SUMMARY
+from reward_service.serving.server_metrics import SUMMARY
 from tests.documented import ELSEWHERE, EXECUTED, Shown, shown, treatments
 from tests.integration.series import RECORDED
 

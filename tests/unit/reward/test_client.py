@@ -7,10 +7,10 @@ import pytest
 from aiohttp import web
 
 from rc_grpo.config import ClientConfig, SamplingConfig
-from reward_service.client import ChatClient, RequestRefusedError
+from reward_service.asking.client import ChatClient, RequestRefusedError
+from reward_service.asking.openai_answers import Completion
 from reward_service.contract import ANSWER_SCHEMA
 from reward_service.judge import JudgeSetupError, JudgeUnavailableError
-from reward_service.openai_answers import Completion
 from tests.unit.reward.chat_server import ChatServer, Reply, refusal, serving, texts
 
 QUICK = ClientConfig(concurrency=4, request_deadline_s=10, tries=3, backoff_s=0.01, backoff_max_s=0.02)

@@ -16,9 +16,9 @@ from rc_grpo.images import decode_rgb
 from rc_grpo.pocket.world import PocketWorld
 from reward_service.contract import overall
 from reward_service.editscore import EditScoreJudge
-from reward_service.endpoint import AttachedServer
 from reward_service.judge import JudgeSetupError, JudgeUnavailableError, Verdict
 from reward_service.prompts import DEFAULT_PROMPTS, Prompts
+from reward_service.serving.endpoint import AttachedServer
 from reward_service.vision_judge import bounded
 from tests.unit.reward.chat_server import Reply, marks, refusal, serving, texts
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rc_grpo.config import ClientConfig, SamplingConfig
-from reward_service.client import ChatClient, ForeignServerError
+from reward_service.asking.client import ChatClient, ForeignServerError
+from reward_service.asking.openai_answers import Completion, ForeignAnswerError, read_completions, read_models
+from reward_service.asking.transport import LIMIT_BYTES
 from reward_service.contract import ANSWER_SCHEMA
 from reward_service.judge import JudgeUnavailableError
-from reward_service.openai_answers import Completion, ForeignAnswerError, read_completions, read_models
-from reward_service.transport import LIMIT_BYTES
 from tests.unit.reward.chat_server import Reply, serving, texts
 
 QUICK = ClientConfig(request_deadline_s=5.0, tries=2, backoff_s=0.001, backoff_max_s=0.002)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reward_service import guardian
+from reward_service.serving import guardian
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted with Linux' subreaper")
 

@@ -13,15 +13,15 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from rc_grpo.config import ClientConfig, EditScoreConfig, ServerConfig
+from reward_service.asking.openai_answers import Chance
 from reward_service.contract import AnswerError, overall
-from reward_service.endpoint import AttachedServer
 from reward_service.factory import check_judge, make_judge
 from reward_service.judge import JudgeSetupError, Verdict
 from reward_service.logits.judge import LogitsJudge
 from reward_service.logits.questions import DEFAULT, DigitQuestions
 from reward_service.logits.reading import expected_mark
-from reward_service.openai_answers import Chance
 from reward_service.prompts import PromptError
+from reward_service.serving.endpoint import AttachedServer
 from tests.unit.reward.chat_server import ChatServer, Reply, chances, refusal, serving, texts
 from tests.unit.reward.test_editscore import IMAGES, TASK, shown
 

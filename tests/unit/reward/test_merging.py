@@ -13,12 +13,18 @@ from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from reward_service.adapter import ADAPTER_WEIGHTS, AdapterError
-from reward_service.judge_folder import MANIFEST, WEIGHTS_INDEX, JudgeFolderError, check_judge_folder, read_manifest
-from reward_service.merging import MergeError, MergeReport, merge_judge
-from reward_service.parity import ParityError, compare
+from reward_service.folders.adapter import ADAPTER_WEIGHTS, AdapterError
+from reward_service.folders.judge_folder import (
+    MANIFEST,
+    WEIGHTS_INDEX,
+    JudgeFolderError,
+    check_judge_folder,
+    read_manifest,
+)
+from reward_service.folders.merging import MergeError, MergeReport, merge_judge
+from reward_service.folders.parity import ParityError, compare
+from reward_service.folders.whole_folder import FolderBusyError, locked
 from reward_service.prompts import Family
-from reward_service.whole_folder import FolderBusyError, locked
 from tests.unit.reward.tiny_judges import make_adapter, make_base
 
 SCALE = 8 / 4
@@ -266,7 +272,7 @@ def test_an_interrupted_merge_leaves_nothing_behind(
         raise interruption("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("reward_service.merging.shutil.copyfile", interrupted)
+        patch.setattr("reward_service.folders.merging.shutil.copyfile", interrupted)
         with pytest.raises(interruption):
             qwen25.merge(tmp_path / "out")
     assert not any(tmp_path.iterdir())

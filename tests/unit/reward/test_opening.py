@@ -16,9 +16,9 @@ from rc_grpo.images import decode_rgb
 from rc_grpo.waiting import DeadlineExceededError
 from reward_service.contract import ANSWER_SCHEMA
 from reward_service.editscore import EditScoreJudge
-from reward_service.endpoint import AttachedServer
 from reward_service.judge import JudgeSetupError
 from reward_service.prompts import DEFAULT_PROMPTS, Prompts
+from reward_service.serving.endpoint import AttachedServer
 from tests.unit.reward.chat_server import ChatServer, Reply, marks, refusal, serving, texts
 
 CLIENT = ClientConfig(request_deadline_s=2.0, tries=2, backoff_s=0.001, backoff_max_s=0.002)

@@ -14,12 +14,12 @@ import yaml
 from aiohttp import web
 
 from rc_grpo.config import PairwiseConfig, SamplingConfig, ServerConfig
-from reward_service.endpoint import AttachedServer
 from reward_service.factory import check_judge, pair_question
 from reward_service.judge import JudgeSetupError, JudgeUnavailableError, Verdict
 from reward_service.pairwise.judge import PairwiseJudge
 from reward_service.pairwise.question import DEFAULT
 from reward_service.prompts import PromptError
+from reward_service.serving.endpoint import AttachedServer
 from tests.unit.reward.chat_server import Reply, refusal, serving, texts
 from tests.unit.reward.test_editscore import CLIENT, TASK, shown
 

@@ -16,9 +16,9 @@ from rc_grpo.pocket.world import PocketWorld
 from reward_service import factory
 from reward_service.contract import Answer
 from reward_service.editscore import Sample
-from reward_service.endpoint import AttachedServer
 from reward_service.judge import JudgeSetupError
 from reward_service.probing import Finding, probe, sample
+from reward_service.serving.endpoint import AttachedServer
 from tests.unit.reward.chat_server import ChatServer, marks, refusal, serving, texts
 from tests.unit.reward.test_editscore import good, shown
 

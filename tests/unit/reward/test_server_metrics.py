@@ -1,6 +1,6 @@
 import pytest
 
-from reward_service.server_metrics import ServerMetrics, read
+from reward_service.serving.server_metrics import ServerMetrics, read
 
 TEXT = """
 # TYPE vllm:num_requests_waiting gauge

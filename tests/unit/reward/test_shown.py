@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from rc_grpo.config import ServerConfig
 from rc_grpo.images import decode_rgb
-from reward_service.endpoint import AttachedServer
-from reward_service.shown import Files, in_the_request
+from reward_service.serving.endpoint import AttachedServer
+from reward_service.serving.shown import Files, in_the_request
 from reward_service.vllm_server import VllmServer
 
 

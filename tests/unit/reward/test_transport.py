@@ -11,12 +11,12 @@ import pytest
 from aiohttp import web
 
 from rc_grpo.config import ClientConfig, SamplingConfig
-from reward_service import transport
-from reward_service.client import ChatClient
+from reward_service.asking import transport
+from reward_service.asking.client import ChatClient
+from reward_service.asking.transport import NoReplyError, Reply, Transport, UnreachableError, is_loopback
 from reward_service.contract import ANSWER_SCHEMA
-from reward_service.endpoint import Probe
 from reward_service.judge import JudgeSetupError, JudgeUnavailableError
-from reward_service.transport import NoReplyError, Reply, Transport, UnreachableError, is_loopback
+from reward_service.serving.endpoint import Probe
 from tests.unit.reward.chat_server import texts
 
 QUICK = ClientConfig(request_deadline_s=2.0, tries=1, backoff_s=0.001, backoff_max_s=0.002)

@@ -6,11 +6,11 @@ from pydantic import ValidationError
 from deploy.configs import load_config
 from rc_grpo.config import EditScoreConfig, ServerConfig
 from reward_service import pocket_judge
+from reward_service.asking.transport import IDLE_S
 from reward_service.factory import check_judge, family, prompts
+from reward_service.folders.judge_folder import JudgeFolderError
 from reward_service.judge import JudgeSetupError
-from reward_service.judge_folder import JudgeFolderError
 from reward_service.prompts import DEFAULT_PROMPTS, PromptError, Prompts
-from reward_service.transport import IDLE_S
 from reward_service.vllm_server import VllmServer
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from rc_grpo.config import ServerConfig
-from reward_service import guardian
 from reward_service.judge import JudgeUnavailableError
+from reward_service.serving import guardian
 from reward_service.vllm_server import ServerStartError, VllmServer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a server's processes are found in /proc")

@@ -19,8 +19,8 @@ from huggingface_hub import snapshot_download
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
-from reward_service.adapter import ADAPTER_WEIGHTS, bind, check_adapter_folder, fold
-from reward_service.judge_folder import (
+from reward_service.folders.adapter import ADAPTER_WEIGHTS, bind, check_adapter_folder, fold
+from reward_service.folders.judge_folder import (
     ADAPTER_CONFIG,
     MANIFEST,
     WEIGHTS_INDEX,
@@ -32,9 +32,9 @@ from reward_service.judge_folder import (
     read_manifest,
     weight_files,
 )
-from reward_service.parity import Questionnaire, compare, require_effect
+from reward_service.folders.parity import Questionnaire, compare, require_effect
+from reward_service.folders.whole_folder import locked, whole_folder
 from reward_service.prompts import Family
-from reward_service.whole_folder import locked, whole_folder
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from rc_grpo.images import decode_rgb
 from rc_grpo.messages import EditTask
 from rc_grpo.pocket.world import PocketWorld
 from reward_service.contract import QUESTIONS, Question
-from reward_service.judge_folder import Parity
+from reward_service.folders.judge_folder import Parity
 from reward_service.prompts import DEFAULT_PROMPTS, Family, Prompts, chat
 
 ANSWER = '{"reasoning": "The edit was made where it was asked for, and all else is as it was.", "score": [21, 24]}'

@@ -19,8 +19,7 @@ from tenacity import (
 
 from rc_grpo.config import ClientConfig, SamplingConfig
 from rc_grpo.storable import one_line
-from reward_service.judge import JudgeSetupError, JudgeUnavailableError
-from reward_service.openai_answers import (
+from reward_service.asking.openai_answers import (
     Chance,
     Completion,
     ForeignAnswerError,
@@ -28,7 +27,8 @@ from reward_service.openai_answers import (
     read_completions,
     read_models,
 )
-from reward_service.transport import QUOTED_CHARACTERS, NoReplyError, Reply, Transport
+from reward_service.asking.transport import QUOTED_CHARACTERS, NoReplyError, Reply, Transport
+from reward_service.judge import JudgeSetupError, JudgeUnavailableError
 
 logger = logging.getLogger(__name__)
 Read = TypeVar("Read")

@@ -9,9 +9,9 @@ from typing import Protocol
 
 from rc_grpo.config import ServerConfig
 from rc_grpo.waiting import DeadlineExceededError
+from reward_service.asking.transport import NoReplyError, Reply, Transport, UnreachableError
 from reward_service.judge import JudgeSetupError
-from reward_service.shown import Show, in_requests
-from reward_service.transport import NoReplyError, Reply, Transport, UnreachableError
+from reward_service.serving.shown import Show, in_requests
 
 logger = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from reward_service.judge_folder import ADAPTER_CONFIG, check_safetensors
+from reward_service.folders.judge_folder import ADAPTER_CONFIG, check_safetensors
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 

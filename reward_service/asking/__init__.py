@@ -1,0 +1,1 @@
+"""A server asked by the OpenAI chat protocol: bounded, with deadlines, again only after what passes."""
