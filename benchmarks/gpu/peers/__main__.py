@@ -77,7 +77,7 @@ def _flow_factory(setting: Setting, peers: Path) -> Part:
     return flow_factory_run.run(setting, sources.folder_of(sources.FLOW_FACTORY, peers))
 
 
-LEARNING = ((4, 2, 1), (1,))
+LEARNING = ((6, 4, 2, 1), (1,))
 CANDIDATES = ((6, 4, 3, 2, 1), (2, 1))
 SYSTEMS = {
     OURS: System(_ours("ours"), LEARNING),

@@ -72,7 +72,7 @@ def _nodes(machines: Document) -> list[dict[str, float]]:
 
 def test_the_run_fits_the_machines_that_are_always_there(machines: Document, run: RunConfig) -> None:
     check_placement(demands(run), _nodes(machines))
-    assert [pool.each.custom for pool in demands(run)] == [{"rollout": 1}, {"reward": 1}, {"learner": 1}]
+    assert [pool.each.custom for pool in demands(run)] == [{"rollout": 1}, {"reward": 0.5}, {"learner": 1}]
 
 
 @pytest.mark.parametrize("kind", ["rollout", "reward", "learner"])
