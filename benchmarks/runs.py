@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rc_grpo.data.experience import read_experience
+from rc_grpo.data.log.experience import read_experience
 
 
 def train(config: str, root: Path, name: str, *overrides: str) -> Path:

@@ -14,7 +14,7 @@ from deploy.cluster import beside_the_driver
 from deploy.records.folder import RunFolder
 from learner.protocol import Learner
 from rc_grpo.config import ConfigError
-from rc_grpo.data.logged import read_groups
+from rc_grpo.data.log.logged import read_groups
 from rc_grpo.data.tasks import TaskSet
 from rc_grpo.messages import GroupScores, RolloutReceipt, ScoredGroup
 from rc_grpo.waiting import Waits

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rc_grpo.config import AnyJudgeConfig, ConfigError, RewardConfig
-from rc_grpo.data.preferences import Pair, read_pairs
+from rc_grpo.data.formats.preferences import Pair, read_pairs
 from rc_grpo.durable import write_whole
 from rc_grpo.editor.geometry import resize_image
 from rc_grpo.evaluation.likeness import Likeness, Opinions, compared
@@ -91,7 +91,7 @@ def show_bench(
 
     Args:
         reward: the judges.
-        pairs: as of `rc_grpo.data.preferences.read_pairs`.
+        pairs: as of `rc_grpo.data.formats.preferences.read_pairs`.
         console: where to print.
         judges: names of those to ask; all if none is given.
         limit: at most so many comparisons, the first.

@@ -10,7 +10,7 @@ from deploy.records.contact_sheet import Row, contact_sheet, group_row
 from deploy.records.folder import CONFIG, RunFolder
 from rc_grpo.config import load
 from rc_grpo.data import load_tasks
-from rc_grpo.data.logged import LoggedGroup, read_groups
+from rc_grpo.data.log.logged import LoggedGroup, read_groups
 from rc_grpo.messages import EditTask
 
 

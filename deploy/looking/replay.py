@@ -20,9 +20,9 @@ from deploy.records.folder import RunFolder
 from deploy.records.provenance import provenance
 from rc_grpo.config import RunConfig, load
 from rc_grpo.data import load_tasks
-from rc_grpo.data.experience import read_experience
-from rc_grpo.data.logged import LoggedGroup, read_groups
-from rc_grpo.data.policies import PolicyStore
+from rc_grpo.data.log.experience import read_experience
+from rc_grpo.data.log.logged import LoggedGroup, read_groups
+from rc_grpo.data.log.policies import PolicyStore
 from rc_grpo.editor.editor import Editor
 from rc_grpo.editor.loading import load_exploring_editor, load_rollout_editor
 from rc_grpo.messages import CandidateGroup, Conditions, EditTask, PolicyVersion, RolloutSeeds, VersionMismatchError
@@ -51,8 +51,8 @@ def replay(run: Path, group: str) -> ReplayReport:
 
     Raises:
         ReplayError: there is no such run or group, or its task or editor is not what it was.
-        rc_grpo.data.policies.PolicyNotKeptError: the weights are not there.
-        rc_grpo.data.policies.PolicyAlteredError: they are not what they were.
+        rc_grpo.data.log.policies.PolicyNotKeptError: the weights are not there.
+        rc_grpo.data.log.policies.PolicyAlteredError: they are not what they were.
         rc_grpo.data.DataError: the run's training data cannot be read.
     """
     if not (run / "config.yaml").is_file():

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from deploy.records.contact_sheet import Row, contact_sheet, task_row
-from rc_grpo.data.logged import LoggedGroup
+from rc_grpo.data.log.logged import LoggedGroup
 from rc_grpo.images import Pixels
 from rc_grpo.messages import CandidateGroup, EditTask
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from rc_grpo.config import ConfigError
 from rc_grpo.config.differences import differences
-from rc_grpo.data.parquet import BENCHMARK_MARK
+from rc_grpo.data.formats.parquet import BENCHMARK_MARK
 from rc_grpo.durable import write_whole
 from rc_grpo.masks.rows import Refused
 

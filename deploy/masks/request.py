@@ -11,7 +11,7 @@ from deploy.configs import load_config
 from deploy.outputs import check_folder
 from rc_grpo.config import ConfigError
 from rc_grpo.data.fingerprint import sampled
-from rc_grpo.data.parquet_files import is_pattern, parquet_files
+from rc_grpo.data.formats.parquet_files import is_pattern, parquet_files
 from rc_grpo.masks.difference import Difference
 from rc_grpo.masks.drawn import Drawn
 from rc_grpo.masks.making import MaskMaker, Method

@@ -13,8 +13,8 @@ from deploy.cluster import beside_the_driver
 from deploy.records.contact_sheet import contact_sheet, group_row
 from deploy.records.folder import RunFolder
 from rc_grpo.config import OutputConfig
-from rc_grpo.data.experience import ScoredCandidates, write_experience
-from rc_grpo.data.policies import PolicyStore
+from rc_grpo.data.log.experience import ScoredCandidates, write_experience
+from rc_grpo.data.log.policies import PolicyStore
 from rc_grpo.messages import CandidateGroup, Conditions, PolicyVersion, ScoredGroup
 
 GROUPS_IN_A_GRID = 6

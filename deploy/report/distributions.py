@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.records.reading import RunRecord
-from rc_grpo.data.experience import read_experience
+from rc_grpo.data.log.experience import read_experience
 
 Array = NDArray[np.float64]
 

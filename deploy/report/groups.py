@@ -15,7 +15,7 @@ from deploy.records.reading import RunRecord
 from deploy.report.distributions import GroupNote
 from rc_grpo.config import ConfigError, parse
 from rc_grpo.data import DataError, load_tasks
-from rc_grpo.data.logged import LoggedGroup, read_groups
+from rc_grpo.data.log.logged import LoggedGroup, read_groups
 from rc_grpo.images import Pixels, encode_png
 from rc_grpo.messages import EditTask
 

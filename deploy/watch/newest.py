@@ -13,7 +13,7 @@ from deploy.report.distributions import GroupNote, notes_in
 from deploy.report.groups import ShownGroup, chosen, shown_group
 from rc_grpo.config import ConfigError, parse
 from rc_grpo.data import DataError, load_tasks
-from rc_grpo.data.logged import LoggedGroup, read_groups
+from rc_grpo.data.log.logged import LoggedGroup, read_groups
 from rc_grpo.messages import EditTask
 
 BEST, FAILED = 2, 1

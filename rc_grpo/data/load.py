@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 from rc_grpo.config import TaskSource
-from rc_grpo.data.compbench import CompBench
 from rc_grpo.data.errors import DataError, printable
-from rc_grpo.data.jsonl import JsonLines
-from rc_grpo.data.parquet import Parquet
+from rc_grpo.data.formats.compbench import CompBench
+from rc_grpo.data.formats.jsonl import JsonLines
+from rc_grpo.data.formats.parquet import Parquet
 from rc_grpo.data.record import Reader
 from rc_grpo.data.refusals import Refusal
 from rc_grpo.data.tasks import Objection, TaskSet, checked, examine

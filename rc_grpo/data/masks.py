@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rc_grpo.data.json_text import parse
+from rc_grpo.data.formats.json_text import parse
 from rc_grpo.data.picture import Picture, picture
 from rc_grpo.data.rle import Rle
 from rc_grpo.editor.geometry import EmptyMaskError, binary_mask

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from rc_grpo.config.editor import MOST_SOURCES
 from rc_grpo.data.errors import shortened
-from rc_grpo.data.path import path_of, refused, there
+from rc_grpo.data.formats.path import path_of, refused, there
 from rc_grpo.data.text import type_in_words
 from rc_grpo.images import FORMATS, UnfitImageError, decode, encode_png, require_levels, rgba, size_of
 

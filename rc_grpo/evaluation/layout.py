@@ -9,10 +9,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from rc_grpo.config import TaskSource
-from rc_grpo.data.compbench import FAMILIES, HUB_COLUMNS, CompBench, name_of, task_id
 from rc_grpo.data.errors import DataError
-from rc_grpo.data.parquet import Parquet
-from rc_grpo.data.path import inside
+from rc_grpo.data.formats.compbench import FAMILIES, HUB_COLUMNS, CompBench, name_of, task_id
+from rc_grpo.data.formats.parquet import Parquet
+from rc_grpo.data.formats.path import inside
 from rc_grpo.data.picture import picture
 from rc_grpo.data.text import readable
 from rc_grpo.durable import write_whole

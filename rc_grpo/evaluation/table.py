@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rc_grpo.data.compbench import FAMILIES
+from rc_grpo.data.formats.compbench import FAMILIES
 from rc_grpo.evaluation.measuring import Measured
 from rc_grpo.evaluation.scores import METRICS, Scores
 

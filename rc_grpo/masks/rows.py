@@ -9,10 +9,10 @@ from rc_grpo.config import TaskSource
 from rc_grpo.data import DataError, load_tasks
 from rc_grpo.data.errors import printable
 from rc_grpo.data.fingerprint import digest_of
+from rc_grpo.data.formats.parquet import Parquet
+from rc_grpo.data.formats.parquet_files import is_pattern
 from rc_grpo.data.load import open_reader
 from rc_grpo.data.masks import canonical_mask, mask_of
-from rc_grpo.data.parquet import Parquet
-from rc_grpo.data.parquet_files import is_pattern
 from rc_grpo.data.picture import Picture, opaque, picture, references_of
 from rc_grpo.data.record import Reader, Record
 from rc_grpo.data.tasks import Words

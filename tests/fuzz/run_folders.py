@@ -35,7 +35,7 @@ from deploy.watching.asking import show_status
 from rc_grpo.config import RunConfig, load
 from rc_grpo.data import load_tasks, write_experience
 from rc_grpo.data.fingerprint import Fingerprint
-from rc_grpo.data.policies import PolicyStore
+from rc_grpo.data.log.policies import PolicyStore
 from rc_grpo.editor import lora
 from rc_grpo.editor.loading import load_rollout_editor
 from rc_grpo.messages import PolicyVersion

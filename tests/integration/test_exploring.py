@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.sequential import run as run_sequentially
 from deploy.looking.replay import replay
-from rc_grpo.data.logged import read_groups
+from rc_grpo.data.log.logged import read_groups
 from rc_grpo.editor.export import read_lora
 from rc_grpo.messages import RolloutSeeds
 from tests.integration.conftest import short_config, train_short

@@ -14,7 +14,7 @@ from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 
 from deploy.looking.replay import replay
 from deploy.records.folder import RunFolder
-from rc_grpo.data.logged import read_groups
+from rc_grpo.data.log.logged import read_groups
 from rc_grpo.images import encode_png
 from rc_grpo.pocket.world import PocketWorld
 from tests.families import KLEIN, KLEIN_KV, QWEN, QWEN_21, Row, source

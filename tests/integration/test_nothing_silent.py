@@ -17,8 +17,8 @@ from safetensors.numpy import load_file
 from deploy.records.resuming import resumed_config
 from deploy.stopping import GuardError, RunStoppedError
 from learner.errors import NonFiniteError
-from rc_grpo.data.experience import read_experience
-from rc_grpo.data.policies import PolicyStore
+from rc_grpo.data.log.experience import read_experience
+from rc_grpo.data.log.policies import PolicyStore
 from rc_grpo.pool import PoolError
 from reward_service.judge import JudgeSetupError
 from tests.integration.conftest import read_run, train_short

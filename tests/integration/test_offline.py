@@ -6,7 +6,7 @@ import pytest
 
 from deploy.looking.replay import replay
 from rc_grpo.config import ConfigError
-from rc_grpo.data.logged import read_groups
+from rc_grpo.data.log.logged import read_groups
 from tests.integration.conftest import Finished, train_short
 
 pytestmark = pytest.mark.usefixtures("cluster")

@@ -10,8 +10,8 @@ import torch
 from benchmarks.sequential import run as run_sequentially
 from deploy.stopping import RunStoppedError
 from rc_grpo.config import load
-from rc_grpo.data.experience import read_experience
-from rc_grpo.data.policies import PolicyStore
+from rc_grpo.data.log.experience import read_experience
+from rc_grpo.data.log.policies import PolicyStore
 from rc_grpo.editor import lora
 from rc_grpo.editor.export import read_lora
 from tests.integration.conftest import Finished, short_config, train_short

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rc_grpo.data.logged import read_groups
+from rc_grpo.data.log.logged import read_groups
 from tests.integration.conftest import read_run
 from tests.integration.hosts import HERE, Hosts, possible, two_hosts
 from tests.integration.ray_nodes import BIN

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from rc_grpo.data import read_experience, write_experience
-from rc_grpo.data.conditions import unpack_conditions
-from rc_grpo.data.experience import ScoredCandidates
+from rc_grpo.data.log.conditions import unpack_conditions
+from rc_grpo.data.log.experience import ScoredCandidates
 from rc_grpo.images import decode_rgb
 from rc_grpo.messages import CandidateGroup, Conditions, EditTask, GroupScores, PolicyVersion, RolloutSeeds
 

@@ -228,13 +228,13 @@ def test_a_struct_without_bytes_names_a_file_in_the_folder(table, tmp_path):
 
 @pytest.mark.parametrize("keep_bytes", [0, 1 << 20])
 def test_a_folder_of_parquet_is_one_data_set_whatever_its_row_groups(table, tmp_path, monkeypatch, keep_bytes):
-    monkeypatch.setattr("rc_grpo.data.parquet._KEEP_BYTES", keep_bytes)
+    monkeypatch.setattr("rc_grpo.data.formats.parquet._KEEP_BYTES", keep_bytes)
     for part in ("one", "two"):
         names = [f"{part} {i}" for i in range(40)]
         table(f"d/{part}.parquet", 17, instruction=names, source=[SOURCE] * 40, mask=[MASK] * 40)
     tasks = load_tasks(source_of(tmp_path / "d", "parquet"))
     if keep_bytes == 0:
-        monkeypatch.setattr("rc_grpo.data.parquet._row_group", None)
+        monkeypatch.setattr("rc_grpo.data.formats.parquet._row_group", None)
     assert [tasks[i].instruction for i in (0, 16, 39, 40, 79)] == ["one 0", "one 16", "one 39", "two 0", "two 39"]
     assert tasks[57].task_id == "two-000017"
     assert tasks[57].instruction == "two 17"

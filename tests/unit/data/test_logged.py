@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rc_grpo.data.conditions import pack_conditions, unpack_conditions
-from rc_grpo.data.experience import ScoredCandidates, write_experience
-from rc_grpo.data.logged import read_groups
+from rc_grpo.data.log.conditions import pack_conditions, unpack_conditions
+from rc_grpo.data.log.experience import ScoredCandidates, write_experience
+from rc_grpo.data.log.logged import read_groups
 from rc_grpo.messages import (
     CandidateGroup,
     Conditions,

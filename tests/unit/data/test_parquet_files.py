@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from deploy.cli import app
 from rc_grpo.config import TaskSource
 from rc_grpo.data import DataError, load_tasks
-from rc_grpo.data.parquet_files import parquet_files
+from rc_grpo.data.formats.parquet_files import parquet_files
 
 from .test_presets import MAGICBRUSH, parquet
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rc_grpo.data.path import inside
+from rc_grpo.data.formats.path import inside
 from rc_grpo.data.picture import Picture, opaque, picture
 
 from .conftest import HEIGHT, SOURCE, WIDTH, photo, png

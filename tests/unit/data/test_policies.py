@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rc_grpo.data.policies import PolicyAlteredError, PolicyNotKeptError, PolicyStore
+from rc_grpo.data.log.policies import PolicyAlteredError, PolicyNotKeptError, PolicyStore
 from rc_grpo.editor import lora
 from rc_grpo.messages import PolicyVersion
 

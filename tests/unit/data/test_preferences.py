@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rc_grpo.data.errors import DataError
-from rc_grpo.data.preferences import Pair, read_pairs
+from rc_grpo.data.formats.preferences import Pair, read_pairs
 from rc_grpo.editor.geometry import binary_mask
 from rc_grpo.images import encode_png
 

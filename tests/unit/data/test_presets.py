@@ -10,7 +10,7 @@ import pytest
 
 from rc_grpo.config import TaskSource
 from rc_grpo.data import DataError, load_tasks
-from rc_grpo.data.columns import resolve_columns
+from rc_grpo.data.formats.columns import resolve_columns
 from rc_grpo.data.load import open_reader
 
 from .conftest import MASK, SOURCE, TARGET

@@ -17,8 +17,8 @@ from deploy.records.reading import read_runs
 from deploy.records.resuming import resumed_config
 from deploy.report.page import render
 from deploy.watching.status import draw_folder
-from rc_grpo.data.logged import read_groups
-from rc_grpo.data.policies import PolicyAlteredError, PolicyStore
+from rc_grpo.data.log.logged import read_groups
+from rc_grpo.data.log.policies import PolicyAlteredError, PolicyStore
 from rc_grpo.evaluation.gains import HeldOut
 from rc_grpo.kept import DamagedFileError
 from rc_grpo.messages import PolicyVersion

@@ -6,7 +6,7 @@ import pytest
 
 from deploy.looking.inspection import inspect_run, widest_groups
 from rc_grpo.data import write_experience
-from rc_grpo.data.experience import Level, ScoredCandidates
+from rc_grpo.data.log.experience import Level, ScoredCandidates
 from tests.unit.deploy.report.folders import logged_group, write_run
 
 LOGGED = "experience/update-00003.parquet"

@@ -20,8 +20,8 @@ from deploy.records.folder import RunFolder
 from deploy.records.provenance import provenance
 from rc_grpo.config import EditorConfig, RolloutConfig, RunConfig, TaskSource, dump
 from rc_grpo.data import DataError, load_tasks
-from rc_grpo.data.experience import Level, ScoredCandidates, write_experience
-from rc_grpo.data.policies import PolicyAlteredError, PolicyNotKeptError, PolicyStore
+from rc_grpo.data.log.experience import Level, ScoredCandidates, write_experience
+from rc_grpo.data.log.policies import PolicyAlteredError, PolicyNotKeptError, PolicyStore
 from rc_grpo.editor import lora
 from rc_grpo.editor.editor import Editor
 from rc_grpo.editor.loading import load_rollout_editor

@@ -12,7 +12,7 @@ import torch
 from rc_grpo.algorithm import adjoint
 from rc_grpo.algorithm.solver import integrate
 from rc_grpo.config import EditorConfig
-from rc_grpo.data.conditions import pack_conditions, unpack_conditions
+from rc_grpo.data.log.conditions import pack_conditions, unpack_conditions
 from rc_grpo.editor.editor import Editor
 from rc_grpo.editor.loading import load_editor, load_pipeline
 from rc_grpo.editor.registry import find

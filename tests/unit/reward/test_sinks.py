@@ -20,7 +20,7 @@ from deploy.errors import plain_errors
 from deploy.report.templating import environment
 from deploy.watching.progress import Progress
 from rc_grpo.data import read_experience, write_experience
-from rc_grpo.data.experience import ScoredCandidates
+from rc_grpo.data.log.experience import ScoredCandidates
 from rc_grpo.messages import REASON_CHARACTERS, EditTask, GroupScores
 from rc_grpo.storable import storable
 from reward_service.contract import REASONING_CHARACTERS, parse_answer

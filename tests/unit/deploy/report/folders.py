@@ -10,7 +10,7 @@ from deploy.configs import load_config
 from deploy.records.folder import SUMMARY, RunFolder
 from deploy.records.metrics import MetricsLog
 from rc_grpo.data import write_experience
-from rc_grpo.data.experience import Level, ScoredCandidates
+from rc_grpo.data.log.experience import Level, ScoredCandidates
 from rc_grpo.evaluation.gains import HeldOut
 from rc_grpo.messages import CandidateGroup, GroupScores, PolicyVersion, RolloutSeeds
 from rc_grpo.pocket.world import PocketWorld

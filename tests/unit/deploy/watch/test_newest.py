@@ -10,7 +10,7 @@ import pytest
 from deploy.records.folder import RunFolder
 from deploy.records.reading import config_of
 from deploy.watch.newest import JudgedGroup, Newest, newest
-from rc_grpo.data.logged import read_groups
+from rc_grpo.data.log.logged import read_groups
 from tests.unit.deploy.report.folders import write_run
 from tests.unit.deploy.watch.watched import FAILED, SAID, log_groups
 

@@ -13,7 +13,7 @@ from deploy.records.metrics import MetricsLog
 from deploy.records.recorder import GROUPS_IN_A_GRID
 from deploy.watch.line import NotReachableError
 from rc_grpo.data import write_experience
-from rc_grpo.data.experience import Level, ScoredCandidates
+from rc_grpo.data.log.experience import Level, ScoredCandidates
 from rc_grpo.images import decode_rgb
 from rc_grpo.messages import CandidateGroup, EditTask, GroupScores, PolicyVersion, RolloutSeeds
 from rc_grpo.pocket.world import PocketWorld

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rc_grpo.data.errors import DataError
-from rc_grpo.data.presets import Preset, hint, told_by
+from rc_grpo.data.formats.presets import Preset, hint, told_by
 
 FIELDS = ("task_id", "kind", "source", "instruction", "mask", "target", "caption", "references", "phrase")
 """What a task is made of. ``references`` is a list of images; ``phrase``, what to look for, is for `rc-grpo masks`."""

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from rc_grpo.data import explored as explored_cell
-from rc_grpo.data.conditions import pack_conditions
+from rc_grpo.data.log import explored as explored_cell
+from rc_grpo.data.log.conditions import pack_conditions
 from rc_grpo.images import encode_png
 from rc_grpo.messages import CandidateGroup, Conditions, EditTask, GroupScores
 from rc_grpo.seeds import GENERATOR
@@ -90,8 +90,8 @@ def write_experience(path: Path, groups: Sequence[ScoredCandidates], level: Leve
 
     A failed score is NaN in its row. A candidate that was pruned has NaN too, and a column says so where any was. A
     judge's columns are null where the group was not given to that judge. What is the whole group's and large (token
-    mask, conditions, the pool that it was chosen from: `rc_grpo.data.explored`) stands in the row of candidate 0 and is
-    null in the others.
+    mask, conditions, the pool that it was chosen from: `rc_grpo.data.log.explored`) stands in the row of candidate 0
+    and is null in the others.
 
     Args:
         path: file to write; one that is there is replaced, its folder is made.
@@ -128,7 +128,7 @@ def write_experience(path: Path, groups: Sequence[ScoredCandidates], level: Leve
 def read_experience(
     path: Path, task_id: str | None = None, columns: Sequence[str] | None = None, *, most: Level = "states"
 ) -> pa.Table:
-    """Read a file of `write_experience` as a table; `rc_grpo.data.logged` makes groups of it.
+    """Read a file of `write_experience` as a table; `rc_grpo.data.log.logged` makes groups of it.
 
     Args:
         path: the file.

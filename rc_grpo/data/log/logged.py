@@ -10,9 +10,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from rc_grpo.data import explored
-from rc_grpo.data.conditions import unpack_conditions
-from rc_grpo.data.experience import PRUNED, Level, damaged_log, generator_of, level_of, read_experience
+from rc_grpo.data.log import explored
+from rc_grpo.data.log.conditions import unpack_conditions
+from rc_grpo.data.log.experience import PRUNED, Level, damaged_log, generator_of, level_of, read_experience
 from rc_grpo.images import decode_rgb
 from rc_grpo.messages import CandidateGroup, Conditions, Explored, GroupScores, PolicyVersion, RolloutSeeds
 
@@ -55,7 +55,7 @@ class LoggedGroup:
 def read_groups(
     path: Path, *, need: Level = "images", most: Level = "states", task_id: str | None = None
 ) -> list[LoggedGroup]:
-    """Read the groups of a file of `rc_grpo.data.experience.write_experience`, bit for bit, in their order.
+    """Read the groups of a file of `rc_grpo.data.log.experience.write_experience`, bit for bit, in their order.
 
     Args:
         path: the file.

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rc_grpo.data.errors import DataError, reading, shortened
-from rc_grpo.data.json_text import BOM, parse, refuse_one_value, sniff
+from rc_grpo.data.formats.json_text import BOM, parse, refuse_one_value, sniff
 from rc_grpo.data.picture import picture
 from rc_grpo.data.text import read_id, read_text
 from rc_grpo.images import encode_png, size_of

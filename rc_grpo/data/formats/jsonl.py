@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rc_grpo.data.columns import Columns, resolve_columns
 from rc_grpo.data.errors import DataError, printable, reading
-from rc_grpo.data.json_text import BOM, parse, refuse_one_value, sniff
+from rc_grpo.data.formats.columns import Columns, resolve_columns
+from rc_grpo.data.formats.json_text import BOM, parse, refuse_one_value, sniff
 from rc_grpo.data.record import Record
 from rc_grpo.data.text import identity
 

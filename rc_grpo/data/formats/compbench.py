@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rc_grpo.data.errors import DataError, reading
-from rc_grpo.data.json_text import BOM, parse, sniff
+from rc_grpo.data.formats.json_text import BOM, parse, sniff
 from rc_grpo.data.record import Record
 from rc_grpo.data.text import identity, readable
 

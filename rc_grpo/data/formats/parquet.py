@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rc_grpo.data import compbench
-from rc_grpo.data.columns import Columns, resolve_columns
 from rc_grpo.data.errors import DataError, printable
-from rc_grpo.data.parquet_files import parquet_files
+from rc_grpo.data.formats import compbench
+from rc_grpo.data.formats.columns import Columns, resolve_columns
+from rc_grpo.data.formats.parquet_files import parquet_files
 from rc_grpo.data.record import Record
 from rc_grpo.data.text import identity, readable
 
