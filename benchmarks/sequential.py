@@ -36,8 +36,8 @@ from rc_grpo.data import load_tasks
 from rc_grpo.editor import lora
 from rc_grpo.editor.editor import Editor
 from rc_grpo.editor.export import read_lora
+from rc_grpo.editor.fast.frozen_fp8 import quantise_frozen
 from rc_grpo.editor.files import resolve_device
-from rc_grpo.editor.frozen_fp8 import quantise_frozen
 from rc_grpo.editor.loading import load_denoiser, load_rollout_editor
 from rc_grpo.evaluation.background import background_metrics
 from rc_grpo.images import Pixels

@@ -7,9 +7,9 @@ import torch
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from rc_grpo.config.learner import Activations
-from rc_grpo.editor import compiling
 from rc_grpo.editor.family import Body
-from rc_grpo.editor.flash_attention import OPERATION
+from rc_grpo.editor.fast import compiling
+from rc_grpo.editor.fast.flash_attention import OPERATION
 
 _ATTENTION = {
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,

@@ -27,9 +27,9 @@ from learner.updates import UPDATES, GroupUpdate
 from learner.work import GroupWork, RunShape
 from rc_grpo.config import EditorConfig, LearnerConfig, ObjectiveConfig
 from rc_grpo.editor import export, files, lora
-from rc_grpo.editor.distance import DistanceFromBase
-from rc_grpo.editor.frozen_fp8 import quantise_frozen
+from rc_grpo.editor.fast.frozen_fp8 import quantise_frozen
 from rc_grpo.editor.loading import load_denoiser
+from rc_grpo.editor.weights.distance import DistanceFromBase
 from rc_grpo.messages import CandidateGroup, PolicyVersion
 from rc_grpo.process import prepare_process, repeat_exactly
 

@@ -13,7 +13,7 @@ from diffusers import FluxTransformer2DModel
 from rc_grpo.config import EditorConfig, LoraSettings
 from rc_grpo.editor.denoiser import Denoiser, PolicyMaker
 from rc_grpo.editor.families.flux_kontext.transformer import KontextBody
-from rc_grpo.editor.policy import AdapterPolicy
+from rc_grpo.editor.weights.policy import AdapterPolicy
 from rc_grpo.messages import Conditions
 from rc_grpo.seeds import normal
 

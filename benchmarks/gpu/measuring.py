@@ -17,14 +17,15 @@ from torch import Tensor, nn
 from rc_grpo.algorithm.solver import Velocity
 from rc_grpo.config import EditorConfig
 from rc_grpo.config.rollout import Fp8
-from rc_grpo.editor import compiling, lora
+from rc_grpo.editor import lora
 from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.editor.family import Architecture, Body, Forward, Tokens
+from rc_grpo.editor.fast import compiling
 from rc_grpo.editor.files import FULL_SIZE
 from rc_grpo.editor.loading import load_architecture
-from rc_grpo.editor.merged import MergedPolicy
 from rc_grpo.editor.registry import find
 from rc_grpo.editor.stock.family import StockFamily
+from rc_grpo.editor.weights.merged import MergedPolicy
 from rc_grpo.messages import Conditions
 from rc_grpo.seeds import normal
 

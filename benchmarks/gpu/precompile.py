@@ -24,7 +24,7 @@ from rc_grpo.config import EditorConfig
 from rc_grpo.config.learner import Activations
 from rc_grpo.config.rollout import Fp8
 from rc_grpo.editor.denoiser import Denoiser
-from rc_grpo.editor.frozen_fp8 import quantise_frozen
+from rc_grpo.editor.fast.frozen_fp8 import quantise_frozen
 
 FEW = {"num_layers": 1, "num_single_layers": 1}
 Job = tuple[Callable[..., None], tuple[object, ...]]

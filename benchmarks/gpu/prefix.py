@@ -39,7 +39,7 @@ from rc_grpo.algorithm import adjoint, solver
 from rc_grpo.algorithm.adjoint import Backprop
 from rc_grpo.config import EditorConfig, LearnerConfig
 from rc_grpo.editor.denoiser import Denoiser
-from rc_grpo.editor.policy import AdapterPolicy
+from rc_grpo.editor.weights.policy import AdapterPolicy
 
 MODULE, OUT = "benchmarks.gpu.prefix", Path("build/gpu_prefix")
 FAMILY = "qwen_image_21"

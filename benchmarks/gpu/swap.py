@@ -20,7 +20,7 @@ from benchmarks.gpu.measuring import KONTEXT, one_forward, random_conditions, ra
 from benchmarks.results import Figure, write
 from rc_grpo.config import EditorConfig, RolloutConfig
 from rc_grpo.editor import files, lora
-from rc_grpo.editor.merged import MergedPolicy
+from rc_grpo.editor.weights.merged import MergedPolicy
 from rc_grpo.messages import PolicyVersion
 from rollout_workers.worker import RolloutWorker
 

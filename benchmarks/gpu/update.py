@@ -39,8 +39,8 @@ from rc_grpo.algorithm import adjoint, solver
 from rc_grpo.config import EditorConfig, LearnerConfig
 from rc_grpo.config.learner import Activations
 from rc_grpo.editor.denoiser import Denoiser
-from rc_grpo.editor.frozen_fp8 import quantise_frozen
-from rc_grpo.editor.policy import AdapterPolicy
+from rc_grpo.editor.fast.frozen_fp8 import quantise_frozen
+from rc_grpo.editor.weights.policy import AdapterPolicy
 
 SIDE = 1024
 STEPS = 8

@@ -18,9 +18,10 @@ from deploy.doctor.training_side import ALIKE, disagreement, training_side_edit
 from deploy.errors import mendable
 from rc_grpo.algorithm import metric, solver, surrogate
 from rc_grpo.config import AnyJudgeConfig, RunConfig
-from rc_grpo.editor import files, fp8, lora
+from rc_grpo.editor import files, lora
 from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.editor.editor import Editor
+from rc_grpo.editor.fast import fp8
 from rc_grpo.editor.loading import load_rollout_editor
 from rc_grpo.images import decode_rgb
 from rc_grpo.messages import CandidateGroup, Conditions, EditTask, PolicyVersion, RolloutSeeds

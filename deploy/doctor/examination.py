@@ -16,7 +16,7 @@ from rc_grpo.config import RunConfig
 from rc_grpo.data import load_tasks
 from rc_grpo.durable import write_whole
 from rc_grpo.editor.editor import Editor
-from rc_grpo.editor.frozen_fp8 import quantise_frozen
+from rc_grpo.editor.fast.frozen_fp8 import quantise_frozen
 from rc_grpo.editor.geometry import resize_image
 from rc_grpo.editor.loading import load_denoiser, load_pipeline, load_rollout_editor
 from rc_grpo.editor.registry import find

@@ -14,7 +14,7 @@ from deploy.records.folder import CONFIG, RunFolder
 from rc_grpo.config import ConfigError, RunConfig
 from rc_grpo.editor import files, lora
 from rc_grpo.editor.export import check_lora
-from rc_grpo.editor.lora_hub import on_the_hub
+from rc_grpo.editor.weights.lora_hub import on_the_hub
 
 Which = Literal["best", "last"]
 LORAS: dict[Which, str] = {"best": LORA_BEST, "last": "lora"}

@@ -13,8 +13,8 @@ from rc_grpo.editor.export import at_scale_1, write_for_diffusers, write_for_pef
 from rc_grpo.editor.family import Family
 from rc_grpo.editor.layouts import LAYOUTS, FirstNamed, under_first_names
 from rc_grpo.editor.loading import load_architecture
-from rc_grpo.editor.merged import MergedPolicy
 from rc_grpo.editor.registry import find
+from rc_grpo.editor.weights.merged import MergedPolicy
 
 Layout = Literal["diffusers", "comfyui", "kohya", "peft"]
 TRANSFORMER = "transformer"
@@ -69,15 +69,15 @@ def write_layout(source: Source, to: Layout, out: Path) -> Path:
 def write_merged(source: Source, out: Path) -> float:
     """Write the transformer with the LoRA in its weights, in ``editor.dtype``, as a folder of diffusers.
 
-    The weights are those that rollout workers merge (see `rc_grpo.editor.merged`), computed on the CPU: stochastically
-    rounded, so that changes below the precision's spacing arrive on average.
+    The weights are those that rollout workers merge (see `rc_grpo.editor.weights.merged`), computed on the CPU:
+    stochastically rounded, so that changes below the precision's spacing arrive on average.
 
     Args:
         source: the LoRA.
         out: folder; the transformer is in its folder `TRANSFORMER`.
 
     Returns:
-        The share of the LoRA's change that the weights carry, see `rc_grpo.editor.merged.MergedPolicy.arrived`.
+        The share of the LoRA's change that the weights carry, see `rc_grpo.editor.weights.merged.MergedPolicy.arrived`.
 
     Raises:
         ValueError: it is no LoRA of the editor, or the editor cannot be loaded or written.

@@ -14,7 +14,7 @@ from learner.protocol import Learner
 from learner.work import RunShape
 from rc_grpo.config import RunConfig
 from rc_grpo.data.tasks import TaskSet
-from rc_grpo.editor.lora_hub import on_the_hub
+from rc_grpo.editor.weights.lora_hub import on_the_hub
 from reward_service.panel import JudgePanel
 from rollout_workers.pool import RolloutPool
 

@@ -16,9 +16,9 @@ from rc_grpo.editor import lora
 from rc_grpo.editor.attention_map import mapping
 from rc_grpo.editor.family import Body, Forward
 from rc_grpo.editor.guidance import GuidedVelocity, is_two_passes
-from rc_grpo.editor.policy import AdapterPolicy, Policy
 from rc_grpo.editor.prefix import require_prefix
 from rc_grpo.editor.recording import AttentionRecorder, Direction, Layout, recording
+from rc_grpo.editor.weights.policy import AdapterPolicy, Policy
 from rc_grpo.messages import Conditions, PolicyVersion, VersionMismatchError, VersionProof
 from rc_grpo.seeds import derive, normal
 

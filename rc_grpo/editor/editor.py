@@ -7,7 +7,7 @@ from torch import Tensor
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.denoiser import Denoiser, PolicyMaker
 from rc_grpo.editor.family import Body, Codec
-from rc_grpo.editor.policy import AdapterPolicy
+from rc_grpo.editor.weights.policy import AdapterPolicy
 from rc_grpo.images import Pixels
 from rc_grpo.messages import Conditions, EditTask
 

@@ -13,7 +13,7 @@ from rc_grpo.config import EditorConfig, LoraSettings
 from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.editor.loading import load_architecture
 from rc_grpo.editor.lora import adapted, diffusers_state
-from rc_grpo.editor.lora_file import PREFIX, WEIGHTS_NAME, LoraFile, foreign, open_lora
+from rc_grpo.editor.weights.lora_file import PREFIX, WEIGHTS_NAME, LoraFile, foreign, open_lora
 
 __all__ = [
     "WEIGHTS_NAME",

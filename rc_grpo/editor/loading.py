@@ -5,13 +5,14 @@ from typing import Any
 import torch
 
 from rc_grpo.config import AcdConfig, EditorConfig, RolloutConfig
-from rc_grpo.editor import compiling, files, fp8, lora
+from rc_grpo.editor import files, lora
 from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.editor.editor import Editor
 from rc_grpo.editor.family import Architecture, Body, Codec, TextCounter
-from rc_grpo.editor.merged import MergedPolicy
+from rc_grpo.editor.fast import compiling, fp8
 from rc_grpo.editor.prefix import require_prefix
 from rc_grpo.editor.registry import find
+from rc_grpo.editor.weights.merged import MergedPolicy
 
 
 def load_architecture(editor: EditorConfig) -> Architecture:

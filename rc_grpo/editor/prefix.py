@@ -35,7 +35,7 @@ class StalePrefixError(RuntimeError):
 
 
 class Weights(Protocol):
-    """As much of `rc_grpo.editor.policy.Policy` as a prefix depends on."""
+    """As much of `rc_grpo.editor.weights.policy.Policy` as a prefix depends on."""
 
     @property
     def changes(self) -> int:

@@ -19,8 +19,8 @@ from rc_grpo.config import EditorConfig
 from rc_grpo.editor import lora
 from rc_grpo.editor.denoiser import Denoiser, PolicyMaker
 from rc_grpo.editor.family import Body
-from rc_grpo.editor.merged import MergedPolicy
-from rc_grpo.editor.policy import AdapterPolicy
+from rc_grpo.editor.weights.merged import MergedPolicy
+from rc_grpo.editor.weights.policy import AdapterPolicy
 from rc_grpo.messages import Conditions, VersionProof
 from rc_grpo.seeds import normal
 

@@ -12,11 +12,11 @@ from torch.nn.functional import scaled_dot_product_attention
 from rc_grpo.algorithm import solver
 from rc_grpo.algorithm.attention_density import mass_in_mask
 from rc_grpo.config import EditorConfig
-from rc_grpo.editor import compiling, kernels
-from rc_grpo.editor.fp8 import Fp8Linear
-from rc_grpo.editor.fp8_attention import attention_in_float8, quantise_heads
-from rc_grpo.editor.kernels import Activation
-from rc_grpo.editor.merged import MergedPolicy
+from rc_grpo.editor.fast import compiling, kernels
+from rc_grpo.editor.fast.fp8 import Fp8Linear
+from rc_grpo.editor.fast.fp8_attention import attention_in_float8, quantise_heads
+from rc_grpo.editor.fast.kernels import Activation
+from rc_grpo.editor.weights.merged import MergedPolicy
 from tests.gpu.models import (
     CUDA,
     EVERY,

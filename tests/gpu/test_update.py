@@ -13,8 +13,8 @@ from rc_grpo.algorithm import adjoint, solver
 from rc_grpo.config import EditorConfig
 from rc_grpo.config.learner import Activations
 from rc_grpo.editor.denoiser import Denoiser
-from rc_grpo.editor.flash_attention import attention
-from rc_grpo.editor.frozen_fp8 import quantise_frozen
+from rc_grpo.editor.fast.flash_attention import attention
+from rc_grpo.editor.fast.frozen_fp8 import quantise_frozen
 from rc_grpo.editor.recording import dense_gradient
 from tests.gpu.models import CUDA, EVERY, SHARING, conditions_of, few_blocks, states, trained
 

@@ -18,7 +18,7 @@ from rc_grpo.algorithm import solver
 from rc_grpo.config import LearnerConfig, RolloutConfig
 from rc_grpo.config.rollout import Fp8
 from rc_grpo.editor.denoiser import Denoiser
-from rc_grpo.editor.frozen_fp8 import quantise_frozen
+from rc_grpo.editor.fast.frozen_fp8 import quantise_frozen
 from rc_grpo.editor.loading import load_rollout_editor
 from rc_grpo.editor.registry import find
 from rc_grpo.images import encode_png

@@ -13,10 +13,11 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor, nn
 
-from rc_grpo.editor import flash_attention, kernels, together
-from rc_grpo.editor.fp8 import Fp8Linear, QuantisedRows, quantise
-from rc_grpo.editor.fp8_attention import attention_in_float8
+from rc_grpo.editor.fast import flash_attention, kernels
+from rc_grpo.editor.fast.fp8 import Fp8Linear, QuantisedRows, quantise
+from rc_grpo.editor.fast.fp8_attention import attention_in_float8
 from rc_grpo.editor.recording import Probe, dense_gradient
+from rc_grpo.editor.weights import together
 
 Fused = bool | Literal["fp8"]
 

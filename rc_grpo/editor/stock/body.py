@@ -10,8 +10,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
 from rc_grpo.config.rollout import Fp8
-from rc_grpo.editor import fp8_attention
 from rc_grpo.editor.family import Architecture, Forward, Guidance, Text
+from rc_grpo.editor.fast import fp8_attention
 from rc_grpo.editor.guidance import classifier_free
 from rc_grpo.editor.prefix import Prefix
 from rc_grpo.editor.recording import Layout

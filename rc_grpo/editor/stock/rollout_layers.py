@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rc_grpo.editor.fp8 import Fp8Linear
-from rc_grpo.editor.kernels import gelu_linear
+from rc_grpo.editor.fast.fp8 import Fp8Linear
+from rc_grpo.editor.fast.kernels import gelu_linear
 
 
 class GeluProjection(nn.Module):

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rc_grpo.editor import kernels
-from rc_grpo.editor.kernels import Activation
-from rc_grpo.editor.rounding import FLOAT8
+from rc_grpo.editor.fast import kernels
+from rc_grpo.editor.fast.kernels import Activation
+from rc_grpo.editor.fast.rounding import FLOAT8
 
 
 def assert_quantised(x: Tensor, activation: Activation) -> None:

@@ -8,7 +8,7 @@ from rc_grpo.config import LoraSettings
 from rc_grpo.editor import lora
 from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.editor.family import Tokens
-from rc_grpo.editor.merged import MergedPolicy
+from rc_grpo.editor.weights.merged import MergedPolicy
 from rc_grpo.seeds import normal
 from tests.conftest import TINY, tiny_denoiser
 from tests.unit.editor.test_pocket_editor import POCKET

@@ -8,7 +8,7 @@ import torch
 from rc_grpo.config import LoraSettings
 from rc_grpo.editor import lora
 from rc_grpo.editor.denoiser import Denoiser
-from rc_grpo.editor.distance import DistanceFromBase
+from rc_grpo.editor.weights.distance import DistanceFromBase
 
 
 def test_the_distance_is_the_relative_norm_of_the_change_and_0_before_training(denoiser: Denoiser) -> None:

@@ -15,10 +15,11 @@ from torch._dynamo.utils import counters
 from rc_grpo.algorithm import adjoint
 from rc_grpo.algorithm.solver import integrate
 from rc_grpo.config import EditorConfig
-from rc_grpo.editor import compiling, lora
+from rc_grpo.editor import lora
 from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.editor.editor import Editor
 from rc_grpo.editor.export import read_lora, save_lora
+from rc_grpo.editor.fast import compiling
 from rc_grpo.editor.loading import (
     load_architecture,
     load_denoiser,
@@ -26,8 +27,8 @@ from rc_grpo.editor.loading import (
     load_pipeline,
     load_text_counter,
 )
-from rc_grpo.editor.merged import MergedPolicy
 from rc_grpo.editor.registry import find
+from rc_grpo.editor.weights.merged import MergedPolicy
 from rc_grpo.messages import Conditions, VersionMismatchError
 from rc_grpo.seeds import normal
 from tests.families import ROWS, Row, source, trained, write_models

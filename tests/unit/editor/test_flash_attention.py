@@ -5,7 +5,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import scaled_dot_product_attention
 
-from rc_grpo.editor.flash_attention import attention, takes
+from rc_grpo.editor.fast.flash_attention import attention, takes
 
 
 @pytest.mark.parametrize("queries", [9, 5])

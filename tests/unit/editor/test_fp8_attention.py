@@ -5,9 +5,9 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from rc_grpo.config import RolloutConfig
-from rc_grpo.editor import fp8_attention
 from rc_grpo.editor.denoiser import Denoiser
-from rc_grpo.editor.fp8_attention import attention_in_float8, quantise_heads
+from rc_grpo.editor.fast import fp8_attention
+from rc_grpo.editor.fast.fp8_attention import attention_in_float8, quantise_heads
 from rc_grpo.editor.stock.body import StockBody
 from rc_grpo.messages import Conditions
 from rc_grpo.seeds import normal

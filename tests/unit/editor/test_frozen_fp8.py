@@ -9,7 +9,7 @@ from torch.nn.functional import cosine_similarity
 
 from rc_grpo.algorithm import adjoint, solver
 from rc_grpo.editor.denoiser import Denoiser
-from rc_grpo.editor.frozen_fp8 import FrozenFp8Linear, quantise_frozen
+from rc_grpo.editor.fast.frozen_fp8 import FrozenFp8Linear, quantise_frozen
 from rc_grpo.editor.loading import load_denoiser
 from rc_grpo.seeds import normal
 from tests.families import ROWS, Row, trained, write_models

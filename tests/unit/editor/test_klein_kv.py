@@ -13,12 +13,12 @@ from learner import activations
 from rc_grpo.algorithm.solver import integrate
 from rc_grpo.config import EditorConfig
 from rc_grpo.config.learner import Activations
-from rc_grpo.editor import compiling
 from rc_grpo.editor.denoiser import Denoiser, PolicyMaker
+from rc_grpo.editor.fast import compiling
 from rc_grpo.editor.loading import load_architecture, load_editor
-from rc_grpo.editor.merged import MergedPolicy
-from rc_grpo.editor.policy import AdapterPolicy
 from rc_grpo.editor.registry import find
+from rc_grpo.editor.weights.merged import MergedPolicy
+from rc_grpo.editor.weights.policy import AdapterPolicy
 from rc_grpo.messages import Conditions
 from rc_grpo.seeds import normal
 from tests.families import KLEIN_KV, source, trained

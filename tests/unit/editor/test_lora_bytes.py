@@ -12,8 +12,8 @@ import torch
 
 from rc_grpo.editor import lora
 from rc_grpo.editor.denoiser import Denoiser, PolicyMaker
-from rc_grpo.editor.merged import MergedPolicy
-from rc_grpo.editor.policy import AdapterPolicy
+from rc_grpo.editor.weights.merged import MergedPolicy
+from rc_grpo.editor.weights.policy import AdapterPolicy
 from rc_grpo.messages import VersionMismatchError
 from tests.conftest import tiny_denoiser
 

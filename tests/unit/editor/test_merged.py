@@ -7,7 +7,7 @@ import torch
 from rc_grpo.config import LoraSettings
 from rc_grpo.editor import lora
 from rc_grpo.editor.denoiser import Denoiser
-from rc_grpo.editor.merged import MergedPolicy
+from rc_grpo.editor.weights.merged import MergedPolicy
 from rc_grpo.messages import Conditions, PolicyVersion, VersionMismatchError
 from rc_grpo.seeds import normal
 from tests.conftest import TINY, tiny_denoiser

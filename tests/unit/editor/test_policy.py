@@ -7,8 +7,8 @@ from torch import nn
 from rc_grpo.config import LoraSettings
 from rc_grpo.editor import lora
 from rc_grpo.editor.denoiser import Denoiser, PolicyMaker
-from rc_grpo.editor.merged import MergedPolicy
-from rc_grpo.editor.policy import AdapterPolicy
+from rc_grpo.editor.weights.merged import MergedPolicy
+from rc_grpo.editor.weights.policy import AdapterPolicy
 from rc_grpo.messages import Conditions
 from rc_grpo.seeds import normal
 from tests.conftest import TINY, tiny_denoiser

@@ -8,8 +8,8 @@ from diffusers.models.embeddings import apply_rotary_emb
 from torch.nn import functional
 
 from rc_grpo.config import RolloutConfig
-from rc_grpo.editor import kernels
 from rc_grpo.editor.denoiser import Denoiser
+from rc_grpo.editor.fast import kernels
 from rc_grpo.editor.loading import load_rollout_editor
 from rc_grpo.messages import Conditions
 from rc_grpo.seeds import normal

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rc_grpo.editor.rounding import round_stochastically
+from rc_grpo.editor.fast.rounding import round_stochastically
 from rc_grpo.seeds import normal
 
 NARROW = [torch.bfloat16, torch.float8_e4m3fn]

@@ -18,13 +18,14 @@ from learner.work import GroupWork, RunShape
 from rc_grpo.algorithm.solver import integrate
 from rc_grpo.config import AcdConfig, EditorConfig, ObjectiveConfig, SdeConfig
 from rc_grpo.config.learner import Activations
-from rc_grpo.editor import compiling, lora
+from rc_grpo.editor import lora
 from rc_grpo.editor.denoiser import Denoiser, PolicyMaker
+from rc_grpo.editor.fast import compiling
 from rc_grpo.editor.loading import check_model, load_denoiser, load_editor
-from rc_grpo.editor.merged import MergedPolicy
-from rc_grpo.editor.policy import AdapterPolicy
 from rc_grpo.editor.prefix import StalePrefixError
 from rc_grpo.editor.registry import find
+from rc_grpo.editor.weights.merged import MergedPolicy
+from rc_grpo.editor.weights.policy import AdapterPolicy
 from rc_grpo.messages import CandidateGroup, Conditions, PolicyVersion, RolloutSeeds
 from rc_grpo.seeds import normal
 from tests.families import KONTEXT, QWEN_21, source, trained

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from rc_grpo.config import LoraSettings
-from rc_grpo.editor import lora, together
+from rc_grpo.editor import lora
 from rc_grpo.editor.denoiser import Denoiser
+from rc_grpo.editor.weights import together
 from tests.conftest import TINY, tiny_denoiser
 
 

@@ -8,7 +8,7 @@ import torch
 from diffusers.models.transformers.transformer_flux2 import Flux2ParallelSelfAttention
 from torch import Tensor
 
-from rc_grpo.editor.fp8 import Fp8SplitLinear
+from rc_grpo.editor.fast.fp8 import Fp8SplitLinear
 from rc_grpo.editor.stock.attention import ProbedAttention
 from rc_grpo.editor.stock.rollout_layers import SplitLinear
 

@@ -9,8 +9,8 @@ backward pass.
 from diffusers import Flux2Transformer2DModel
 from torch import nn
 
-from rc_grpo.editor import fp8
-from rc_grpo.editor.fp8 import Fp8Linear, Fp8SplitLinear
+from rc_grpo.editor.fast import fp8
+from rc_grpo.editor.fast.fp8 import Fp8Linear, Fp8SplitLinear
 from rc_grpo.editor.stock.rollout_layers import SplitLinear, quantise_linears
 
 

@@ -13,9 +13,9 @@ from diffusers.models.transformers.transformer_flux import FluxSingleTransformer
 from torch import Tensor
 from torch.nn.functional import linear
 
-from rc_grpo.editor import fp8
-from rc_grpo.editor.fp8 import Fp8Linear, Fp8SplitLinear, quantise
-from rc_grpo.editor.kernels import gelu_linear
+from rc_grpo.editor.fast import fp8
+from rc_grpo.editor.fast.fp8 import Fp8Linear, Fp8SplitLinear, quantise
+from rc_grpo.editor.fast.kernels import gelu_linear
 from rc_grpo.editor.stock.rollout_layers import fuse_gelu, quantise_linears
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rc_grpo.editor.fp8 import QuantisedRows
+from rc_grpo.editor.fast.fp8 import QuantisedRows
 from rc_grpo.editor.stock.attention import heads
 from rc_grpo.editor.stock.complex_positions import TurnedAttention
 

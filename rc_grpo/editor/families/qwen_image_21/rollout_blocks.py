@@ -10,8 +10,8 @@ from diffusers import QwenImage21Transformer2DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rc_grpo.editor import fp8
-from rc_grpo.editor.fp8 import Fp8Linear, quantise
+from rc_grpo.editor.fast import fp8
+from rc_grpo.editor.fast.fp8 import Fp8Linear, quantise
 from rc_grpo.editor.stock.rollout_layers import quantise_linears
 
 

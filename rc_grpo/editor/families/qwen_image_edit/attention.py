@@ -6,7 +6,7 @@ import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
-from rc_grpo.editor.fp8 import QuantisedRows
+from rc_grpo.editor.fast.fp8 import QuantisedRows
 from rc_grpo.editor.stock.attention import apart, heads
 from rc_grpo.editor.stock.complex_positions import TurnedAttention
 

@@ -6,7 +6,7 @@ All projections keep their names, so that a LoRA may be on any of them. Nothing 
 
 from diffusers import QwenImageTransformer2DModel
 
-from rc_grpo.editor import fp8
+from rc_grpo.editor.fast import fp8
 from rc_grpo.editor.stock.rollout_layers import fuse_gelu, quantise_linears
 
 

@@ -15,7 +15,7 @@ from deploy.run.assembly import make_services
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor import lora
 from rc_grpo.editor.export import check_lora, read_lora
-from rc_grpo.editor.lora_hub import on_the_hub
+from rc_grpo.editor.weights.lora_hub import on_the_hub
 from tests.hub import TOKEN, Hub, Repository, serving
 from tests.unit.deploy.exporting.runs import SETTINGS, SMALL, weights
 from tests.unit.deploy.exporting.test_export import exported

@@ -1,4 +1,4 @@
-"""The Triton side of `rc_grpo.editor.kernels`; imported where there is a GPU."""
+"""The Triton side of `rc_grpo.editor.fast.kernels`; imported where there is a GPU."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from rc_grpo.editor.rounding import FLOAT8
+from rc_grpo.editor.fast.rounding import FLOAT8
 
 LARGEST = tl.constexpr(448.0)
 TINY = tl.constexpr(1.1754943508222875e-38)
@@ -187,7 +187,7 @@ def merge(out: Tensor, pristine: Tensor, b: Tensor, a: Tensor, factor: float, un
         a: ``[rank, in]``.
         factor: of the change.
         unit: what 1 in a row of the weights stands for, ``[out, 1]`` float32; None: 1.
-        seed: as of `rc_grpo.editor.rounding.round_stochastically`.
+        seed: as of `rc_grpo.editor.fast.rounding.round_stochastically`.
     """
     (rows, columns), rank, info = out.shape, a.shape[0], torch.finfo(out.dtype)
     bits, smallest = round(-math.log2(info.eps)), round(math.log2(info.smallest_normal))
@@ -228,7 +228,7 @@ def _quantise_heads(
 
 
 def quantise_heads(x: Tensor) -> tuple[Tensor, Tensor]:
-    """See `rc_grpo.editor.fp8_attention.quantise_heads`."""
+    """See `rc_grpo.editor.fast.fp8_attention.quantise_heads`."""
     x = x if x.stride(-1) == 1 else x.contiguous()
     images, tokens, heads, width = x.shape
     largest = torch.zeros(images, heads, device=x.device, dtype=torch.float32)
@@ -243,7 +243,7 @@ def quantise_heads(x: Tensor) -> tuple[Tensor, Tensor]:
 def norm_and_rotate(
     streams: Sequence[Tensor], weights: Sequence[Tensor], eps: Sequence[float], cosine: Tensor, sine: Tensor
 ) -> Tensor:
-    """See `rc_grpo.editor.kernels.norm_and_rotate`."""
+    """See `rc_grpo.editor.fast.kernels.norm_and_rotate`."""
     batch, _, heads, width = streams[0].shape
     out = streams[0].new_empty(batch, sum(x.shape[1] for x in streams), heads, width)
     rotary = cosine.contiguous(), sine.contiguous()
@@ -260,7 +260,7 @@ def norm_and_rotate_backward(
     cosine: Tensor,
     sine: Tensor,
 ) -> list[Tensor]:
-    """See `rc_grpo.editor.kernels.norm_and_rotate_backward`."""
+    """See `rc_grpo.editor.fast.kernels.norm_and_rotate_backward`."""
     gradient, rotary, batch = gradient.contiguous(), (cosine.contiguous(), sine.contiguous()), len(gradient)
     found = [torch.empty(x.shape, device=x.device, dtype=x.dtype) for x in streams]
     for (rows, shape), weight, out in zip(_in_turn(streams, eps), weights, found, strict=True):
@@ -279,7 +279,7 @@ def _in_turn(streams: Sequence[Tensor], eps: Sequence[float]) -> Iterator[tuple[
 
 
 def quantise_rows(x: Tensor, activation: str) -> tuple[Tensor, Tensor]:
-    """See `rc_grpo.editor.kernels.quantise_rows`."""
+    """See `rc_grpo.editor.fast.kernels.quantise_rows`."""
     count, width = x.shape
     if activation == "swiglu":
         width //= 2

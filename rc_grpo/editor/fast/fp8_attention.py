@@ -1,17 +1,17 @@
 """Attention in float8 for rollouts: FlashAttention 3, its inputs with a scale for each head of an image.
 
-Legitimate where float8 projections are (`rc_grpo.editor.fp8`). Attention that is recorded is measured on queries and
-keys as they were before.
+Legitimate where float8 projections are (`rc_grpo.editor.fast.fp8`). Attention that is recorded is measured on queries
+and keys as they were before.
 """
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from rc_grpo.editor import fp8
-from rc_grpo.editor.flash_attention import PACKAGE, flash_attn_func
-from rc_grpo.editor.kernels import row_scale
-from rc_grpo.editor.rounding import FLOAT8
+from rc_grpo.editor.fast import fp8
+from rc_grpo.editor.fast.flash_attention import PACKAGE, flash_attn_func
+from rc_grpo.editor.fast.kernels import row_scale
+from rc_grpo.editor.fast.rounding import FLOAT8
 
 
 @torch.library.custom_op("rc_grpo::attention_in_float8", mutates_args=())
@@ -54,7 +54,7 @@ def quantise_heads(x: Tensor) -> tuple[Tensor, Tensor]:
         ``[B, S, H, D]`` e4m3, and what 1 in a head stands for, ``[B, H]`` float32.
     """
     if x.is_cuda:
-        from rc_grpo.editor import triton_kernels
+        from rc_grpo.editor.fast import triton_kernels
 
         return triton_kernels.quantise_heads(x)
     scale = row_scale(x.transpose(1, 2).flatten(2), torch.finfo(FLOAT8).max)[..., 0]

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rc_grpo.editor.kernels import Activation, quantise_rows, row_scale
-from rc_grpo.editor.rounding import FLOAT8
+from rc_grpo.editor.fast.kernels import Activation, quantise_rows, row_scale
+from rc_grpo.editor.fast.rounding import FLOAT8
 
 HEADROOM = 0.25
 """Share of the format's range that a row of base weights fills; the rest is for what a LoRA adds to it. It costs no

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rc_grpo.config import LoraSettings
 from rc_grpo.editor import lora
-from rc_grpo.editor.rounding import round_stochastically
+from rc_grpo.editor.fast.rounding import round_stochastically
 from rc_grpo.seeds import derive
 
 
@@ -29,7 +29,7 @@ class MergedPolicy:
     Rounding is stochastic, from seeds that are functions of the weights' digest (see `round_stochastically`).
 
     Args:
-        transformer: is frozen; its projections are ``nn.Linear`` or `rc_grpo.editor.fp8.Fp8Linear`.
+        transformer: is frozen; its projections are ``nn.Linear`` or `rc_grpo.editor.fast.fp8.Fp8Linear`.
         expected: the projections that get a LoRA, see `rc_grpo.editor.lora.adapted`.
         settings: rank and scale.
         seed: of the first weights, which are those of `rc_grpo.editor.lora.attach`.
@@ -118,7 +118,7 @@ class MergedPolicy:
         for name, module in self._projections.items():
             weight, pristine, seed = module.weight, self._pristine[name], derive("merge", self._digest, name)
             if weight.is_cuda and weight.dtype != torch.float32:
-                from rc_grpo.editor import triton_kernels
+                from rc_grpo.editor.fast import triton_kernels
 
                 b, a = (self._weights[f"{name}.lora_{part}.weight"] for part in "BA")
                 unit = getattr(module, "scale", None)

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rc_grpo.editor import fp8
 from rc_grpo.editor.family import Body
-from rc_grpo.editor.kernels import quantise_rows
+from rc_grpo.editor.fast import fp8
+from rc_grpo.editor.fast.kernels import quantise_rows
 
 MULTIPLE = 16
 """Of which a side of a product in float8 must be one."""

@@ -18,7 +18,7 @@ from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from rc_grpo.editor.lora_hub import local_folder
+from rc_grpo.editor.weights.lora_hub import local_folder
 
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 PREFIX = "transformer."
@@ -94,7 +94,7 @@ def open_lora(folder: Path, example: str) -> LoraFile:
 
     Args:
         folder: holding the file under the name that diffusers gives it; or a name on the Hub, see
-            `rc_grpo.editor.lora_hub`.
+            `rc_grpo.editor.weights.lora_hub`.
         example: a name that would fit, to be shown beside one that does not.
 
     Raises:

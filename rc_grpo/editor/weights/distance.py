@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rc_grpo.config import LoraSettings
-from rc_grpo.editor.policy import Policy
+from rc_grpo.editor.weights.policy import Policy
 
 
 class DistanceFromBase:

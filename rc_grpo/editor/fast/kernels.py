@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rc_grpo.editor.rounding import FLOAT8
+from rc_grpo.editor.fast.rounding import FLOAT8
 
 Activation = Literal["none", "gelu", "swiglu"]
 """Ahead of a quantisation: nothing, a GELU (tanh form), or the SiLU of a row's first half times its second."""
@@ -53,7 +53,7 @@ def norm_and_rotate(
             dim=1,
         ).float()
         return (normed * cosine[None, :, None] + _turned(normed) * sine[None, :, None]).to(streams[0].dtype)
-    from rc_grpo.editor import triton_kernels
+    from rc_grpo.editor.fast import triton_kernels
 
     return triton_kernels.norm_and_rotate(streams, weights, eps, cosine, sine)
 
@@ -80,7 +80,7 @@ def norm_and_rotate_backward(
     Norms are computed again: nothing is kept but what went in.
     """
     if gradient.is_cuda:
-        from rc_grpo.editor import triton_kernels
+        from rc_grpo.editor.fast import triton_kernels
 
         return triton_kernels.norm_and_rotate_backward(gradient, streams, weights, eps, cosine, sine)
     back = gradient * cosine[None, :, None] - _turned(gradient * sine[None, :, None])
@@ -144,7 +144,7 @@ def quantise_rows(x: Tensor, activation: str) -> tuple[Tensor, Tensor]:
         activated = activate(x.float(), activation)
         scale = row_scale(activated, torch.finfo(FLOAT8).max)
         return (activated / scale).to(FLOAT8), scale
-    from rc_grpo.editor import triton_kernels
+    from rc_grpo.editor.fast import triton_kernels
 
     return triton_kernels.quantise_rows(x, activation)
 
