@@ -63,7 +63,7 @@ def evaluate(place: Place) -> None:
     """What the processes that are killed run."""
     from deploy.configs import load_config
     from deploy.evaluating.compbench import run_compbench
-    from rc_grpo.evaluation.measuring import MeasureSettings
+    from rc_grpo.evaluation.compbench.measuring import MeasureSettings
 
     config = load_config(
         "pocket", [f"name={MODEL}", f"evaluation.steps={place.steps}", f"rollout.workers={place.workers}"]
@@ -137,7 +137,7 @@ def main() -> None:
 
 
 def measure(place: Place, examples: int, deadline_s: float, *, write: bool) -> None:
-    from rc_grpo.evaluation.layout import write_benchmark
+    from rc_grpo.evaluation.compbench.layout import write_benchmark
 
     write_benchmark(place.folder, PocketWorld("heldout", examples))
     save_tiny_clip(place.folder / "clip")

@@ -25,9 +25,9 @@ from rc_grpo.editor.loading import load_editor
 from rc_grpo.messages import EditTask, PolicyVersion, RolloutSeeds
 from rc_grpo.pocket import MODEL_PATH
 from rc_grpo.pocket.evaluate import SUCCESS_REWARD, edit, world_figures
+from rc_grpo.pocket.making.pairs import generate, to_float
+from rc_grpo.pocket.making.vae import psnr
 from rc_grpo.pocket.modes import MODES, outcome
-from rc_grpo.pocket.pairs import generate, to_float
-from rc_grpo.pocket.vae import psnr
 from rc_grpo.pocket.world import PocketWorld
 from rc_grpo.seeds import derive
 from reward_service.ground_truth import GroundTruthJudge

@@ -36,15 +36,15 @@ from rc_grpo.config import RunConfig
 from rc_grpo.durable import write_whole
 from rc_grpo.editor.export import check_lora
 from rc_grpo.editor.reference.editor import Reference
-from rc_grpo.evaluation.comparison import SUMMARY, Comparison
-from rc_grpo.evaluation.corrected import PSNR_CAP
+from rc_grpo.evaluation.compbench.comparison import SUMMARY, Comparison
+from rc_grpo.evaluation.compbench.corrected import PSNR_CAP
+from rc_grpo.evaluation.compbench.layout import Benchmark, Edits, Sample
+from rc_grpo.evaluation.compbench.measuring import Measured, MeasureSettings
+from rc_grpo.evaluation.compbench.paper import SOURCE
+from rc_grpo.evaluation.compbench.scores import METRICS
+from rc_grpo.evaluation.compbench.table import Table, tabulate
 from rc_grpo.evaluation.foreign import Brought, Foreign
 from rc_grpo.evaluation.journal import Journal
-from rc_grpo.evaluation.layout import Benchmark, Edits, Sample
-from rc_grpo.evaluation.measuring import Measured, MeasureSettings
-from rc_grpo.evaluation.paper import SOURCE
-from rc_grpo.evaluation.scores import METRICS
-from rc_grpo.evaluation.table import Table, tabulate
 
 MEASURES, TABLE, COMPARISON = "measures.jsonl", "table.md", "comparison.md"
 LISTED_ON_SCREEN = 10

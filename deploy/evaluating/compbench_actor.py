@@ -8,8 +8,8 @@ from ray.exceptions import RayActorError
 
 from rc_grpo.config import EditorConfig, PoolConfig, RolloutConfig
 from rc_grpo.editor.reference.editor import Edited, Reference, ReferenceEditor
-from rc_grpo.evaluation.frames import Originals
-from rc_grpo.evaluation.measuring import Measured, MeasureSettings, Meter
+from rc_grpo.evaluation.compbench.frames import Originals
+from rc_grpo.evaluation.compbench.measuring import Measured, MeasureSettings, Meter
 from rc_grpo.messages import EditTask
 from rc_grpo.pool import WorkerPool
 from rc_grpo.process import prepare_process

@@ -20,9 +20,9 @@ from rc_grpo.durable import write_whole
 from rc_grpo.editor import lora as weights_of
 from rc_grpo.editor.export import read_lora
 from rc_grpo.editor.reference.editor import Edited, EditFailedError, Reference
+from rc_grpo.evaluation.compbench.layout import Benchmark, Edits, Sample
 from rc_grpo.evaluation.foreign import Foreign
 from rc_grpo.evaluation.journal import Journal
-from rc_grpo.evaluation.layout import Benchmark, Edits, Sample
 from rc_grpo.images import encode_png
 from rc_grpo.kept import Form, read_json
 from rc_grpo.messages import CandidateGroup, EditTask, PolicyVersion, RolloutSeeds

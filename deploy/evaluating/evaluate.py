@@ -13,8 +13,8 @@ from deploy.outputs import check_apart, check_file, check_picture
 from rc_grpo.config import ConfigError, RunConfig
 from rc_grpo.editor.reference.editor import Reference
 from rc_grpo.editor.reference.terms import Options
-from rc_grpo.evaluation.layout import write_benchmark
-from rc_grpo.evaluation.measuring import MeasureSettings
+from rc_grpo.evaluation.compbench.layout import write_benchmark
+from rc_grpo.evaluation.compbench.measuring import MeasureSettings
 from rc_grpo.pocket.world import PocketWorld
 
 NO_CLIP = "none"

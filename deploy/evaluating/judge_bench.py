@@ -19,9 +19,9 @@ from rc_grpo.config import AnyJudgeConfig, ConfigError, RewardConfig
 from rc_grpo.data.formats.preferences import Pair, read_pairs
 from rc_grpo.durable import write_whole
 from rc_grpo.editor.geometry import resize_image
+from rc_grpo.evaluation.compbench.scores import plain
 from rc_grpo.evaluation.likeness import Likeness, Opinions, compared
 from rc_grpo.evaluation.preferences import Agreement, Compared, agreement
-from rc_grpo.evaluation.scores import plain
 from rc_grpo.images import decode_rgb
 from reward_service.factory import check_judge
 from reward_service.judge import Judge, JudgeSetupError, JudgeUnavailableError

@@ -13,8 +13,8 @@ from deploy.records.reading import RunRecord
 from deploy.report.arms import Arm
 from deploy.report.measures import ACD_REWARD, TASK_REWARD, lower_is_better
 from rc_grpo.evaluation.alarm import Alarm, HeldOutSeries, Training, find_alarms, overpraise
+from rc_grpo.evaluation.compbench.scores import METRICS, Scores
 from rc_grpo.evaluation.intervals import LEVEL
-from rc_grpo.evaluation.scores import METRICS, Scores
 
 COMPBENCH = "compbench*.json"
 """Where a run's folder holds what ``rc-grpo evaluate --compbench ... --out RUN/compbench.json`` wrote."""

@@ -23,9 +23,10 @@ from deploy.report.svg import Chart
 from deploy.report.templating import environment
 from deploy.web.policy import digest
 from rc_grpo.durable import write_whole
-from rc_grpo.evaluation import alarm, paper
+from rc_grpo.evaluation import alarm
+from rc_grpo.evaluation.compbench import paper
+from rc_grpo.evaluation.compbench.scores import METRICS
 from rc_grpo.evaluation.intervals import LEVEL
-from rc_grpo.evaluation.scores import METRICS
 
 GROUPS_AT_MOST = 24
 """On the whole page, shared by the runs, so that the page stays of a size that opens at once."""

@@ -8,7 +8,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from deploy.report.heldout import Change
 from deploy.report.measures import title
 from deploy.report.svg import variable
-from rc_grpo.evaluation.table import cell
+from rc_grpo.evaluation.compbench.table import cell
 
 
 def environment(*packages: str) -> Environment:

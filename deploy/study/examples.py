@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rc_grpo.data.picture import Picture
 from rc_grpo.data.text import read_text
+from rc_grpo.evaluation.compbench.frames import Originals
+from rc_grpo.evaluation.compbench.layout import Benchmark, Edits, Sample
 from rc_grpo.evaluation.foreign import Foreign, images, some
-from rc_grpo.evaluation.frames import Originals
-from rc_grpo.evaluation.layout import Benchmark, Edits, Sample
 
 LONGEST_NAME = 64
 

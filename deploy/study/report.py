@@ -5,8 +5,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from deploy.study.results import Results
+from rc_grpo.evaluation.compbench.paper import STUDY
 from rc_grpo.evaluation.intervals import LEVEL, Interval
-from rc_grpo.evaluation.paper import STUDY
 
 NOT_SURE = "not sure"
 

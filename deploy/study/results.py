@@ -9,8 +9,8 @@ from typing import Any
 
 from deploy.study.manifest import VOTES, Manifest
 from deploy.study.votes import Vote, Votes
+from rc_grpo.evaluation.compbench.paper import STUDY
 from rc_grpo.evaluation.intervals import FEW, LEVEL, Interval, share_interval, sign_test
-from rc_grpo.evaluation.paper import STUDY
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from deploy.study.server import make_app
 from deploy.study.votes import BallotBox
 from deploy.web.access import is_local
 from deploy.web.listening import serve_until_signal
-from rc_grpo.evaluation.layout import Benchmark, Sample
+from rc_grpo.evaluation.compbench.layout import Benchmark, Sample
 
 LISTED_ON_SCREEN = 10
 

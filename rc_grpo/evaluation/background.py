@@ -5,7 +5,7 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from rc_grpo.editor.geometry import binary_mask, resize_image
-from rc_grpo.evaluation.frames import SIDE
+from rc_grpo.evaluation.compbench.frames import SIDE
 from rc_grpo.images import Pixels, decode_rgb
 from rc_grpo.messages import EditTask
 
@@ -14,7 +14,7 @@ def background_metrics(task: EditTask, edited: Pixels, device: torch.device | st
     """Return PSNR (dB) and SSIM of an edit's background against the source's.
 
     In the manner of CompBench, but not its numbers: images are resized as everywhere here (Lanczos), and masks are
-    binarised. The benchmark's own are in `rc_grpo.evaluation.official`.
+    binarised. The benchmark's own are in `rc_grpo.evaluation.compbench.official`.
 
     Both images are multiplied by ``1 - mask`` and compared over the full frame; the masked part counts as identical, so
     the numbers grow with the mask and compare only between edits of the same tasks. An identical background gives

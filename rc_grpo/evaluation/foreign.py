@@ -7,7 +7,7 @@ from typing import Any
 
 from rc_grpo.data.picture import Picture
 from rc_grpo.durable import write_whole
-from rc_grpo.evaluation.layout import Benchmark, Edits, Sample
+from rc_grpo.evaluation.compbench.layout import Benchmark, Edits, Sample
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _OTHER_IMAGES = (".bmp", ".tif", ".tiff", ".gif", ".avif", ".jp2", ".heic")

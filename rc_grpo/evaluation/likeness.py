@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rc_grpo.evaluation.scores import plain
+from rc_grpo.evaluation.compbench.scores import plain
 
 
 @dataclass

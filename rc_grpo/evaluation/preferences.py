@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rc_grpo.evaluation.scores import plain
+from rc_grpo.evaluation.compbench.scores import plain
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from rc_grpo.editor.families.flux_kontext.codec import decode
 from rc_grpo.pocket import MODEL_PATH
 from rc_grpo.pocket.editors.kontext import EDITOR
 from rc_grpo.pocket.editors.protocol import GRID, LATENT_CHANNELS
+from rc_grpo.pocket.making.pairs import to_float
+from rc_grpo.pocket.making.vae import latent_means
 from rc_grpo.pocket.objects import IMAGE_SIZE
-from rc_grpo.pocket.pairs import to_float
-from rc_grpo.pocket.vae import latent_means
 
 TOKENS, CHANNELS, TOKEN = GRID * GRID, 4 * LATENT_CHANNELS, IMAGE_SIZE // GRID
 """Of an image of the pocket world in the editor's latents: tokens, channels of one, its side in pixels."""

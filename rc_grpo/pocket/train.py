@@ -14,15 +14,15 @@ from typing import Any
 import torch
 
 from rc_grpo.pocket import editors, evaluate
-from rc_grpo.pocket.crops import Crops
 from rc_grpo.pocket.editors.protocol import PocketEditor
-from rc_grpo.pocket.flow import prepare, train_flow
-from rc_grpo.pocket.flow_state import FlowState
-from rc_grpo.pocket.pairs import compose, generate
+from rc_grpo.pocket.making.crops import Crops
+from rc_grpo.pocket.making.flow import prepare, train_flow
+from rc_grpo.pocket.making.flow_state import FlowState
+from rc_grpo.pocket.making.pairs import compose, generate
+from rc_grpo.pocket.making.script import begin, finish, training_parser
+from rc_grpo.pocket.making.sitting import has_state
+from rc_grpo.pocket.making.vae import load_vae, psnr, save_vae, train_vae
 from rc_grpo.pocket.photographs import photographs
-from rc_grpo.pocket.script import begin, finish, training_parser
-from rc_grpo.pocket.sitting import has_state
-from rc_grpo.pocket.vae import load_vae, psnr, save_vae, train_vae
 
 LOGGER = logging.getLogger(__name__)
 _KEPT = ("part", "minutes", "batch", "rate", "seed", "compile", "bfloat16")

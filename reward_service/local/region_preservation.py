@@ -11,8 +11,8 @@ from torch import Tensor
 
 from rc_grpo.config import RegionPreservationConfig
 from rc_grpo.editor.geometry import binary_mask, resize_image, resize_mask
-from rc_grpo.evaluation import corrected
-from rc_grpo.evaluation.frames import planes
+from rc_grpo.evaluation.compbench import corrected
+from rc_grpo.evaluation.compbench.frames import planes
 from rc_grpo.evaluation.lpips import Lpips, LpipsUnavailableError
 from rc_grpo.images import decode_rgb
 from rc_grpo.messages import EditTask

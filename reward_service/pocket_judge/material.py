@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rc_grpo.pocket.pairs import Scenes
+from rc_grpo.pocket.making.pairs import Scenes
 from rc_grpo.pocket.photographs import ASSETS
 from rc_grpo.pocket.world import IMAGE_SIZE, PLACES, SIZES, SPRITES
 from reward_service.pocket_judge.rollouts import Rollouts

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from rc_grpo.algorithm.perturbation import candidate_noise
 from rc_grpo.pocket.batches import CHANNELS, TOKEN, TOKENS, PocketBatches
-from rc_grpo.pocket.pairs import Scenes
+from rc_grpo.pocket.making.pairs import Scenes
 
 STEPS = (6, 8, 16)
 """Solver steps; each batch of scenes takes the next."""

@@ -18,10 +18,10 @@ from torch import Tensor
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 from rc_grpo.pocket.batches import PocketBatches
-from rc_grpo.pocket.clock import Clock
-from rc_grpo.pocket.pairs import Scenes, generate
+from rc_grpo.pocket.making.clock import Clock
+from rc_grpo.pocket.making.pairs import Scenes, generate
+from rc_grpo.pocket.making.script import begin, finish, training_parser
 from rc_grpo.pocket.photographs import Split
-from rc_grpo.pocket.script import begin, finish, training_parser
 from reward_service.contract import QUESTIONS, Question
 from reward_service.pocket_judge import PROMPTS_PATH
 from reward_service.pocket_judge.architecture import build_model, save

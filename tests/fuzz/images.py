@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from rc_grpo.data.picture import Picture
-from rc_grpo.evaluation.frames import Frames, Originals
+from rc_grpo.evaluation.compbench.frames import Frames, Originals
 from rc_grpo.images import MAX_ASPECT, MAX_PIXELS, decode, decode_levels, decode_rgb, require_levels, rgba, size_of
 from tests.fuzz.mutations import mutated_bytes
 from tests.fuzz.target import Refused, Target, ask

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.tiny_clip import save_tiny_clip
-from rc_grpo.evaluation.layout import Benchmark, Edits, write_benchmark
+from rc_grpo.evaluation.compbench.layout import Benchmark, Edits, write_benchmark
 from rc_grpo.images import decode_rgb
 from rc_grpo.pocket.world import PocketWorld
 from tests.references import PIX2PIX, write_small
@@ -23,7 +23,7 @@ from pathlib import Path
 from rich.console import Console
 from deploy.evaluating.compbench import run_compbench
 from deploy.configs import load_config
-from rc_grpo.evaluation.measuring import MeasureSettings
+from rc_grpo.evaluation.compbench.measuring import MeasureSettings
 
 folder = Path(sys.argv[1])
 config = load_config("pocket", ["name=compbench-test", "rollout.workers=1", "evaluation.steps=8"])
@@ -108,7 +108,7 @@ from deploy.evaluating.compbench import run_compbench
 from deploy.configs import load_config
 from rc_grpo.editor.reference.editor import Reference
 from rc_grpo.editor.reference.terms import Options
-from rc_grpo.evaluation.measuring import MeasureSettings
+from rc_grpo.evaluation.compbench.measuring import MeasureSettings
 
 folder = Path(sys.argv[1])
 config = load_config("pocket", ["name=reference-test", "rollout.workers=1"])

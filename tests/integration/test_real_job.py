@@ -22,7 +22,7 @@ from PIL import Image
 
 from benchmarks.quote import ROOT
 from deploy.configs import load_config
-from rc_grpo.evaluation.layout import write_benchmark
+from rc_grpo.evaluation.compbench.layout import write_benchmark
 from rc_grpo.messages import EditTask
 from rc_grpo.pocket.world import PocketWorld
 from tests.documented import REAL_JOB

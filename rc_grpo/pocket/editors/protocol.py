@@ -23,7 +23,7 @@ class PocketEditor(Protocol):
         name: as ``--editor`` takes it.
         pipeline: its class in diffusers.
         folder: where the package has its weights.
-        shift: of its noise schedule for one of the world's pictures; see `rc_grpo.pocket.flow.shifted`.
+        shift: of its noise schedule for one of the world's pictures; see `rc_grpo.pocket.making.flow.shifted`.
     """
 
     name: str

@@ -20,10 +20,10 @@ from deploy.evaluating.compbench import run_compbench
 from deploy.evaluating.compbench_actor import MeasurerPool, ReferencePool
 from rc_grpo.editor.reference.editor import Reference, ReferenceEditor
 from rc_grpo.editor.reference.terms import Options
-from rc_grpo.evaluation.frames import Frames
-from rc_grpo.evaluation.layout import Benchmark, Edits, write_benchmark
-from rc_grpo.evaluation.measuring import Measured, MeasureSettings
-from rc_grpo.evaluation.scores import Scores
+from rc_grpo.evaluation.compbench.frames import Frames
+from rc_grpo.evaluation.compbench.layout import Benchmark, Edits, write_benchmark
+from rc_grpo.evaluation.compbench.measuring import Measured, MeasureSettings
+from rc_grpo.evaluation.compbench.scores import Scores
 from rc_grpo.images import decode_rgb
 from rc_grpo.pocket.world import PocketWorld
 from tests.references import PIX2PIX, task, write_small

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.tiny_clip import save_tiny_clip
 from rc_grpo.evaluation.clip import Clip
-from rc_grpo.evaluation.frames import Frames
+from rc_grpo.evaluation.compbench.frames import Frames
 
 SIDE = 64
 

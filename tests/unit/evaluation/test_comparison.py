@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from rc_grpo.evaluation.comparison import Comparison
-from rc_grpo.evaluation.paper import ROWS, published
+from rc_grpo.evaluation.compbench.comparison import Comparison
+from rc_grpo.evaluation.compbench.paper import ROWS, published
 
 OFFICIAL = {"lc_i": 0.5, "lc_t": None, "psnr": "inf", "ssim": 0.25, "lpips": 0.125}
 

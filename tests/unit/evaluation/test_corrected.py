@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rc_grpo.evaluation import corrected
+from rc_grpo.evaluation.compbench import corrected
 from rc_grpo.evaluation.lpips import Lpips
 
 from .conftest import SIDE, KnownClip, frames, masked

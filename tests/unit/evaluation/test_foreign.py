@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from rc_grpo.evaluation.compbench.layout import Benchmark, Edits, Sample, write_benchmark
 from rc_grpo.evaluation.foreign import SUFFIXES, Foreign
-from rc_grpo.evaluation.layout import Benchmark, Edits, Sample, write_benchmark
 from rc_grpo.pocket.world import PocketWorld
 
 SAMPLES = tuple(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rc_grpo.evaluation.frames import Frames, Originals
+from rc_grpo.evaluation.compbench.frames import Frames, Originals
 from rc_grpo.images import encode_png
 
 
@@ -66,7 +66,7 @@ def test_an_unreadable_image_is_named(broken):
 
 
 def test_numbers_without_a_value_survive_strict_json():
-    from rc_grpo.evaluation.scores import Scores
+    from rc_grpo.evaluation.compbench.scores import Scores
 
     scores = Scores(psnr=math.inf, ssim=0.5)
     plain = scores.as_json()

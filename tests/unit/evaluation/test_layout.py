@@ -6,8 +6,8 @@ import pytest
 
 from rc_grpo.data import DataError, load_tasks
 from rc_grpo.durable import write_whole
-from rc_grpo.evaluation.frames import Originals
-from rc_grpo.evaluation.layout import Benchmark, Edits, Sample, write_benchmark
+from rc_grpo.evaluation.compbench.frames import Originals
+from rc_grpo.evaluation.compbench.layout import Benchmark, Edits, Sample, write_benchmark
 from rc_grpo.messages import EditTask
 from rc_grpo.pocket.world import PocketWorld
 

@@ -22,11 +22,11 @@ from deploy.evaluating.compbench_edits import (
 from rc_grpo.durable import write_whole
 from rc_grpo.editor.reference.editor import Edited, EditFailedError, Reference
 from rc_grpo.editor.reference.terms import Options
+from rc_grpo.evaluation.compbench.layout import Benchmark, Edits, write_benchmark
+from rc_grpo.evaluation.compbench.measuring import Measured, MeasureSettings
+from rc_grpo.evaluation.compbench.scores import Scores
 from rc_grpo.evaluation.foreign import Foreign
 from rc_grpo.evaluation.journal import Journal
-from rc_grpo.evaluation.layout import Benchmark, Edits, write_benchmark
-from rc_grpo.evaluation.measuring import Measured, MeasureSettings
-from rc_grpo.evaluation.scores import Scores
 from rc_grpo.images import decode_rgb
 from rc_grpo.messages import EditTask
 from rc_grpo.pocket.world import PocketWorld

@@ -3,9 +3,9 @@ import math
 
 import pytest
 
-from rc_grpo.evaluation.measuring import Measured
-from rc_grpo.evaluation.scores import Scores
-from rc_grpo.evaluation.table import tabulate
+from rc_grpo.evaluation.compbench.measuring import Measured
+from rc_grpo.evaluation.compbench.scores import Scores
+from rc_grpo.evaluation.compbench.table import tabulate
 
 
 def psnr(value, corrected=1.0):

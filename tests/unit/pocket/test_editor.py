@@ -8,7 +8,7 @@ from diffusers import FluxKontextPipeline
 from rc_grpo.pocket import MAX_SEQUENCE_LENGTH, MODEL_PATH
 from rc_grpo.pocket.editors.kontext import EDITOR
 from rc_grpo.pocket.evaluate import edit, scores
-from rc_grpo.pocket.flow import shifted
+from rc_grpo.pocket.making.flow import shifted
 from rc_grpo.pocket.tokenizers import clip_tokenizer, t5_tokenizer
 from rc_grpo.pocket.world import PocketWorld, phrases
 

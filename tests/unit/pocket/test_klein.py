@@ -15,14 +15,15 @@ from rc_grpo.editor.files import model_source
 from rc_grpo.editor.loading import load_editor
 from rc_grpo.editor.registry import find
 from rc_grpo.editor.stock.body import levels
-from rc_grpo.pocket import KLEIN_TEXT_SLOTS, evaluate, train, vae
+from rc_grpo.pocket import KLEIN_TEXT_SLOTS, evaluate, train
 from rc_grpo.pocket.editors import NAMES, named, of
 from rc_grpo.pocket.editors.klein import EDITOR, READ, build_tokenizer
-from rc_grpo.pocket.flow import shifted
 from rc_grpo.pocket.grammar import phrases
-from rc_grpo.pocket.pairs import to_float
+from rc_grpo.pocket.making import vae
+from rc_grpo.pocket.making.flow import shifted
+from rc_grpo.pocket.making.pairs import to_float
+from rc_grpo.pocket.making.vae import latent_means, load_vae, save_vae
 from rc_grpo.pocket.photographs import photographs
-from rc_grpo.pocket.vae import latent_means, load_vae, save_vae
 from rc_grpo.pocket.world import PocketWorld
 from rc_grpo.seeds import normal
 from tests.families import randomise, source

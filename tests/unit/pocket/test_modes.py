@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from rc_grpo.pocket.evaluate import SUCCESS_REWARD
+from rc_grpo.pocket.making.pairs import compose_part
 from rc_grpo.pocket.modes import MODES, SHARES, Mode, draw_mode, outcome
 from rc_grpo.pocket.objects import mask_of, paint
-from rc_grpo.pocket.pairs import compose_part
 from rc_grpo.pocket.world import Plan, PocketWorld
 from reward_service.ground_truth import GroundTruthJudge
 

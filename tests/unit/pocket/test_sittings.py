@@ -4,10 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rc_grpo.pocket import clock, sitting
-from rc_grpo.pocket.clock import Clock
-from rc_grpo.pocket.flow_state import FlowState
-from rc_grpo.pocket.sitting import has_state, load_state, save_state
+from rc_grpo.pocket.making import clock, sitting
+from rc_grpo.pocket.making.clock import Clock
+from rc_grpo.pocket.making.flow_state import FlowState
+from rc_grpo.pocket.making.sitting import has_state, load_state, save_state
 from rc_grpo.pocket.train import main
 
 TENSORS = {f"part.{n}": torch.arange(100.0) + n for n in range(7)}

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen
 
 from rc_grpo.evaluation.likeness import spearman
 from rc_grpo.pocket import grammar
-from rc_grpo.pocket.pairs import PRETRAINING_SEED, Scenes, generate
+from rc_grpo.pocket.making.pairs import PRETRAINING_SEED, Scenes, generate
 from rc_grpo.pocket.world import PocketWorld
 from reward_service.contract import QUESTIONS, Question, parse_answer
 from reward_service.ground_truth import measure

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from deploy.study.examples import Material, parse_models
-from rc_grpo.evaluation.layout import Benchmark, Edits, write_benchmark
+from rc_grpo.evaluation.compbench.layout import Benchmark, Edits, write_benchmark
 from rc_grpo.images import Pixels, decode_rgb
 from rc_grpo.pocket.world import PocketWorld
 

@@ -10,7 +10,7 @@ from deploy.study.examples import parse_models
 from deploy.study.manifest import MANIFEST, Manifest
 from deploy.study.pictures import OUTSIDE, Pictures
 from deploy.study.serving import open_tasks
-from rc_grpo.evaluation.layout import Benchmark
+from rc_grpo.evaluation.compbench.layout import Benchmark
 from rc_grpo.images import decode_levels, decode_rgb
 from tests.unit.deploy.study.benches import MODELS, betrays, gather, write_bench
 

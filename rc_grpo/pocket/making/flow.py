@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rc_grpo.pocket.clock import Clock
 from rc_grpo.pocket.editors.protocol import GRID, PocketEditor
-from rc_grpo.pocket.flow_state import FlowState
-from rc_grpo.pocket.pairs import Pairs, to_float
-from rc_grpo.pocket.vae import latent_means
+from rc_grpo.pocket.making.clock import Clock
+from rc_grpo.pocket.making.flow_state import FlowState
+from rc_grpo.pocket.making.pairs import Pairs, to_float
+from rc_grpo.pocket.making.vae import latent_means
 
 LOGGER = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """The state of the flow's training, which sittings hand on: weights, their average, the optimiser's moments, the count.
 
-It lies in two states of `rc_grpo.pocket.sitting`: ``flow`` is what the editor is; ``moments`` may be left behind, and
-the optimiser's then begin anew.
+It lies in two states of `rc_grpo.pocket.making.sitting`: ``flow`` is what the editor is; ``moments`` may be left
+behind, and the optimiser's then begin anew.
 """
 
 import logging
@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rc_grpo.pocket.sitting import halved, has_state, load_state, save_state
-from rc_grpo.pocket.vae import averaged
+from rc_grpo.pocket.making.sitting import halved, has_state, load_state, save_state
+from rc_grpo.pocket.making.vae import averaged
 
 LOGGER = logging.getLogger(__name__)
 

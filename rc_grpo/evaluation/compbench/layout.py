@@ -16,7 +16,7 @@ from rc_grpo.data.formats.path import inside
 from rc_grpo.data.picture import picture
 from rc_grpo.data.text import readable
 from rc_grpo.durable import write_whole
-from rc_grpo.evaluation.frames import Originals
+from rc_grpo.evaluation.compbench.frames import Originals
 from rc_grpo.messages import EditTask
 
 RESULTS = "editing_results"

@@ -9,7 +9,7 @@ import yaml
 
 @dataclass(frozen=True)
 class Published:
-    """A row of the paper's tables; the fields after the method are those of `rc_grpo.evaluation.scores.METRICS`."""
+    """A row of the paper's tables; the fields after the method are `rc_grpo.evaluation.compbench.scores.METRICS`."""
 
     method: str
     lc_i: float
@@ -34,7 +34,7 @@ class PublishedStudy:
     shares: dict[str, float]
 
 
-_FILE: dict[str, Any] = yaml.safe_load(resources.files("rc_grpo.evaluation").joinpath("paper.yaml").read_text())
+_FILE: dict[str, Any] = yaml.safe_load(resources.files(__package__).joinpath("paper.yaml").read_text())
 
 SOURCE: str = _FILE["source"]
 ROWS: dict[str, tuple[Published, ...]] = {

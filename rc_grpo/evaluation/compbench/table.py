@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 from rc_grpo.data.formats.compbench import FAMILIES
-from rc_grpo.evaluation.measuring import Measured
-from rc_grpo.evaluation.scores import METRICS, Scores
+from rc_grpo.evaluation.compbench.measuring import Measured
+from rc_grpo.evaluation.compbench.scores import METRICS, Scores
 
 Kind = Literal["official", "corrected"]
 KINDS: tuple[Kind, ...] = ("official", "corrected")

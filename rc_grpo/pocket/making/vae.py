@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rc_grpo.pocket.clock import Clock
-from rc_grpo.pocket.crops import Crops
 from rc_grpo.pocket.editors.protocol import PocketEditor
-from rc_grpo.pocket.pairs import Scenes, to_float
-from rc_grpo.pocket.sitting import load_state, save_state
+from rc_grpo.pocket.making.clock import Clock
+from rc_grpo.pocket.making.crops import Crops
+from rc_grpo.pocket.making.pairs import Scenes, to_float
+from rc_grpo.pocket.making.sitting import load_state, save_state
 
 LOGGER = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def train_vae(
 
 
 def save_vae(vae: Any, folder: Path) -> None:
-    """Write its weights, in float16, and its latents' shift and scale: a state of `rc_grpo.pocket.sitting`."""
+    """Write its weights, in float16, and its latents' shift and scale: a state of `rc_grpo.pocket.making.sitting`."""
     facts = {name: repr(float(vae.config[name])) for name in _MEASURED if name in vae.config}
     save_state(folder, "vae", {name: weight.half() for name, weight in vae.state_dict().items()}, facts)
 

@@ -8,11 +8,11 @@ from typing import Any, Literal
 import torch
 
 from rc_grpo.config.base import Strict
-from rc_grpo.evaluation import corrected, official
 from rc_grpo.evaluation.clip import COMPBENCH_CLIP, Clip
-from rc_grpo.evaluation.frames import Frames, Originals
+from rc_grpo.evaluation.compbench import corrected, official
+from rc_grpo.evaluation.compbench.frames import Frames, Originals
+from rc_grpo.evaluation.compbench.scores import Scores
 from rc_grpo.evaluation.lpips import Lpips
-from rc_grpo.evaluation.scores import Scores
 
 _VERSION = 1
 """Of the numbers' meaning: raised with every change of a metric, so that old records are not mixed with new ones."""

@@ -13,9 +13,9 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from rc_grpo.evaluation.clip import Clip
-from rc_grpo.evaluation.frames import Frames, plane, planes
+from rc_grpo.evaluation.compbench.frames import Frames, plane, planes
+from rc_grpo.evaluation.compbench.scores import Scores
 from rc_grpo.evaluation.lpips import Lpips
-from rc_grpo.evaluation.scores import Scores
 from rc_grpo.images import Pixels
 
 Box = tuple[int, int, int, int]

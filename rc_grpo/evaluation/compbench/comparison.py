@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rc_grpo.evaluation.paper import published
-from rc_grpo.evaluation.scores import METRICS
-from rc_grpo.evaluation.table import cell
+from rc_grpo.evaluation.compbench.paper import published
+from rc_grpo.evaluation.compbench.scores import METRICS
+from rc_grpo.evaluation.compbench.table import cell
 from rc_grpo.kept import Form, read_json
 
 SUMMARY = "summary.json"

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from rc_grpo.evaluation import official
 from rc_grpo.evaluation.clip import Clip
-from rc_grpo.evaluation.frames import Frames, plane, planes
+from rc_grpo.evaluation.compbench import official
+from rc_grpo.evaluation.compbench.frames import Frames, plane, planes
+from rc_grpo.evaluation.compbench.scores import Scores
 from rc_grpo.evaluation.lpips import Lpips
-from rc_grpo.evaluation.scores import Scores
 from rc_grpo.images import Pixels
 
 PSNR_CAP = 60.0

@@ -1,0 +1,1 @@
+"""How the pocket editors are trained: an autoencoder, then flow matching, by wall-clock and in sittings."""
