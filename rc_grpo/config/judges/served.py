@@ -83,8 +83,9 @@ class ServerConfig(Strict):
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory that vLLM takes")
     kv_cache_gib: PositiveFloat | None = Field(
         None,
-        description="GiB of a GPU for the prompts' keys and values; none is what gpu_memory_utilization leaves, which "
-        "vLLM measures as it starts: wrongly where others start on the same GPU at the same time",
+        description="GiB of a GPU for the prompts' keys and values (on the CPU: environment.VLLM_CPU_KVCACHE_SPACE); none "
+        "is what gpu_memory_utilization leaves, which vLLM measures as it starts: wrongly where others start on the same "
+        "GPU at the same time",
     )
     arguments: tuple[str, ...] = Field((), description="more command line of `vllm serve`, after ours")
     environment: dict[str, str] = Field(default_factory=dict, description="more environment variables, after ours")
@@ -150,11 +151,6 @@ class ServedConfig(JudgeConfig):
             raise ValueError(
                 f"server.quantization = {self.server.quantization} but resources.num_gpus = 0: a server on the CPU "
                 "has no float8; give the judge a GPU, or leave it out"
-            )
-        if not self.urls and gpus == 0 and self.server.kv_cache_gib is not None:
-            raise ValueError(
-                f"server.kv_cache_gib = {self.server.kv_cache_gib:g} but resources.num_gpus = 0: of a server on the "
-                "CPU it is server.environment.VLLM_CPU_KVCACHE_SPACE"
             )
         if not self.urls and 0 < gpus < 1 and share > gpus:
             raise ValueError(
