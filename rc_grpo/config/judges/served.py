@@ -83,9 +83,9 @@ class ServerConfig(Strict):
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory that vLLM takes")
     kv_cache_gib: PositiveFloat | None = Field(
         None,
-        description="GiB of a GPU for the prompts' keys and values (on the CPU: environment.VLLM_CPU_KVCACHE_SPACE); none "
-        "is what gpu_memory_utilization leaves, which vLLM measures as it starts: wrongly where others start on the same "
-        "GPU at the same time",
+        description="GiB of a GPU for the prompts' keys and values (of the CPU: environment.VLLM_CPU_KVCACHE_SPACE); "
+        "none is what gpu_memory_utilization leaves, which vLLM measures as it starts: wrongly where others start on "
+        "the same GPU at the same time",
     )
     arguments: tuple[str, ...] = Field((), description="more command line of `vllm serve`, after ours")
     environment: dict[str, str] = Field(default_factory=dict, description="more environment variables, after ours")
