@@ -107,8 +107,9 @@ def make_plan(
     speed = known[gpu_type]
     work = work_of(config, speed)
     judges = [name for name, judge in config.reward.judges.items() if judge.resources.num_gpus > 0]
-    servers = judges_a_gpu(config, together(config, ("rollout", *judges, LEARNER)))
-    rates = {name: _judge_rate(speed, servers[name]) for name in judges}
+    shared = together(config, ("rollout", *judges, LEARNER))
+    servers = judges_a_gpu(config, shared)
+    rates = {name: _judge_rate(speed, servers[name], alone=(name,) in shared) for name in judges}
     cards = cards_of(config, _stages(work, rates))
     overlapped = config.loop.max_staleness > 0
     wanted = None if split is None else parse_split(split, cards)
@@ -145,13 +146,14 @@ def make_plan(
     )
 
 
-def _judge_rate(speed: GpuSpeeds, servers: float) -> float:
-    """Return the images a second of a judge's GPU: of more servers than were measured, as of the most that were."""
-    return (
-        speed.judge_images_s[min(int(servers), len(speed.judge_images_s)) - 1]
-        if servers >= 1
-        else servers * (speed.judge_images_s[0])
-    )
+def _judge_rate(speed: GpuSpeeds, servers: float, *, alone: bool) -> float:
+    """Return the images a second of a judge's GPU: of more servers than were measured, as of the most that were.
+
+    A second server fills time in which the GPU has nothing to do, of which there is none beside other work.
+    """
+    if servers < 1 or not alone:
+        return min(servers, 1.0) * speed.judge_images_s[0]
+    return speed.judge_images_s[min(int(servers), len(speed.judge_images_s)) - 1]
 
 
 def _stages(work: Work, judges: Mapping[str, float]) -> dict[str, float]:
@@ -171,7 +173,7 @@ def _pools(
     memory = {"rollout": work.rollout_gib, "learner": work.learner_gib}
     for name, judge in config.reward.judges.items():
         if isinstance(judge, ServedConfig) and not judge.urls:
-            memory[name] = judge.server.gpu_memory_utilization * speed.memory_gib * max(1.0, servers[name])
+            memory[name] = judge.server.gpu_memory_utilization * speed.memory_gib * max(1.0, servers.get(name, 1.0))
     settings = {"rollout": "rollout.workers", "learner": "learner.ranks"}
 
     def size(name: str, gpus: int) -> str:

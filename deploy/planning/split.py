@@ -53,17 +53,18 @@ def together(config: RunConfig, stages: Iterable[str]) -> tuple[tuple[str, ...],
 
 
 def judges_a_gpu(config: RunConfig, shared: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Return how many servers of each judge are on a GPU: what fits where it is alone, one where it shares.
+    """Return how many servers of each judge are on one of its GPUs: as many as fit beside the others that are there.
 
     Args:
         config: of the run.
         shared: stages, as they are `together`.
     """
-    found = {}
-    for name in (names[0] for names in shared if len(names) == 1 and names[0] in config.reward.judges):
-        asked = config.reward.judges[name].resources.num_gpus
-        found[name] = float(int(1 / asked + _ROUNDING)) if asked < 1 else 1 / asked
-    return dict.fromkeys(config.reward.judges, 1.0) | found
+    asked, found = _asked(config), {}
+    for names in shared:
+        for name in (name for name in names if name in config.reward.judges):
+            room = 1 - sum(asked[other] for other in names if other != name)
+            found[name] = float(int(room / asked[name] + _ROUNDING)) if asked[name] < 1 else 1 / asked[name]
+    return found
 
 
 def cards_of(config: RunConfig, demands: Mapping[str, float]) -> tuple[Cards, ...]:
