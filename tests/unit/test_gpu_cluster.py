@@ -2,12 +2,14 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from benchmarks.gpu.cluster import layouts, runs, timeline
 from benchmarks.gpu.cluster.__main__ import figures
+from benchmarks.gpu.cluster.observer import judges_are_back
 from benchmarks.results import Figure
 from deploy.cluster import demands
 from deploy.configs import load_config
@@ -43,6 +45,23 @@ def test_what_several_parts_measured_is_named_by_the_worst() -> None:
     named = figures({"one": (first, {}), "two": (second, {})})
     assert (named["overlap_efficiency"].value, named["groups_lost"].value) == (0.9, 1)
     assert named["overlap_efficiency_two"].value == 0.95
+
+
+def test_judges_are_back_when_the_killed_one_works_again_and_not_when_another_does() -> None:
+    def status(judged: int, resting: int) -> dict[str, Any]:
+        pool = {"workers": 2, "wanted": 2, "resting": resting, "lost": 0}
+        return {"pools": {"reward-judge": pool}, "groups": {"ready": judged, "learned": 0}}
+
+    noted: list[dict[str, Any]] = []
+    back = judges_are_back("reward-judge", status(3, 0), noted.append)
+    # Nobody has noticed yet; then it is missed, and the other goes on.
+    assert not back(status(4, 0))
+    assert not back(status(4, 1))
+    assert [line["taken_over"] for line in noted] == ["judge"]
+    assert not back(status(9, 1))
+    assert back(status(9, 0))
+    assert len(noted) == 1
+    assert [what for what, _ in timeline.taken_over(noted)] == ["judge"]
 
 
 def test_a_picture_is_drawn_of_a_run_that_was_watched_and_of_one_that_was_cut_off(tmp_path: Path) -> None:

@@ -83,23 +83,30 @@ class Observer:
             return process, lambda now: now["learner"]["losses"] > losses and _learner_waits_for(now, _UPDATE, _GROUPS)
         role = next(role for role in status["workers"] if role != "rollout")
         engine = _engine(self._saboteur.process_of(status["workers"][role][0]))
-        return engine, self._judge_is_back(role, status)
+        return engine, judges_are_back(role, status, self._lines)
 
-    def _judge_is_back(self, role: str, before: Status) -> Callable[[Status], bool]:
-        """Return what is true when all judges work again; note when another one has gone on."""
-        killed, gone, noted = time.time(), False, False
 
-        def back(now: Status) -> bool:
-            nonlocal gone, noted
-            pool, went_on = now["pools"][role], _judged(now) > _judged(before)
-            missing = pool["resting"] > 0 or pool["workers"] < pool["wanted"]
-            gone = gone or missing or pool["lost"] > before["pools"][role]["lost"]
-            if gone and missing and went_on and not noted:
-                noted = True
-                self._lines({"seconds": time.time(), "taken_over": "judge", "after": time.time() - killed})
-            return gone and not missing and went_on
+def judges_are_back(role: str, before: Status, note: Callable[[dict[str, Any]], None]) -> Callable[[Status], bool]:
+    """Return what is true of a run in which all judges work again after one of them was killed.
 
-        return back
+    Args:
+        role: their pool's.
+        before: how it was when that one was killed.
+        note: takes that another one has gone on meanwhile, and when.
+    """
+    killed, gone, noted = time.time(), False, False
+
+    def back(now: Status) -> bool:
+        nonlocal gone, noted
+        pool, went_on = now["pools"][role], _judged(now) > _judged(before)
+        missing = pool["resting"] > 0 or pool["workers"] < pool["wanted"]
+        gone = gone or missing or pool["lost"] > before["pools"][role]["lost"]
+        if missing and went_on and not noted:
+            noted = True
+            note({"seconds": time.time(), "taken_over": "judge", "after": time.time() - killed})
+        return gone and not missing and went_on
+
+    return back
 
 
 def gpus() -> Iterator[tuple[int, int]]:
