@@ -1,12 +1,12 @@
 """Images judged a second by a server of our own on one GPU: by texts and by logits, in bfloat16 and in float8.
 
-    python -m benchmarks.gpu.judge [--servers 2]
+    python -m benchmarks.gpu.judge [--servers 2] [--model qwen3_vl_8b]
     python -m benchmarks.gpu.judge --small      # the pocket judge on the CPU, to try the script; writes nothing
 
-A judge of Qwen2.5-VL's seven billion parameters with random weights; groups of twelve at 512x512; source and edit,
-then the edit alone; one pass; reasonings as long as the answer's schema allows, as random weights do not end one. A
-server's own Python leaves a GPU half idle: several share it, and each group goes to one. vLLM is the one that this
-Python imports. Leaves ``benchmarks/results/gpu_judge.json``.
+A judge of Qwen2.5-VL's seven billion parameters, or Qwen3-VL's eight, with random weights; groups of twelve at 512x512;
+source and edit, then the edit alone; one pass; reasonings as long as the answer's schema allows, as random weights do
+not end one. A server's own Python leaves a GPU half idle: several share it, and each group goes to one. vLLM is the one
+that this Python imports. Leaves ``benchmarks/results/gpu_judge.json``, of the second size ``gpu_judge_qwen3_vl_8b``.
 """
 
 import argparse
@@ -58,7 +58,8 @@ class Sizes:
         side: of an image in pixels.
         servers: that share the GPU.
         in_flight: requests at the same time, of each.
-        quantizations: of the weights, a server each.
+        quantizations: of the weights, servers of their own each.
+        model: a key of `judge_of_full_size.MODELS`.
         arguments: more of its command line.
     """
 
@@ -68,6 +69,7 @@ class Sizes:
     servers: int = 2
     in_flight: tuple[int, ...] = (64, 128, 192)
     quantizations: tuple[str | None, ...] = (None, "fp8")
+    model: str = "qwen2_5_vl_7b"
     arguments: tuple[str, ...] = ()
 
 
@@ -155,7 +157,7 @@ async def measure(sizes: Sizes, *, small: bool) -> Measured:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if not small:
-            judge_of_full_size.write(folder)
+            judge_of_full_size.write(folder, sizes.model)
         for quantization in sizes.quantizations:
             config = config_of(sizes, folder, small=small, quantization=quantization)
             async with AsyncExitStack() as open_servers:
@@ -242,6 +244,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="the pocket judge on the CPU; writes nothing")
+    parser.add_argument("--model", choices=judge_of_full_size.MODELS, help="whose size it has")
     parser.add_argument("--servers", type=int, help="that share the GPU")
     parser.add_argument("--in-flight", type=int, nargs="+", help="requests at the same time, of each server")
     parser.add_argument("--groups", type=int, help="of each measurement for every 64 requests in flight")
@@ -254,6 +257,7 @@ def main() -> None:
         "in_flight": tuple(options.in_flight) if options.in_flight else None,
         "groups": options.groups,
         "servers": options.servers,
+        "model": options.model,
         "arguments": tuple(shlex.split(options.server)),
         "quantizations": tuple(None if name == "bfloat16" else name for name in options.weights or ()) or None,
     }
@@ -268,7 +272,8 @@ def main() -> None:
     if options.small:
         print("measured without a GPU: nothing is written")
         return
-    print(write("gpu_judge", named, asdict(found), module="benchmarks.gpu.judge"))
+    name = "gpu_judge" if sizes.model == Sizes.model else f"gpu_judge_{sizes.model}"
+    print(write(name, named, asdict(found), module="benchmarks.gpu.judge"))
 
 
 if __name__ == "__main__":

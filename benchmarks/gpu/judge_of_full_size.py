@@ -1,16 +1,20 @@
-"""A judge's folder of Qwen2.5-VL's size of seven billion parameters, without weights: for ``--load-format dummy``.
+"""A judge's folder of Qwen2.5-VL-7B's size or of Qwen3-VL-8B's, without weights: for ``--load-format dummy``.
 
 Its tokenizer is made like the pocket judge's, of the questions that are asked here, so that a word is a token or so,
 as it is to Qwen's own. Random weights cost what real ones cost; what they say is nothing.
 """
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import Qwen2_5_VLConfig
+from transformers import PretrainedConfig, Qwen2_5_VLConfig
 
+from rc_grpo.editor.families.qwen_image_21 import full_size as qwen3_vl
 from reward_service.contract import QUESTIONS, Question
 from reward_service.folders.judge_folder import WEIGHTS
 from reward_service.logits import questions
@@ -18,7 +22,7 @@ from reward_service.logits.questions import DigitQuestions
 from reward_service.pocket_judge import tokenizer as words
 from reward_service.prompts import DEFAULT_PROMPTS, Prompt, Prompts
 
-VOCABULARY, POSITIONS, MOST_PIXELS = 152_064, 32_768, 1280 * 28 * 28
+VOCABULARY, POSITIONS, MOST_TOKENS = 152_064, 32_768, 1280
 ARGUMENTS = ("--load-format", "dummy")
 """Of a server that makes the weights up."""
 ENVIRONMENT = {"VLLM_USE_FLASHINFER_SAMPLER": "0", "HF_HUB_OFFLINE": "1"}
@@ -26,28 +30,58 @@ ENVIRONMENT = {"VLLM_USE_FLASHINFER_SAMPLER": "0", "HF_HUB_OFFLINE": "1"}
 REASONING = 480
 """Characters of a reasoning: about a hundred tokens, as EditScore's own are."""
 _PATCH, _MERGE, _FRAMES, _WIDTH = 14, 2, 2, 3584
-_PROCESSORS = (
-    ("preprocessor_config.json", "image_processor_type", "Qwen2VLImageProcessor"),
-    ("video_preprocessor_config.json", "video_processor_type", "Qwen2VLVideoProcessor"),
-)
 
 
-def write(folder: Path) -> None:
-    """Write configuration, tokenizer, processor, and a weights file that a server with dummy weights does not read."""
+@dataclass(frozen=True)
+class Model:
+    """A size of judge.
+
+    Attributes:
+        name: of its classes in transformers.
+        patch: of an image, in pixels.
+        config: of it, from a tokenizer.
+    """
+
+    name: str
+    patch: int
+    config: Callable[[Any], PretrainedConfig]
+
+
+def _qwen3_vl_8b(tokenizer: Any) -> PretrainedConfig:
+    config = qwen3_vl.encoder(tokenizer)
+    config.text_config.rope_parameters["mrope_interleaved"] = True
+    return config
+
+
+def write(folder: Path, model: str = "qwen2_5_vl_7b") -> None:
+    """Write configuration, tokenizer, processor, and a weights file that a server with dummy weights does not read.
+
+    Args:
+        folder: to be made.
+        model: a key of `MODELS`.
+    """
+    chosen = MODELS[model]
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = words.build_tokenizer(_every_word())
     tokenizer.model_max_length = POSITIONS
     tokenizer.save_pretrained(folder)
-    _config(tokenizer.convert_tokens_to_ids).save_pretrained(folder)
-    pixels = {"shortest_edge": 4 * (_PATCH * _MERGE) ** 2, "longest_edge": MOST_PIXELS}
-    for name, key, value in _PROCESSORS:
+    config = chosen.config(tokenizer)
+    config.architectures = [f"{chosen.name}ForConditionalGeneration"]
+    config.save_pretrained(folder)
+    token = (chosen.patch * _MERGE) ** 2
+    pixels = {"shortest_edge": 4 * token, "longest_edge": MOST_TOKENS * token}
+    video = "Qwen3VLVideoProcessor" if chosen.name == "Qwen3VL" else "Qwen2VLVideoProcessor"
+    for name, key, value in (
+        ("preprocessor_config.json", "image_processor_type", "Qwen2VLImageProcessor"),
+        ("video_preprocessor_config.json", "video_processor_type", video),
+    ):
         processor = {
             key: value,
-            "processor_class": "Qwen2_5_VLProcessor",
+            "processor_class": f"{chosen.name}Processor",
             "min_pixels": pixels["shortest_edge"],
             "max_pixels": pixels["longest_edge"],
             "size": pixels,
-            "patch_size": _PATCH,
+            "patch_size": chosen.patch,
             "merge_size": _MERGE,
             "temporal_patch_size": _FRAMES,
             "image_mean": [0.5] * 3,
@@ -69,10 +103,10 @@ def _every_word() -> Prompts:
     return Prompts(sc=sc, pq=pq)
 
 
-def _config(ids: object) -> Qwen2_5_VLConfig:
-    assert callable(ids)
+def _qwen2_5_vl_7b(tokenizer: Any) -> PretrainedConfig:
+    ids = tokenizer.convert_tokens_to_ids
     start, turn = ids(words.END_OF_TEXT), ids(words.END_OF_TURN)
-    config = Qwen2_5_VLConfig(
+    return Qwen2_5_VLConfig(
         text_config={
             "vocab_size": VOCABULARY,
             "hidden_size": _WIDTH,
@@ -106,5 +140,10 @@ def _config(ids: object) -> Qwen2_5_VLConfig:
         vision_end_token_id=ids(words.VISION_END),
         tie_word_embeddings=False,
     )
-    config.architectures = ["Qwen2_5_VLForConditionalGeneration"]
-    return config
+
+
+MODELS = {
+    "qwen2_5_vl_7b": Model("Qwen2_5_VL", _PATCH, _qwen2_5_vl_7b),
+    "qwen3_vl_8b": Model("Qwen3VL", 16, _qwen3_vl_8b),
+}
+"""EditScore's bases."""
