@@ -38,11 +38,13 @@ class Model:
 
     Attributes:
         name: of its classes in transformers.
+        video: the class that would show it films.
         patch: of an image, in pixels.
         config: of it, from a tokenizer.
     """
 
     name: str
+    video: str
     patch: int
     config: Callable[[Any], PretrainedConfig]
 
@@ -70,10 +72,9 @@ def write(folder: Path, model: str = "qwen2_5_vl_7b") -> None:
     config.save_pretrained(folder)
     token = (chosen.patch * _MERGE) ** 2
     pixels = {"shortest_edge": 4 * token, "longest_edge": MOST_TOKENS * token}
-    video = "Qwen3VLVideoProcessor" if chosen.name == "Qwen3VL" else "Qwen2VLVideoProcessor"
     for name, key, value in (
         ("preprocessor_config.json", "image_processor_type", "Qwen2VLImageProcessor"),
-        ("video_preprocessor_config.json", "video_processor_type", video),
+        ("video_preprocessor_config.json", "video_processor_type", chosen.video),
     ):
         processor = {
             key: value,
@@ -143,7 +144,7 @@ def _qwen2_5_vl_7b(tokenizer: Any) -> PretrainedConfig:
 
 
 MODELS = {
-    "qwen2_5_vl_7b": Model("Qwen2_5_VL", _PATCH, _qwen2_5_vl_7b),
-    "qwen3_vl_8b": Model("Qwen3VL", 16, _qwen3_vl_8b),
+    "qwen2_5_vl_7b": Model("Qwen2_5_VL", "Qwen2VLVideoProcessor", _PATCH, _qwen2_5_vl_7b),
+    "qwen3_vl_8b": Model("Qwen3VL", "Qwen3VLVideoProcessor", 16, _qwen3_vl_8b),
 }
 """EditScore's bases."""
