@@ -26,7 +26,8 @@ ROWS: tuple[tuple[str, ...], ...] = (
 )
 ELSE = "messages, seeds, pool, …"
 """What lies on the ground floor outside its rooms."""
-FLOORS = ((0, "the roof"), (5, "three services"), (6, "the ground floor"))
+FLOORS = {"deploy.cli": "the roof", "learner": "three services", "rc_grpo.pocket": "the ground floor"}
+"""By a room of the topmost row of each."""
 WIDTH, BOX, HIGH, STEP, LEFT = 1080, 180, 44, 84, 90
 
 
@@ -56,10 +57,10 @@ def draw() -> str:
         'aria-label="The rooms of the house, and which imports which">',
         f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
     ]
-    for level, name in FLOORS:
-        y = 30 + level * STEP
+    for room, name in FLOORS.items():
+        y = at[room][1]
         parts.append(f'<text x="10" y="{y + 27}" font-size="12" fill="#666">{name}</text>')
-        if level:
+        if room not in ROWS[0]:
             parts.append(
                 f'<line x1="0" x2="{WIDTH}" y1="{y - 24}" y2="{y - 24}" stroke="#ccc" stroke-dasharray="4 4"/>'
             )
@@ -73,9 +74,7 @@ def draw() -> str:
                 f' fill="none" stroke="#3b6ea5" stroke-opacity="0.28" stroke-width="{width:.1f}"/>'
             )
     for room, (x, y) in at.items():
-        name = (
-            room.removeprefix("deploy.").removeprefix("rc_grpo.") if room != "rc_grpo" else "messages, seeds, pool, …"
-        )
+        name = room.removeprefix("deploy.").removeprefix("rc_grpo.") if room != "rc_grpo" else ELSE
         fill = "#eef4fb" if room.startswith("deploy") else "#fdf3e3" if "rc_grpo" not in room else "#eef7ee"
         count = f"{modules[room]} module{'s' if modules[room] > 1 else ''}"
         parts += [
