@@ -97,12 +97,14 @@ async def _round(number: int, rollouts: RolloutPool, learner: LearnerGroup, task
     first = time.perf_counter()
     assert all(task.result().receipt.policy == version for task in done)
     await asyncio.gather(*waiting)
+    last = time.perf_counter()
     while any(rollouts.proofs[member.name].version != version.number for member in rollouts.members):
         await asyncio.sleep(0.01)
     place = (await asyncio.to_thread(get_object_locations, [weights]))[weights]
     return {
         "publish_seconds": published - started,
         "first_group_seconds": first - started,
+        "all_groups_seconds": last - started,
         "last_proof_seconds": max(rollouts.sync_seconds.values()) + published - started,
         "megabytes": place["object_size"] / 1e6,
         "copies": len(place["node_ids"]),
@@ -129,6 +131,12 @@ def main() -> None:
         "p50_seconds": Figure(statistics.median(first), "seconds", "below 1", f"publish to first group; {note}"),
         "p95_seconds": Figure(float(np.quantile(first, 0.95)), "seconds", None, f"publish to first group; {note}"),
         "last_proof_p50_seconds": Figure(statistics.median(last), "seconds", None, f"until all have proved it; {note}"),
+        "all_groups_p50_seconds": Figure(
+            statistics.median(record["all_groups_seconds"] for record in measured),
+            "seconds",
+            None,
+            f"until {WORKERS} groups are made under it; {note}",
+        ),
         "adoption_core_seconds": Figure(
             alone, "seconds", None, "one worker, one core, nothing beside it: hashed, merged, proved"
         ),

@@ -19,6 +19,7 @@ from rc_grpo.messages import (
 from rc_grpo.pool import PoolError, WorkerPool
 from rc_grpo.seats import Member
 from rc_grpo.waiting import or_undo
+from rollout_workers.turns import Turns
 from rollout_workers.worker import RolloutActor
 
 
@@ -51,6 +52,8 @@ class RolloutPool(WorkerPool[Any]):
         self._weights: Any = None
         self._published = 0.0
         self._held: dict[str, PolicyVersion] = {}
+        self._turns = Turns()
+        self._hosts: dict[str, str] = {}
         self.proofs: dict[str, VersionProof] = {}
         """The last proof of each worker that ever gave one."""
         self.sync_seconds: dict[str, float] = {}
@@ -59,8 +62,8 @@ class RolloutPool(WorkerPool[Any]):
     async def adopt(self, version: PolicyVersion, weights: Any) -> None:
         """Make ``version`` the one that new rollouts run under.
 
-        Returns at once, so that a slow worker holds nobody up: idle workers take it now, busy ones before their next
-        task, one that joins later first of all.
+        Returns at once, so that a slow worker holds nobody up: idle workers take it now, so many of a host at a time
+        (`rollout_workers.turns`), busy ones before their next task, one that joins later first of all.
 
         Args:
             version: what the weights are.
@@ -112,7 +115,9 @@ class RolloutPool(WorkerPool[Any]):
         actor = RolloutActor.options(**self._rollout.actor_options(self._namespace, name)).remote(
             name, self._editor, self._rollout, self._seed
         )
-        await or_undo(actor.describe.remote(), lambda: ray.kill(actor))
+        described = await or_undo(actor.describe.remote(), lambda: ray.kill(actor))
+        self._hosts[name] = described["node"]
+        self._turns.add(described["node"], described["cores"], self._rollout.threads)
         return actor
 
     async def _bring_up_to_date(self, member: Member[Any]) -> PolicyVersion:
@@ -120,7 +125,8 @@ class RolloutPool(WorkerPool[Any]):
             raise PoolError("no policy version was published yet: adopt() one before rollouts")
         version, published = self._version, self._published
         if self._held.get(member.name) != version:
-            self.proofs[member.name] = await member.handle.adopt.remote(version, self._weights)
+            async with self._turns.taken(self._hosts[member.name]):
+                self.proofs[member.name] = await member.handle.adopt.remote(version, self._weights)
             self._held[member.name] = version
             self.sync_seconds[member.name] = time.monotonic() - published
         return version

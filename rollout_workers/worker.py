@@ -59,6 +59,7 @@ class RolloutWorker:
             "name": self.name,
             "pid": os.getpid(),
             "node": ray.get_runtime_context().get_node_id() if ray.is_initialized() else None,
+            "cores": os.cpu_count() or 1,
             "device": str(self._editor.device),
             "policy": None if self._policy is None else str(self._policy),
         }

@@ -52,7 +52,7 @@ def test_a_worker_starts_with_the_editor_seed_and_threads_it_is_given(started: S
 
 
 def test_a_worker_tells_where_it_is_and_what_it_holds(started: Started) -> None:
-    told = {"name": "rollout-3", "pid": os.getpid(), "node": None, "device": "cpu"}
+    told = {"name": "rollout-3", "pid": os.getpid(), "node": None, "cores": os.cpu_count(), "device": "cpu"}
     assert started.worker.describe() == told | {"policy": None}
     started.worker.adopt(VERSION, WEIGHTS)
     assert started.worker.describe() == told | {"policy": "v3:dddddddd"}
