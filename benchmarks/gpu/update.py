@@ -185,6 +185,7 @@ def measure(
         # An engine keeps the weights that it was made with, those that were replaced among them.
         denoiser.through(transformer)
         engine = distributed.make_engine(transformer, trained, LearnerConfig(), 1)
+        free()
         denoiser.through(engine)
         torch._dynamo.reset()
         activations.arrange(body, "store", compiled=True)

@@ -53,15 +53,20 @@ def together(config: RunConfig, stages: Iterable[str]) -> tuple[tuple[str, ...],
 
 
 def judges_a_gpu(config: RunConfig, shared: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Return how many servers of each judge are on one of its GPUs: as many as fit beside the others that are there.
+    """Return how many servers of each judge are on one of its GPUs: as many as fit beside others that are no judges.
 
     Args:
         config: of the run.
         shared: stages, as they are `together`.
     """
-    asked, found = _asked(config), {}
+    asked = _asked(config)
+    found: dict[str, float] = {}
     for names in shared:
-        for name in (name for name in names if name in config.reward.judges):
+        judges = [name for name in names if name in config.reward.judges]
+        # Room that several could have is nobody's.
+        found |= dict.fromkeys(judges, 1.0)
+        if len(judges) == 1:
+            (name,) = judges
             room = 1 - sum(asked[other] for other in names if other != name)
             found[name] = float(int(room / asked[name] + _ROUNDING)) if asked[name] < 1 else 1 / asked[name]
     return found

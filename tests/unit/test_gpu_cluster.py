@@ -14,6 +14,7 @@ from benchmarks.results import Figure
 from deploy.cluster import demands
 from deploy.configs import load_config
 from deploy.planning.capacity import make_plan
+from rc_grpo.config import EditScoreConfig
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 4, 8])
@@ -26,6 +27,10 @@ def test_every_layout_is_a_configuration_that_its_gpus_hold(gpus: int, tmp_path:
         for part in parts:
             place = next(index for index, left in enumerate(room) if left >= part - 1e-9)
             room[place] -= part
+        if layout.judged:
+            judge = config.reward.judges["editscore"]
+            assert isinstance(judge, EditScoreConfig)
+            assert (judge.server.kv_cache_gib is None) == (judge.resources.num_gpus == 1)
         plan = make_plan(config, None, "H200", split=layout.split)
         assert [pool.setting for pool in plan.pools if pool.name == "learner"] == [
             f"learner.ranks={config.learner.ranks}"

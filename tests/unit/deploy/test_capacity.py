@@ -292,6 +292,20 @@ def test_servers_that_share_a_gpu_judge_at_the_rate_of_so_many() -> None:
         assert (beside, count) == (pytest.approx(alone), expected)
 
 
+def test_two_judges_of_one_gpu_are_planned_as_many_servers_as_it_holds() -> None:
+    judge = {
+        "kind": "editscore",
+        "model": "m",
+        "resources": {"num_gpus": 0.25},
+        "server": {"gpu_memory_utilization": 0.2},
+    }
+    read = config(f"reward.judges={json.dumps({'one': judge, 'two': judge})}")
+    plan = make_plan(read, None, "H200", split="3/1/4")
+    assert plan.shared == (("one", "two"),)
+    planned = load_config(NAME, (f"reward.judges={json.dumps({'one': judge, 'two': judge})}", *plan.overrides))
+    assert sum(each.workers * each.resources.num_gpus for each in planned.reward.judges.values()) <= 1
+
+
 def test_a_server_of_several_gpus_takes_them_all() -> None:
     key = "reward.judges.editscore"
     read = config(f"{key}.resources.num_gpus=2", f"{key}.server={{tensor_parallel: 2}}")
