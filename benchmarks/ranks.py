@@ -69,31 +69,33 @@ def batch_of(config: RunConfig, weights: Mapping[str, Tensor], groups: int, unsc
 
 
 async def learned(
-    config: RunConfig, start_from: Path, batch: Sequence[ScoredGroup], home: str, updates: int = 1
-) -> tuple[dict[str, Tensor], UpdateReport]:
-    """Return the weights after one update from a LoRA, and what the learner says of the last of several.
+    config: RunConfig, start_from: Path, batch: Sequence[ScoredGroup], home: str, updates: int = 1, staleness: int = 0
+) -> tuple[list[dict[str, Tensor]], UpdateReport]:
+    """Return the weights after each update from a LoRA, and what the learner says of the last.
 
     Args:
         config: whose ``learner`` says the shape.
         start_from: folder of `trained_lora`.
-        batch: of `batch_of`; taken as this policy's own.
+        batch: of `batch_of`.
         home: Ray namespace of the ranks.
-        updates: on the same batch; more than one to time those that need not compile.
+        updates: on the same batch.
+        staleness: bound of it. Within it the batch stays the first version's; beyond, it is taken as the policy's own.
     """
     rollout, objective = config.rollout, config.objective
-    shape = RunShape(config.seed, rollout.solver, rollout.steps, updates, 0, {JUDGE: 1.0}, rollout.sde)
+    shape = RunShape(config.seed, rollout.solver, rollout.steps, updates, staleness, {JUDGE: 1.0}, rollout.sde)
     settings = config.learner.model_copy(update={"start_from": start_from})
     learner = LearnerGroup(config.editor, settings, objective, shape, home)
     try:
         await learner.open()
         version, _ = await learner.publish()
         learnt: list[dict[str, Tensor]] = []
-        for _ in range(updates):
-            own = [replace(scored, receipt=replace(scored.receipt, policy=version)) for scored in batch]
+        for done in range(updates):
+            policy = batch[0].receipt.policy if 0 < done <= staleness else version
+            own = [replace(scored, receipt=replace(scored.receipt, policy=policy)) for scored in batch]
             report = await learner.update(own)
             version, weights = await learner.publish()
             learnt.append(lora.copied(lora.deserialise(await weights)))
-        return learnt[0], report
+        return learnt, report
     finally:
         learner.close()
 

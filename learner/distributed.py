@@ -88,4 +88,9 @@ def make_engine(model: nn.Module, parameters: list[nn.Parameter], config: Learne
             "steps_per_print": 10**9,
         },
     )
+    if config.zero_stage == 3:
+        # DeepSpeed lets go of what persists, too, while it learns in which order modules are called.
+        for parameter in parameters:
+            parameter.is_external_param = True  # type: ignore[attr-defined]
+        gather(parameters)
     return engine

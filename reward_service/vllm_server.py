@@ -33,6 +33,8 @@ _BACKOFF_MAX_S = 60.0
 _GPU_ENVIRONMENT = {
     # As vLLM sets it by itself for several GPUs: threads that spin between small operations take the serving's cores.
     "OMP_NUM_THREADS": "1",
+    # Or the engine's process imports again for twenty seconds what the server's has; that one keeps off the GPU.
+    "VLLM_WORKER_MULTIPROC_METHOD": "fork",
 }
 _CPU_ENVIRONMENT = {
     # The first request with structured output would compile for twenty seconds.

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.gpu.cluster import layouts, runs, timeline
-from benchmarks.gpu.cluster.__main__ import figures
+from benchmarks.gpu.cluster.__main__ import figures, parts_of, weak_scaling
 from benchmarks.gpu.cluster.observer import judges_are_back
 from benchmarks.results import Figure
 from deploy.cluster import demands
@@ -50,6 +50,23 @@ def test_what_several_parts_measured_is_named_by_the_worst() -> None:
     named = figures({"one": (first, {}), "two": (second, {})})
     assert (named["overlap_efficiency"].value, named["groups_lost"].value) == (0.9, 1)
     assert named["overlap_efficiency_two"].value == 0.95
+
+
+def test_weak_scaling_is_the_pace_for_each_gpu_over_that_on_two_gpus_and_nothing_without_both() -> None:
+    many = {"weak": ({runs.PACE: Figure(0.54, "candidates", None, "many")}, {})}
+    two = {"stale_1": ({runs.PACE: Figure(0.6, "candidates")}, {})}
+    assert math.isclose(weak_scaling(many, two)["weak_scaling"].value, 0.9)
+    assert weak_scaling(many, {}) == weak_scaling({}, two) == {}
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 4, 8])
+def test_every_part_runs_on_some_number_of_gpus_and_weak_scaling_on_the_layout_of_two_several_times(gpus: int) -> None:
+    chosen = parts_of(gpus)
+    assert ("weak" in chosen) == (gpus > 2)
+    assert ("one_card" in chosen) == (gpus == 1)
+    if "weak" in chosen:
+        two, many = layouts.layouts(2)[0], layouts.layouts(gpus)[1]
+        assert many.split == "/".join(str(int(part) * gpus // 2) for part in two.split.split("/"))
 
 
 def test_judges_are_back_when_the_killed_one_works_again_and_not_when_another_does() -> None:

@@ -7,12 +7,15 @@
 Parts run one after another, each in a process of its own, and leave their figures and pictures under
 ``build/gpu_cluster``; what lies there goes to ``benchmarks/results/gpu_cluster.json`` (of another number of GPUs than
 two, ``gpu_cluster_N.json``). Weights are random, and so are the judge's.
+
+Weak scaling is the pace for each GPU of the layout of two GPUs several times over, with as many groups for each, over
+that layout's pace on two: so it wants ``--gpus 2 --parts stale_1`` on the same machine before.
 """
 
 import argparse
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks.gpu import parts
@@ -24,17 +27,26 @@ from benchmarks.results import Figure, write
 
 MODULE = "benchmarks.gpu.cluster"
 PICTURES = Path("docs/gpu_cluster")
-UPDATES, ONE_CARD = 3, "one_card"
 
 
 def stale_1(machine: Machine) -> Part:
     """The first layout, one version behind."""
-    return runs.overlapped(machine, layouts(machine.gpus)[0], 1, UPDATES)
+    return runs.overlapped(machine, layouts(machine.gpus)[0], 1)
 
 
 def stale_2(machine: Machine) -> Part:
     """The same two versions behind."""
-    return runs.overlapped(machine, layouts(machine.gpus)[0], 2, UPDATES)
+    return runs.overlapped(machine, layouts(machine.gpus)[0], 2)
+
+
+def large(machine: Machine) -> Part:
+    """The same, with images of 1024 pixels."""
+    return runs.overlapped(machine, layouts(machine.gpus)[0], 1, *machine.in_large, kind=LARGE)
+
+
+def weak(machine: Machine) -> Part:
+    """The layout of two GPUs several times over, with as many groups for each GPU."""
+    return runs.overlapped(machine, layouts(machine.gpus)[1], 1, groups=runs.GROUPS * machine.gpus // 2)
 
 
 def kills(machine: Machine) -> Part:
@@ -43,8 +55,8 @@ def kills(machine: Machine) -> Part:
 
 
 def ranks(machine: Machine) -> Part:
-    """Several ranks."""
-    return runs.overlapped(machine, layouts(machine.gpus)[-1], 1, UPDATES, *machine.in_short)
+    """Several ranks; on two GPUs all beside rollouts, in short."""
+    return runs.overlapped(machine, layouts(machine.gpus)[-1], 1, *(machine.in_short if machine.gpus == 2 else ()))
 
 
 def repeated(machine: Machine) -> Part:
@@ -58,16 +70,21 @@ def one_card(machine: Machine) -> Part:
     return runs.on_one_card(machine, layouts(machine.gpus)[0], updates=3)
 
 
+STALE_1, WEAK, LARGE, ONE_CARD = "stale_1", "weak", "large", "one_card"
 PARTS: dict[str, Callable[[Machine], Part]] = {
     ONE_CARD: one_card,
-    "stale_1": stale_1,
+    STALE_1: stale_1,
+    WEAK: weak,
+    LARGE: large,
     "kills": kills,
     "ranks": ranks,
     "zero": stages.measure,
     "repeated": repeated,
     "stale_2": stale_2,
 }
-_HIGHER = ("overlap_efficiency", "same_digest_after_kills")
+_TWO = ("zero", "repeated", "stale_2")
+"""That more GPUs than two would only repeat."""
+_HIGHER = ("overlap_efficiency", "same_digest_after_kills", runs.PACE)
 """Figures of which the lowest is the worst."""
 
 
@@ -75,23 +92,25 @@ def main() -> None:
     """Run the parts, and write what is there."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--gpus", type=int, default=2)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, help="one_card of one GPU, the others of several")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="those of so many GPUs if none are named")
+    parser.add_argument("--updates", type=int, default=3, help="that are measured, after the warm ones")
     parser.add_argument("--small", action="store_true", help="the pocket editor on the CPU; writes nothing")
     parser.add_argument("--judge-python", default=sys.executable, help="an interpreter that has vLLM")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    chosen.parts = chosen.parts or [part for part in PARTS if (part == ONE_CARD) == (chosen.gpus == 1)]
+    chosen.parts = chosen.parts or parts_of(chosen.gpus)
     out = Path("build/gpu_cluster").resolve() / ("small" if chosen.small else str(chosen.gpus))
     out.mkdir(parents=True, exist_ok=True)
-    machine = Machine(chosen.gpus, chosen.small, chosen.judge_python, out)
+    machine = Machine(chosen.gpus, chosen.small, chosen.judge_python, out, chosen.updates)
     if chosen.here:
         (part,) = chosen.parts
         parts.leave(out / f"{part}.json", PARTS[part](machine))
         return
-    same = ["--gpus", str(chosen.gpus), "--judge-python", chosen.judge_python, *["--small"] * chosen.small]
+    same = ["--gpus", str(chosen.gpus), "--judge-python", chosen.judge_python, "--updates", str(chosen.updates)]
+    same += ["--small"] * chosen.small
     failed = [part for part in chosen.parts if parts.apart(MODULE, *same, "--here", "--parts", part)]
-    found = parts.gather({part: out / f"{part}.json" for part in PARTS})
-    named = figures(found)
+    found, on_two = (gathered(folder) for folder in (out, out.with_name("2")))
+    named = figures(found) | weak_scaling(found, on_two)
     for name, figure in named.items():
         print(f"{name}: {figure.value:.4g} {figure.unit} (goal: {figure.goal}); {figure.note or ''}")
     if not chosen.small:
@@ -101,6 +120,28 @@ def main() -> None:
         for picture in out.glob("*.png"):
             shutil.copy(picture, PICTURES / f"{chosen.gpus}-{picture.name}")
     parts.end(failed)
+
+
+def parts_of(gpus: int) -> list[str]:
+    """Return the parts of so many GPUs."""
+    if gpus == 1:
+        return [ONE_CARD]
+    others = {2: (ONE_CARD, WEAK, LARGE), 4: (ONE_CARD, LARGE, *_TWO)}.get(gpus, (ONE_CARD, *_TWO))
+    return [part for part in PARTS if part not in others]
+
+
+def gathered(folder: Path) -> dict[str, Part]:
+    """Return what the parts left there."""
+    return parts.gather({part: folder / f"{part}.json" for part in PARTS})
+
+
+def weak_scaling(found: Mapping[str, Part], on_two: Mapping[str, Part]) -> dict[str, Figure]:
+    """Return how much of its pace on two GPUs a layout keeps for each of more, where both were measured."""
+    if WEAK not in found or STALE_1 not in on_two:
+        return {}
+    many, two = found[WEAK][0][runs.PACE], on_two[STALE_1][0][runs.PACE]
+    note = f"{many.value:.3f} over {two.value:.3f} on two GPUs; {many.note}"
+    return {"weak_scaling": Figure(many.value / two.value, "of the pace on two GPUs", "at least 0.9", note)}
 
 
 def figures(found: dict[str, Part]) -> dict[str, Figure]:

@@ -9,6 +9,8 @@ from rc_grpo.editor.files import FULL_SIZE
 
 _SHORT = ("evaluation.tasks=0", "output.experience=scores", "output.grid_every=1000", "output.checkpoint_every=1000")
 """Of runs of some updates."""
+_SHARDED = ("learner.zero_stage=3", "rollout.fp8=true", "objective.old_path=recompute")
+"""ZeRO 3 beside rollouts in float8: what a learner recomputes its path with is what it shards."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,10 @@ class Layout:
 
 
 def layouts(gpus: int) -> tuple[Layout, ...]:
-    """Return the layouts of so many GPUs: the first has a judge's server, the last of several has several NCCL ranks.
+    """Return the layouts of so many GPUs.
+
+    The first has a judge's server, the last of several has several NCCL ranks; of four and more, the second is that of
+    two GPUs several times over.
 
     Raises:
         ValueError: there are none of that number.
@@ -37,23 +42,29 @@ def layouts(gpus: int) -> tuple[Layout, ...]:
     found = {
         1: (Layout("one card", "1", judged=True, overrides=_judge_share(0.26, kv_cache_gib=1.5)),),
         2: (
-            _layout("apart", "1/1", rollout=(1, 1.0), judge=(2, 0.2), learner=(1, 0.6)),
+            _apart(1),
             _layout("ranks", "2", rollout=(2, 0.4), judge=None, learner=(2, 0.6)),
         ),
         4: (
-            _layout("one rank", "2/1/1", rollout=(2, 1.0), judge=(1, 1.0), learner=(1, 1.0)),
-            _layout(
-                "ranks", "1/1/2", rollout=(1, 1.0), judge=(1, 1.0), learner=(2, 1.0), more=("learner.zero_stage=3",)
-            ),
+            _layout("one rank", "2/1/1", rollout=(2, 1.0), judge=(2, 0.5), learner=(1, 1.0)),
+            _apart(2),
+            _layout("ranks", "1/1/2", rollout=(1, 1.0), judge=(2, 0.5), learner=(2, 1.0), more=_SHARDED),
         ),
         8: (
-            _layout("packaged", "3/1/4", rollout=(3, 1.0), judge=(1, 1.0), learner=(4, 1.0)),
-            _layout("earlier", "5/1/2", rollout=(5, 1.0), judge=(1, 1.0), learner=(2, 1.0)),
+            _layout("packaged", "3/1/4", rollout=(3, 1.0), judge=(2, 0.5), learner=(4, 1.0)),
+            _apart(4),
+            _layout("earlier", "5/1/2", rollout=(5, 1.0), judge=(2, 0.5), learner=(2, 1.0)),
         ),
     }
     if gpus not in found:
         raise ValueError(f"there are layouts of {', '.join(map(str, found))} GPUs, none of {gpus}")
     return found[gpus]
+
+
+def _apart(pairs: int) -> Layout:
+    """Return a layout of pairs of GPUs: one rolls out, the other learns with two judges beside it."""
+    name = "apart" if pairs == 1 else f"{pairs} times apart"
+    return _layout(name, f"{pairs}/{pairs}", rollout=(pairs, 1.0), judge=(2 * pairs, 0.2), learner=(pairs, 0.6))
 
 
 def _layout(
@@ -121,7 +132,7 @@ def full_size(layout: Layout, judge: Path, python: str) -> tuple[str, ...]:
 
 def small(layout: Layout) -> tuple[str, ...]:
     """Return overrides of ``pocket`` in the same shape, to try the script where there is no GPU."""
-    kept = [one for one in layout.overrides if "num_gpus" not in one and "editscore" not in one]
+    kept = [one for one in layout.overrides if not any(of_gpus in one for of_gpus in ("num_gpus", "editscore", "fp8"))]
     return (
         "rollout.group_size=3",
         "rollout.steps=2",

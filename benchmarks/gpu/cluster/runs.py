@@ -23,6 +23,8 @@ from deploy.planning.capacity import make_plan
 
 GROUPS, WARM_UP = 4, 2
 """Of an update; updates before the clock starts: the first compiles, in the second the pools fall into step."""
+PACE = "candidates_per_second_per_gpu"
+"""The figure that says how much is made."""
 CARD_GIB, ONE_CARD_JUDGE = 78, 0.25
 """Of a card of 80 GB; the share of it that the packaged configuration of one GPU gives its judge."""
 
@@ -36,12 +38,14 @@ class Machine:
         small: the pocket editor on the CPU, to try the script.
         judge_python: interpreter that has vLLM.
         out: folder for runs and figures.
+        updates: that are measured of a run, after the warm ones.
     """
 
     gpus: int
     small: bool
     judge_python: str
     out: Path
+    updates: int = 3
 
     @property
     def config(self) -> str:
@@ -58,6 +62,11 @@ class Machine:
     def in_short(self) -> tuple[str, ...]:
         """Return overrides of what is only compared with itself."""
         return () if self.small else ("rollout.group_size=6", "rollout.steps=4")
+
+    @property
+    def in_large(self) -> tuple[str, ...]:
+        """Return overrides of large images, which take the learner's memory."""
+        return () if self.small else ("editor.resolution=1024", "learner.activations=recompute")
 
     @property
     def judge(self) -> Path:
@@ -99,38 +108,46 @@ def run(
     return folder, timeline.read(seen)
 
 
-def overlapped(machine: Machine, layout: Layout, staleness: int, updates: int, *overrides: str) -> Part:
-    """Measure a layout's overlap over its warm updates.
+def overlapped(
+    machine: Machine, layout: Layout, staleness: int, *overrides: str, groups: int = GROUPS, kind: str = ""
+) -> Part:
+    """Measure a layout's overlap over its warm updates, and how much it makes.
 
     Args:
         machine: where.
         layout: of its GPUs.
         staleness: bound of it.
-        updates: that are measured.
         overrides: more of the configuration's.
+        groups: of an update.
+        kind: what sets the run apart from another of the same layout.
 
     Raises:
         RuntimeError: the run failed.
     """
-    name = f"{layout.name.replace(' ', '-')}-{staleness}"
+    name, updates = "-".join([*layout.name.split(), str(staleness), *[kind] * bool(kind)]), machine.updates
     # During the last one there is less and less to do ahead.
-    planned = _loop(WARM_UP + updates + 1, staleness)
+    planned = _loop(WARM_UP + updates + 1, staleness, groups)
     folder, seen = run(machine, layout, name, (), planned, *overrides)
     measured = records_of(folder)[WARM_UP : WARM_UP + updates]
     wall = sum(record["seconds/update_total"] for record in measured)
     learning = sum(record["update/seconds"] for record in measured) / wall
     rolling = sum(record["pool/rollout_busy_share"] * record["seconds/update_total"] for record in measured) / wall
     counted = accounts(folder, staleness)
-    setting = f"{layout.name}, max_staleness {staleness}, {updates} warm updates of {GROUPS} groups"
+    setting = f"{layout.name}, max_staleness {staleness}, {updates} warm updates of {groups} groups"
     timeline.draw(seen, f"{machine.gpus} x {device()}, {setting}", machine.out / f"{name}.png")
+    candidates = groups * updates * load_config(str(folder / "config.yaml"), ()).rollout.group_size
     return {
         "overlap_efficiency": Figure(max(learning, rolling), "share of the time", "at least 0.92", setting),
         "rank_idle_share": Figure(
             max(record["update/rank_idle_share"] for record in measured), "share of the ranks' work", "at most 0.05"
         ),
         "seconds_per_update": Figure(wall / updates, "seconds", None, setting),
+        PACE: Figure(candidates / wall / machine.gpus, "candidates per second per GPU", None, setting),
         "version_to_proof_seconds": Figure(
-            max(record["seconds/version_to_proof_max"] for record in measured), "seconds", None, "the slowest worker"
+            max(record["seconds/version_to_proof_max"] for record in measured),
+            "seconds",
+            "at most 1.0",
+            "the slowest worker",
         ),
         **_groups(counted, setting),
         **_plan_error(machine, layout, folder, wall / updates),
@@ -220,8 +237,8 @@ def device() -> str:
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
 
 
-def _loop(updates: int, staleness: int) -> str:
-    return f"loop={{updates: {updates}, max_staleness: {staleness}, groups_per_update: {GROUPS}}}"
+def _loop(updates: int, staleness: int, groups: int = GROUPS) -> str:
+    return f"loop={{updates: {updates}, max_staleness: {staleness}, groups_per_update: {groups}}}"
 
 
 def _groups(counted: Mapping[str, Any], setting: str) -> dict[str, Figure]:

@@ -30,7 +30,7 @@ def measure(machine: Machine) -> Part:
         shape = {"ranks": RANKS, "zero_stage": stage, "deterministic": deterministic}
         shaped = config.model_copy(update={"learner": config.learner.model_copy(update=shape)})
         learnt, report = asyncio.run(learned(shaped, start, batch, f"zero-{name}", UPDATES))
-        return learnt, report.metrics["update/seconds"]
+        return learnt[0], report.metrics["update/seconds"]
 
     # A kernel that adds in any order is as far from itself as from another stage.
     exact = {stage: of(stage, str(stage), deterministic=True) for stage in STAGES}

@@ -76,6 +76,13 @@ def test_a_gpu_servers_small_operations_take_no_cores_of_its_serving_unless_it_i
     assert told.environment()["OMP_NUM_THREADS"] == "8"
 
 
+def test_a_gpu_servers_engine_does_not_import_again_what_the_server_has_unless_it_is_told_so(tmp_path: Path) -> None:
+    variable = "VLLM_WORKER_MULTIPROC_METHOD"
+    assert server(tmp_path, on_gpu=True).environment()[variable] == "fork"
+    assert variable not in server(tmp_path).environment()
+    assert server(tmp_path, on_gpu=True, environment={variable: "spawn"}).environment()[variable] == "spawn"
+
+
 def test_the_client_lets_go_of_idle_connections_before_the_server(tmp_path: Path) -> None:
     assert float(server(tmp_path).environment()["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"]) > IDLE_S
 
