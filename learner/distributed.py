@@ -54,6 +54,14 @@ def gather(parameters: Sequence[nn.Parameter]) -> None:
         sharded[0].all_gather(sharded)
 
 
+def fetch_whole(modules: Sequence[nn.Module]) -> None:
+    """Have ZeRO 3 fetch all that a module is made of by hooks of that module alone; before the engine is made."""
+    import deepspeed
+
+    for module in modules:
+        deepspeed.utils.set_z3_leaf_module(module, True)
+
+
 def make_engine(model: nn.Module, parameters: list[nn.Parameter], config: LearnerConfig, updates: int) -> Any:
     """Wrap a model of which only ``parameters`` train in a DeepSpeed engine.
 

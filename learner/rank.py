@@ -70,7 +70,8 @@ class LearnerRank:
         self._distance = DistanceFromBase(self._denoiser.policy, editor.lora)
         if config.fp8:
             quantise_frozen(self._denoiser.body)
-        activations.arrange(self._denoiser.body, config.activations, compiled=editor.compile)
+        sharded = config.zero_stage == 3
+        activations.arrange(self._denoiser.body, config.activations, compiled=editor.compile, sharded=sharded)
         self._travels = files.dtype(editor)
         self._past: dict[int, dict[str, Tensor]] = {}
         self._updates = 0
@@ -93,6 +94,8 @@ class LearnerRank:
         distributed.join(self.rank, world_size, address, device, self._config.call_deadline_s)
         self._world_size = world_size
         model, trained = self._denoiser.transformer, self._trained()
+        if self._config.zero_stage == 3:
+            distributed.fetch_whole(self._denoiser.body.blocks)
         self._engine = distributed.make_engine(model, trained, self._config, self._run.updates)
         self._denoiser.through(self._engine)
         if self._config.ema_decay is not None:

@@ -1,9 +1,9 @@
 """DeepSpeed ranks and the optimiser."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from rc_grpo.config.base import Resources, Seconds, Strict
 
@@ -58,3 +58,12 @@ class LearnerConfig(Strict):
     restarts: NonNegativeInt = Field(
         3, description="losses of a rank in a row, without a checkpoint in between, after which the run ends"
     )
+
+    @model_validator(mode="after")
+    def _ranks_have_a_gpu_each(self) -> Self:
+        if self.ranks > 1 and 0 < self.resources.num_gpus <= 0.5:
+            raise ValueError(
+                f"learner.ranks = {self.ranks} with learner.resources.num_gpus = {self.resources.num_gpus:g} would put "
+                "two ranks on one GPU, which NCCL refuses; give each more than half of one, or set learner.ranks=1"
+            )
+        return self

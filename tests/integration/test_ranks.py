@@ -51,7 +51,9 @@ def test_a_stale_groups_path_is_recomputed_with_the_weights_that_rolled_it_out_w
     tmp_path: Path,
 ) -> None:
     """Several groups for each rank: between two of them DeepSpeed has run passes forward and back."""
-    config = short_config(tmp_path, "stale", "learner.learning_rate=1e-3", "objective.old_path=recompute")
+    config = short_config(
+        tmp_path, "stale", "learner.learning_rate=1e-3", "objective.old_path=recompute", "learner.activations=selective"
+    )
     start = tmp_path / "lora"
     before = trained_lora(config, start)
     batch = batch_of(config, before, groups=4)

@@ -171,6 +171,16 @@ def test_float8_on_one_side_alone_needs_anchors_that_the_learner_recomputes(opti
     load_config("pocket", [option, "objective.old_path=recompute"])
 
 
+def test_ranks_that_would_share_a_gpu_are_refused_before_nccl_does() -> None:
+    def shared(ranks: int, part: float) -> list[str]:
+        return [f"learner.ranks={ranks}", f"learner.resources.num_gpus={part}"]
+
+    with pytest.raises(ConfigError, match=r"would put two ranks on one GPU.* set learner\.ranks=1"):
+        load_config("flux_kontext_dev", shared(2, 0.5))
+    for fitting in (shared(1, 0.5), shared(2, 0.6)):
+        load_config("flux_kontext_dev", fitting)
+
+
 def test_zero_3_goes_with_recomputed_anchors_and_not_with_frozen_weights_in_float8() -> None:
     sharded = ("learner.zero_stage=3", "objective.old_path=recompute")
     load_config("pocket", [*sharded, "rollout.fp8=gemm"])

@@ -19,14 +19,24 @@ def compile_blocks(body: Body) -> None:
     inductor when a batch changed under gradients. Inductor may not choose by timing between kernels that round
     differently; graphs compiled apart still differ in their last bits.
     """
-    torch._inductor.config.deterministic = True
-    # Beyond its limit PyTorch runs eager code without a word.
-    torch._dynamo.config.recompile_limit = GRAPHS
-    torch._dynamo.config.accumulated_recompile_limit = 8 * GRAPHS
+    _prepare()
     for block in body.blocks:
         block.compile(fullgraph=True, dynamic=False)
         # What `Module.compile` sets is called outside the graph: inside, nothing could be marked any more.
         block._compiled_call_impl = with_varying_axes(block._compiled_call_impl, body)
+
+
+def compile_run(run: Callable[..., Any], body: Body) -> Callable[..., Any]:
+    """Compile what runs a block, as `compile_blocks` does blocks themselves."""
+    _prepare()
+    return with_varying_axes(torch.compile(run, fullgraph=True, dynamic=False), body)
+
+
+def _prepare() -> None:
+    torch._inductor.config.deterministic = True
+    # Beyond its limit PyTorch runs eager code without a word.
+    torch._dynamo.config.recompile_limit = GRAPHS
+    torch._dynamo.config.accumulated_recompile_limit = 8 * GRAPHS
 
 
 def with_varying_axes(call: Callable[..., Any], body: Body) -> Callable[..., Any]:
