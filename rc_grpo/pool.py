@@ -7,46 +7,20 @@ exceptions mean that it is gone. One asyncio loop owns a pool; nothing here is t
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from rc_grpo.config import PoolConfig
+from rc_grpo.pool_statistics import PoolStatistics
 from rc_grpo.seats import Member, Seat, Seats, Worker
 from rc_grpo.waiting import DeadlineExceededError, Waits, timed
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
-_REASONS_KEPT = 100
+_LOOK_EVERY_S = 1.0
 
 
 class PoolError(RuntimeError):
     """The pool cannot do its work; the message says what was tried."""
-
-
-@dataclass
-class PoolStatistics:
-    """What happened in a pool since it started.
-
-    Attributes:
-        started: workers that were begun to be started; their count names the next.
-        lost: workers that were replaced.
-        left: workers that were let go when the pool shrank.
-        rested: times that a worker could not serve for a while.
-        failed_starts: workers that did not come up.
-        reasons: the last of all these, in words.
-    """
-
-    started: int = 0
-    lost: int = 0
-    left: int = 0
-    rested: int = 0
-    failed_starts: int = 0
-    reasons: list[str] = field(default_factory=list)
-
-    def note(self, reason: str) -> None:
-        """Remember why something happened."""
-        self.reasons.append(reason)
-        del self.reasons[:-_REASONS_KEPT]
 
 
 class WorkerPool(Generic[Worker]):
@@ -63,6 +37,8 @@ class WorkerPool(Generic[Worker]):
         unable: exception types that mean a worker cannot serve for now; it gets no calls until it has recovered.
         recover: returns when such a worker can be used again; one that does not in ``start_deadline_s`` is replaced.
         drain: lets a worker that leaves end what it has of its own, before it is stopped.
+        alive: returns when a worker answers at all. Idle ones are asked every second, so that one that died is replaced
+            before there is a call for it.
         calls_at_a_time: that one worker is given.
     """
 
@@ -77,6 +53,7 @@ class WorkerPool(Generic[Worker]):
         unable: tuple[type[BaseException], ...] = (),
         recover: Callable[[Worker], Awaitable[object]] | None = None,
         drain: Callable[[Worker], Awaitable[object]] | None = None,
+        alive: Callable[[Worker], Awaitable[object]] | None = None,
         calls_at_a_time: int = 1,
     ) -> None:
         self.role = role
@@ -94,6 +71,7 @@ class WorkerPool(Generic[Worker]):
         self._unable = unable
         self._recover = recover
         self._drain = drain
+        self._alive = alive
         self._seats: Seats[Worker] = Seats(calls_at_a_time)
         self._joining: list[asyncio.Task[None]] = []
         self._background: set[asyncio.Task[None]] = set()
@@ -236,7 +214,18 @@ class WorkerPool(Generic[Worker]):
         if self._closed:
             self._stop(handle)
             return
-        self._seats.add(Member(name, handle))
+        seat = self._seats.add(Member(name, handle))
+        if self._alive is not None:
+            self.in_background(self._watch(seat, self._alive))
+
+    async def _watch(self, seat: Seat[Worker], alive: Callable[[Worker], Awaitable[object]]) -> None:
+        while seat in tuple(self._seats):
+            try:
+                if seat.idle:
+                    await alive(seat.member.handle)
+            except self._lost as error:
+                self._replace(seat, f"{seat.member.name} was lost while idle: {_gist(error)}")
+            await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _join(self) -> None:
         """Start one worker more; tried again for as long as other workers keep the pool going."""

@@ -84,10 +84,11 @@ class Seats(Generic[Worker]):
         now = time.monotonic()
         return self._busy_seconds + sum(now - seat._busy_since for seat in self._seats.values() if seat.calls)
 
-    def add(self, member: Member[Worker]) -> None:
+    def add(self, member: Member[Worker]) -> Seat[Worker]:
         """Seat a worker."""
-        self._seats[member.name] = Seat(member)
+        seat = self._seats[member.name] = Seat(member)
         self.serve()
+        return seat
 
     def remove(self, seat: Seat[Worker]) -> bool:
         """Take a seat away; return whether it was still there."""

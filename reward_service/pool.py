@@ -12,7 +12,7 @@ from rc_grpo.config import AnyJudgeConfig, JudgePlugin, ServedConfig, dump_judge
 from rc_grpo.messages import EditTask, GroupScores
 from rc_grpo.pool import WorkerPool
 from rc_grpo.seats import Member
-from rc_grpo.waiting import or_undo
+from rc_grpo.waiting import answers, or_undo
 from reward_service.actor import RewardActor
 from reward_service.judge import JudgeUnavailableError
 
@@ -40,6 +40,7 @@ class RewardPool(WorkerPool[Any]):
             unable=(JudgeUnavailableError,),
             recover=lambda actor: actor.ready.remote(),
             drain=self._drain_actor,
+            alive=answers,
             calls_at_a_time=config.groups_in_flight,
         )
         self._judge = judge

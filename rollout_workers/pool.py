@@ -18,7 +18,7 @@ from rc_grpo.messages import (
 )
 from rc_grpo.pool import PoolError, WorkerPool
 from rc_grpo.seats import Member
-from rc_grpo.waiting import or_undo
+from rc_grpo.waiting import answers, or_undo
 from rollout_workers.turns import Turns
 from rollout_workers.worker import RolloutActor
 
@@ -43,7 +43,8 @@ class RolloutPool(WorkerPool[Any]):
     """
 
     def __init__(self, editor: EditorConfig, config: RolloutConfig, seed: int, namespace: str) -> None:
-        super().__init__("rollout", config, self._start_actor, ray.kill, lost=(RayActorError, VersionMismatchError))
+        lost = (RayActorError, VersionMismatchError)
+        super().__init__("rollout", config, self._start_actor, ray.kill, lost, alive=answers)
         self._editor = editor
         self._rollout = config
         self._seed = seed
@@ -63,7 +64,7 @@ class RolloutPool(WorkerPool[Any]):
         """Make ``version`` the one that new rollouts run under.
 
         Returns at once, so that a slow worker holds nobody up: idle workers take it now, so many of a host at a time
-        (`rollout_workers.turns`), busy ones before their next task, one that joins later first of all.
+        (`rollout_workers.turns`), busy ones before their next task, one that starts later before it joins.
 
         Args:
             version: what the weights are.
@@ -118,6 +119,8 @@ class RolloutPool(WorkerPool[Any]):
         described = await or_undo(actor.describe.remote(), lambda: ray.kill(actor))
         self._hosts[name] = described["node"]
         self._turns.add(described["node"], described["cores"], self._rollout.threads)
+        if self._version is not None:
+            await or_undo(self._bring_up_to_date(Member(name, actor)), lambda: ray.kill(actor))
         return actor
 
     async def _bring_up_to_date(self, member: Member[Any]) -> PolicyVersion:

@@ -50,6 +50,13 @@ def test_a_killed_rollout_worker_is_replaced_and_its_group_is_the_same_bits(tmp_
                 "rollout-1": version.digest,
             }
 
+            # With nothing to do: another one is there, and has proved its version, before anybody calls.
+            idle = await ray.get_actor("rollout-1", "killed").describe.remote()
+            os.kill(idle["pid"], signal.SIGKILL)
+            while "rollout-2" not in rollouts.proofs:
+                await asyncio.sleep(0.1)
+            assert "rollout-1 was lost while idle" in rollouts.statistics.reasons[-1]
+
             judge = await ray.get_actor("reward-ground_truth-0", "killed").describe.remote()
             os.kill(judge["pid"], signal.SIGKILL)
             scores = await judges.score(TASK, after.group)
@@ -76,7 +83,7 @@ def test_a_worker_that_cannot_prove_its_version_gets_no_work(tmp_path: Path) -> 
             await rollouts.adopt(lie, ray.put(np.frombuffer(lora.serialise(weights), dtype=np.uint8)))
             with pytest.raises(PoolError, match="digest of the applied weights"):
                 await rollouts.rollout(TASK, SEEDS)
-            assert rollouts.summary["lost"] >= 2
+            assert rollouts.summary["lost"] + rollouts.summary["failed_starts"] >= 2
         finally:
             rollouts.close()
 

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from rc_grpo import pool as pools
 from rc_grpo import seats
 from rc_grpo.config import PoolConfig
 from rc_grpo.pool import PoolError, WorkerPool
@@ -31,6 +32,7 @@ def make_pool(
     start: Callable[[str], Awaitable[Fake]] | None = None,
     recover: Callable[[Fake], Awaitable[object]] | None = None,
     drain: Callable[[Fake], Awaitable[object]] | None = None,
+    alive: Callable[[Fake], Awaitable[object]] | None = None,
     calls_at_a_time: int = 1,
     **settings: float,
 ) -> WorkerPool[Fake]:
@@ -50,6 +52,7 @@ def make_pool(
         unable=(UnableError,),
         recover=recover,
         drain=drain,
+        alive=alive,
         calls_at_a_time=calls_at_a_time,
     )
 
@@ -170,6 +173,42 @@ def test_a_replacement_that_cannot_start_ends_the_waiting() -> None:
 
         with pytest.raises(PoolError, match="cannot go on: no room"):
             await asyncio.wait_for(pool.run("a call", call), 10)
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_that_dies_while_it_has_nothing_to_do_is_replaced_before_there_is_a_call_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pools, "_LOOK_EVERY_S", 0.01)
+
+    async def scenario() -> None:
+        dead, asked, going_on = set[str](), Counter[str](), asyncio.Event()
+
+        async def alive(worker: Fake) -> None:
+            asked[worker.name] += 1
+            if worker.name in dead:
+                raise LostError("it died")
+
+        pool = make_pool(alive=alive)
+        await pool.open()
+        first, second = (member.handle for member in pool.members)
+        busy = asyncio.create_task(pool.run("a long call", lambda _: going_on.wait()))
+        await asyncio.sleep(0.05)
+        # Of the busy one its call tells.
+        assert asked[first.name] <= 1 < asked[second.name]
+        dead.add(second.name)
+        await asyncio.sleep(0.05)
+        assert second.stopped
+        assert [member.name for member in pool.members] == ["fake-0", "fake-2"]
+        assert "fake-1 was lost while idle: it died" in pool.statistics.reasons
+        going_on.set()
+        await busy
+        pool.close()
+        await asyncio.sleep(0)
+        count = asked.total()
+        await asyncio.sleep(0.05)
+        assert asked.total() == count
 
     asyncio.run(scenario())
 
