@@ -60,16 +60,18 @@ def work_of(config: RunConfig, speed: GpuSpeeds) -> Work:
     tokens = size.tokens(config.editor)
     judged = config.rollout.group_size + (0 if config.rollout.explore is None else config.rollout.candidates)
     groups, objective, learner = config.loop.groups_per_update, config.objective, config.learner
-    path_s = passes * sum(size.forward_tflop(tokens)) / rate
+    path = passes * sum(size.forward_tflop(tokens))
     # What a group's paths share is computed once for each sweep over them.
-    ahead_s = _texts(config) * sum(size.prefill_tflop(tokens)) / rate
+    ahead = _texts(config) * sum(size.prefill_tflop(tokens))
     sweeps = learner.steps_per_rollout if config.loop.max_staleness > 0 or learner.steps_per_rollout > 1 else 0
     # On policy no path is found anew, whatever is asked for: what was rolled out is both.
     sweeps += 1 if sweeps and objective.old_path == "recompute" else 0
+    # In the learner's precision, whatever the rollouts'.
+    sweep_s = (objective.anchors * path + ahead) / speed.rollout["gemm" if learner.fp8 else "bfloat16"]
     return Work(
-        rollout_s=groups * (config.rollout.group_size * path_s + ahead_s + _pool_seconds(config, speed)),
+        rollout_s=groups * ((config.rollout.group_size * path + ahead) / rate + _pool_seconds(config, speed)),
         judged=groups * judged,
-        update_s=groups * (learning_tflop(config) / update.tflop_s + sweeps * (objective.anchors * path_s + ahead_s)),
+        update_s=groups * (learning_tflop(config) / update.tflop_s + sweeps * sweep_s),
         rollout_gib=_rollout_gib(config, size, tokens),
         learner_gib=_learner_gib(config, size, tokens, update),
         warnings=(*small, *of_rollouts, *of_updates),

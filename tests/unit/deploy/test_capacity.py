@@ -350,6 +350,15 @@ def test_no_other_split_is_faster_where_judge_and_learner_share(gpus: int, stale
     assert plan.seconds == pytest.approx(min(map(seconds, range(1, gpus))))
 
 
+def test_a_learner_recomputes_paths_at_its_own_rate_whatever_precision_rollouts_have() -> None:
+    def learning(*overrides: str) -> float:
+        plan = make_plan(config("objective.old_path=recompute", "loop.max_staleness=1", *overrides), 8, "H200")
+        return next(own.seconds * own.gpus for own in plan.pools if own.name == "learner")
+
+    assert learning("rollout.fp8=all") == pytest.approx(learning())
+    assert learning("learner.fp8=true") < 0.9 * learning()
+
+
 def test_float8_is_planned_at_the_rate_that_was_measured_or_said_not_to_be() -> None:
     def seconds(pool: str, *overrides: str) -> float:
         plan = make_plan(config("objective.old_path=recompute", "loop.max_staleness=0", *overrides), 8, "H200")
