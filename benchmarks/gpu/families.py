@@ -75,7 +75,7 @@ def update(family: str) -> Part:
     """Measure an anchor's step, its gradient, and the memory of a chain of them."""
     from benchmarks.gpu import update as benchmark
 
-    measured = benchmark.measure(EDITORS[family], ("store",), small=None)
+    measured = benchmark.measure(EDITORS[family], ("store",), small=())
     measured.show()
     figures = measured.figures
     speedup = replace(figures.pop("speedup"), goal="at least 1.4")
