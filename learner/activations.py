@@ -88,3 +88,7 @@ def _keep_attention() -> Any:
 
 def _policy(_context: Any, operation: Any, *_args: Any, **_named: Any) -> CheckpointPolicy:
     return CheckpointPolicy.MUST_SAVE if operation in _ATTENTION else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+# By which PyTorch knows a compiled graph again that recomputes by this policy, and keeps it for the next process.
+_keep_attention.cache_hash = " ".join(sorted(map(str, _ATTENTION)))  # type: ignore[attr-defined]

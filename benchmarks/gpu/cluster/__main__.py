@@ -109,7 +109,7 @@ def main() -> None:
     same = ["--gpus", str(chosen.gpus), "--judge-python", chosen.judge_python, "--updates", str(chosen.updates)]
     same += ["--small"] * chosen.small
     failed = [part for part in chosen.parts if parts.apart(MODULE, *same, "--here", "--parts", part)]
-    found, on_two = (gathered(folder) for folder in (out, out.with_name("2")))
+    found, on_two = gathered(out), {} if chosen.small else gathered(out.with_name("2"))
     named = figures(found) | weak_scaling(found, on_two)
     for name, figure in named.items():
         print(f"{name}: {figure.value:.4g} {figure.unit} (goal: {figure.goal}); {figure.note or ''}")

@@ -1,6 +1,9 @@
 """Regional compilation: one graph for each kind of block, shared by all blocks of that kind."""
 
+import hashlib
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,9 +37,20 @@ def compile_run(run: Callable[..., Any], body: Body) -> Callable[..., Any]:
 
 def _prepare() -> None:
     torch._inductor.config.deterministic = True
+    # What is kept for the next process is found by what was traced, `torch.autograd.Function`s' passes included. Of our
+    # operations a graph has the names alone: their gradients are told apart by the tag.
+    torch._functorch.config.autograd_cache_allow_custom_autograd_functions = True
+    torch.compiler.config.cache_key_tag = operations()
     # Beyond its limit PyTorch runs eager code without a word.
     torch._dynamo.config.recompile_limit = GRAPHS
     torch._dynamo.config.accumulated_recompile_limit = 8 * GRAPHS
+
+
+@cache
+def operations() -> str:
+    """Return a digest of the sources of all operations in this folder."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
 def with_varying_axes(call: Callable[..., Any], body: Body) -> Callable[..., Any]:
