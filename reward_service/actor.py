@@ -73,8 +73,8 @@ class RewardWorker:
         return await self.describe()
 
     async def describe(self) -> dict[str, Any]:
-        """Return where this worker is and who judges."""
-        return {"name": self.name, "pid": os.getpid(), "judge": self._judge.name}
+        """Return where this worker is and who judges; nobody, before it was opened."""
+        return {"name": self.name, "pid": os.getpid(), "judge": self._made and self._made.name}
 
     @property
     def _judge(self) -> Judge:

@@ -183,6 +183,8 @@ def test_an_actor_makes_the_judge_of_plain_values(
     config = theirs(SAYING.format(keyword="def", body="return [Verdict(0.5)] * len(images)"))
     one = worker(dump_judge(config), monkeypatch)
     assert repr(one) == "reward-mine-0(mine)"
+    # Whoever looks at a run asks it while it starts.
+    assert asyncio.run(one.describe())["judge"] is None
     assert asyncio.run(one.open())["judge"] == "saying"
     assert repr(one) == "reward-mine-0(saying)"
     scores = asyncio.run(one.score(TASK, group_of(2).to_arrow()))
