@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -63,7 +64,8 @@ def main() -> None:
     if (kind := parser.parse_args().here) is not None:
         print(json.dumps(first_gradient(kind)))
         return
-    figures, detail = {}, {}
+    figures: dict[str, Figure] = {}
+    detail: dict[str, Any] = {}
     for kind in KINDS:
         with tempfile.TemporaryDirectory() as folder:
             nothing = in_a_process(kind, folder, KEPT)
