@@ -106,17 +106,16 @@ def accounts(folder: Path, staleness: int) -> dict[str, int]:
     learned = Counter(row["seed"] for row in rows if row["candidate"] == 0)
     config = load(folder / "config.yaml")
     planned = planned_seeds(config)
-    versions = {
-        record["update"]: int(record["version"].split(":")[0].removeprefix("v")) for record in records_of(folder)
-    }
+    records = records_of(folder)
+    versions = {record["update"]: int(record["version"].split(":")[0].removeprefix("v")) for record in records}
     # A group that nothing can be learned from is learned from in vain, or another one is made in its place.
-    replaced = sum(value for name, value in records_of(folder)[-1].items() if name.startswith("ledger/replaced_"))
+    replaced = int(sum(value for name, value in records[-1].items() if name.startswith("ledger/replaced_")))
     ages = [versions.get(row["update"] - 1, 0) - row["policy_number"] for row in rows]
     return {
         "groups": sum(learned.values()),
-        "lost": len(planned - learned.keys()) - int(replaced),
-        "replaced": int(replaced),
-        "unplanned": len(learned.keys() - planned) - int(replaced),
+        "lost": len(planned - learned.keys()) - replaced,
+        "replaced": replaced,
+        "unplanned": len(learned.keys() - planned) - replaced,
         "duplicated": sum(count - 1 for count in learned.values()),
         "over_stale": sum(age > staleness for age in ages) // config.rollout.group_size,
         "oldest": max(ages),

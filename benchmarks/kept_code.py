@@ -16,16 +16,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import torch
+from torch import Tensor
 
+from benchmarks.gpu.update import chain
 from benchmarks.results import Figure, write
 from deploy.configs import load_config
 from learner import activations
-from rc_grpo.algorithm import adjoint, solver
 from rc_grpo.config.learner import Activations
-from rc_grpo.data import load_tasks
-from rc_grpo.editor.loading import load_denoiser, load_rollout_editor
-from rollout_workers.rollout import prepare
+from rc_grpo.editor.loading import load_denoiser
 
 KINDS: tuple[Activations, ...] = ("store", "selective")
 ANCHORS, STEPS, REPEATS = 2, 3, 2
@@ -37,15 +35,9 @@ def first_gradient(kind: Activations) -> float:
     """Return the seconds of a learner's first sweep and gradient in this process."""
     config = load_config("pocket", ())
     denoiser = load_denoiser(config.editor, config.seed)
-    editor = load_rollout_editor(config.editor, config.rollout, config.seed)
-    conditions = prepare(editor, load_tasks(config.data.train)[0], config.rollout).conditions
     activations.arrange(denoiser.body, kind, compiled=True)
-    field, sigmas = denoiser.velocity(conditions), denoiser.sigmas(STEPS, conditions)
-    noise = torch.randn(ANCHORS, *denoiser.latent_shape(conditions))
     started = time.perf_counter()
-    with torch.no_grad():
-        states = solver.integrate(field, noise, sigmas, "euler")
-    adjoint.backward(field, states, sigmas, torch.randn_like(states), backprop=torch.Tensor.backward)
+    chain(denoiser, config.editor.resolution, ANCHORS, STEPS, Tensor.backward)()
     return time.perf_counter() - started
 
 

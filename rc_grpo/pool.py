@@ -164,7 +164,7 @@ class WorkerPool(Generic[Worker]):
             try:
                 await self._answer(seat, what, call)
             except self._lost as error:
-                self._replace(seat, f"{seat.member.name} was lost while idle: {_gist(error)}")
+                self._lost_while_idle(seat, error)
             except DeadlineExceededError as error:
                 self._replace(seat, f"{_gist(error)}, being idle")
             finally:
@@ -224,7 +224,7 @@ class WorkerPool(Generic[Worker]):
                 if seat.idle:
                     await alive(seat.member.handle)
             except self._lost as error:
-                self._replace(seat, f"{seat.member.name} was lost while idle: {_gist(error)}")
+                self._lost_while_idle(seat, error)
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _join(self) -> None:
@@ -288,6 +288,9 @@ class WorkerPool(Generic[Worker]):
             logger.warning("%s left without draining: %s", member.name, _gist(error))
         finally:
             self._stop(member.handle)
+
+    def _lost_while_idle(self, seat: Seat[Worker], error: BaseException) -> None:
+        self._replace(seat, f"{seat.member.name} was lost while idle: {_gist(error)}")
 
     def _replace(self, seat: Seat[Worker], reason: str) -> None:
         if not self._seats.remove(seat):

@@ -74,7 +74,7 @@ class RewardWorker:
 
     async def describe(self) -> dict[str, Any]:
         """Return where this worker is and who judges; nobody, before it was opened."""
-        return {"name": self.name, "pid": os.getpid(), "judge": self._made and self._made.name}
+        return {"name": self.name, "pid": os.getpid(), "judge": None if self._made is None else self._made.name}
 
     @property
     def _judge(self) -> Judge:

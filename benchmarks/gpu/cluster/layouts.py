@@ -86,12 +86,12 @@ def _layout(
 
 def _judge_share(part: float, kv_cache_gib: float = 4) -> tuple[str, ...]:
     judge = "reward.judges.editscore"
-    share = (
+    return (
         f"{judge}.resources={{num_gpus: {part}, num_cpus: 2}}",
         f"{judge}.server.gpu_memory_utilization={part * 0.9}",
+        # Beside fifteen of weights; vLLM's own measurement of what is left would count what starts beside it.
+        f"{judge}.server.kv_cache_gib={kv_cache_gib}",
     )
-    # Beside fifteen of weights; vLLM's own measurement of what is left would count what starts beside it.
-    return share if part == 1 else (*share, f"{judge}.server.kv_cache_gib={kv_cache_gib}")
 
 
 def full_size(layout: Layout, judge: Path, python: str) -> tuple[str, ...]:

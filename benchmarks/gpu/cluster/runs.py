@@ -20,6 +20,7 @@ from benchmarks.results import Figure
 from benchmarks.runs import finish, records_of, running, summary_of
 from deploy.configs import load_config
 from deploy.planning.capacity import make_plan
+from rc_grpo.config import RunConfig
 
 GROUPS, WARM_UP = 4, 2
 """Of an update; updates before the clock starts: the first compiles, in the second the pools fall into step."""
@@ -135,7 +136,8 @@ def overlapped(
     counted = accounts(folder, staleness)
     setting = f"{layout.name}, max_staleness {staleness}, {updates} warm updates of {groups} groups"
     timeline.draw(seen, f"{machine.gpus} x {device()}, {setting}", machine.out / f"{name}.png")
-    candidates = groups * updates * load_config(str(folder / "config.yaml"), ()).rollout.group_size
+    config = load_config(str(folder / "config.yaml"), ())
+    candidates = groups * updates * config.rollout.group_size
     return {
         "overlap_efficiency": Figure(max(learning, rolling), "share of the time", "at least 0.92", setting),
         "rank_idle_share": Figure(
@@ -150,7 +152,7 @@ def overlapped(
             "the slowest worker",
         ),
         **_groups(counted, setting),
-        **_plan_error(machine, layout, folder, wall / updates),
+        **_plan_error(machine, layout, config, wall / updates),
     }, {"learning": learning, "rolling_out": rolling, "updates": measured, "accounts": counted}
 
 
@@ -226,7 +228,7 @@ def on_one_card(machine: Machine, layout: Layout, updates: int) -> Part:
         "peak_memory_gib": Figure(
             peak, "GiB", f"at most {CARD_GIB}", "all processes together, looked at once a second"
         ),
-        **_plan_error(machine, layout, folder, seconds),
+        **_plan_error(machine, layout, load_config(str(folder / "config.yaml"), ()), seconds),
     }
     timeline.draw(seen, f"1 x {device()}, {setting}", machine.out / "one-card.png")
     return figures, {"updates": measured}
@@ -255,11 +257,11 @@ def _returns(name: str, kills: Sequence[str], seen: Sequence[dict[str, Any]]) ->
     return back
 
 
-def _plan_error(machine: Machine, layout: Layout, folder: Path, seconds: float) -> dict[str, Figure]:
+def _plan_error(machine: Machine, layout: Layout, config: RunConfig, seconds: float) -> dict[str, Figure]:
     if machine.small:
         return {}
     kind = next(name for name in ("H200", "H100") if name in device())
-    planned = make_plan(load_config(str(folder / "config.yaml"), ()), None, kind, split=layout.split).seconds
+    planned = make_plan(config, None, kind, split=layout.split).seconds
     return {
         "plan_error": Figure(
             abs(planned - seconds) / seconds, "fraction", "at most 0.15", f"planned {planned:.1f} s, took {seconds:.1f}"
