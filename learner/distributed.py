@@ -54,16 +54,17 @@ def gather(parameters: Sequence[nn.Parameter]) -> None:
         sharded[0].all_gather(sharded)
 
 
-def fetch_whole(modules: Sequence[nn.Module]) -> None:
-    """Have ZeRO 3 fetch all that a module is made of by hooks of that module alone; before the engine is made."""
-    import deepspeed
-
-    for module in modules:
-        deepspeed.utils.set_z3_leaf_module(module, True)
-
-
-def make_engine(model: nn.Module, parameters: list[nn.Parameter], config: LearnerConfig, updates: int) -> Any:
+def make_engine(
+    model: nn.Module,
+    blocks: Sequence[nn.Module],
+    parameters: list[nn.Parameter],
+    config: LearnerConfig,
+    updates: int,
+) -> Any:
     """Wrap a model of which only ``parameters`` train in a DeepSpeed engine.
+
+    Under ZeRO 3 each of ``blocks``, which the model consists of, is fetched whole by its own hooks while the one before
+    it works.
 
     No precision section is given: DeepSpeed then leaves dtypes alone, which is how a float32 LoRA stays float32 over a
     bfloat16 base. The optimiser is PyTorch's, because DeepSpeed's own compile for a minute and do not all continue
@@ -71,6 +72,9 @@ def make_engine(model: nn.Module, parameters: list[nn.Parameter], config: Learne
     """
     import deepspeed
 
+    if config.zero_stage == 3:
+        for block in blocks:
+            deepspeed.utils.set_z3_leaf_module(block, True)
     optimiser = torch.optim.AdamW(
         parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
     )
@@ -90,6 +94,8 @@ def make_engine(model: nn.Module, parameters: list[nn.Parameter], config: Learne
                 "stage": config.zero_stage,
                 # Stage 3 would put a product of its own in the place of PyTorch's; it rounds otherwise than rollouts'.
                 "memory_efficient_linear": False,
+                # Its own bound is a fraction of a block of billions of parameters: the rest would be waited for.
+                "stage3_prefetch_bucket_size": max(map(_size, blocks)),
                 # What trains stays whole on every rank, where another version may take its place for a while.
                 "stage3_param_persistence_threshold": max(parameter.numel() for parameter in parameters),
             },
@@ -102,3 +108,7 @@ def make_engine(model: nn.Module, parameters: list[nn.Parameter], config: Learne
             parameter.is_external_param = True  # type: ignore[attr-defined]
         gather(parameters)
     return engine
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

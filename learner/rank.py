@@ -93,10 +93,10 @@ class LearnerRank:
         device = self._denoiser.device
         distributed.join(self.rank, world_size, address, device, self._config.call_deadline_s)
         self._world_size = world_size
-        model, trained = self._denoiser.transformer, self._trained()
-        if self._config.zero_stage == 3:
-            distributed.fetch_whole(self._denoiser.body.blocks)
-        self._engine = distributed.make_engine(model, trained, self._config, self._run.updates)
+        body = self._denoiser.body
+        self._engine = distributed.make_engine(
+            body.transformer, body.blocks, self._trained(), self._config, self._run.updates
+        )
         self._denoiser.through(self._engine)
         if self._config.ema_decay is not None:
             self._ema = self._weights()

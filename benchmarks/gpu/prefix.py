@@ -102,7 +102,7 @@ def update() -> Part:
         gradients[mode] = gradient_taken(trained)
 
     distributed.join(0, 1, distributed.rendezvous(), DEVICE, 600.0)
-    engine = distributed.make_engine(body.transformer, trained, LearnerConfig(), 1)
+    engine = distributed.make_engine(body.transformer, body.blocks, trained, LearnerConfig(), 1)
     denoiser.through(engine)
     measured: dict[str, dict[str, float]] = {}
     for mode in MODES:

@@ -162,7 +162,7 @@ def measure(
 
     distributed.join(0, 1, distributed.rendezvous(), DEVICE, 600.0)
     trained = [parameter for parameter in denoiser.policy.weights().values() if isinstance(parameter, nn.Parameter)]
-    engine = distributed.make_engine(transformer, trained, LearnerConfig(), 1)
+    engine = distributed.make_engine(transformer, body.blocks, trained, LearnerConfig(), 1)
     denoiser.through(engine)
 
     for kind in kinds:
@@ -186,7 +186,7 @@ def measure(
         quantise_frozen(body)
         # An engine keeps the weights that it was made with, those that were replaced among them.
         denoiser.through(transformer)
-        engine = distributed.make_engine(transformer, trained, LearnerConfig(), 1)
+        engine = distributed.make_engine(transformer, body.blocks, trained, LearnerConfig(), 1)
         free()
         denoiser.through(engine)
         torch._dynamo.reset()

@@ -49,7 +49,7 @@ def _both(setting: Setting, rollout: Fp8, *, learner: bool) -> Part:
         quantise_frozen(denoiser.body)
     trained = [weight for weight in denoiser.policy.weights().values() if isinstance(weight, nn.Parameter)]
     distributed.join(0, 1, distributed.rendezvous(), setting.device, 600.0)
-    engine = distributed.make_engine(denoiser.transformer, trained, LearnerConfig(), 1)
+    engine = distributed.make_engine(denoiser.transformer, denoiser.body.blocks, trained, LearnerConfig(), 1)
     denoiser.through(engine)
     activations.arrange(denoiser.body, "store", compiled=setting.editor.compile)
     _steps(setting, clock, denoiser, engine.backward)
