@@ -108,14 +108,17 @@ def accounts(folder: Path, staleness: int) -> dict[str, int]:
     planned = planned_seeds(config)
     records = records_of(folder)
     versions = {record["update"]: int(record["version"].split(":")[0].removeprefix("v")) for record in records}
-    # A group that nothing can be learned from is learned from in vain, or another one is made in its place.
     replaced = int(sum(value for name, value in records[-1].items() if name.startswith("ledger/replaced_")))
+    # A group that nothing can be learned from is learned from in vain, or another one is made in its place: that, too,
+    # may be replaced, so there may be more of these than places that they took.
+    others = len(learned.keys() - planned)
+    in_place = min(others, replaced)
     ages = [versions.get(row["update"] - 1, 0) - row["policy_number"] for row in rows]
     return {
         "groups": sum(learned.values()),
-        "lost": len(planned - learned.keys()) - replaced,
+        "lost": len(planned - learned.keys()) - in_place,
         "replaced": replaced,
-        "unplanned": len(learned.keys() - planned) - replaced,
+        "unplanned": others - in_place,
         "duplicated": sum(count - 1 for count in learned.values()),
         "over_stale": sum(age > staleness for age in ages) // config.rollout.group_size,
         "oldest": max(ages),

@@ -31,7 +31,7 @@ from rc_grpo.editor.fast.frozen_fp8 import quantise_frozen
 from rc_grpo.editor.loading import load_denoiser
 from rc_grpo.editor.weights.distance import DistanceFromBase
 from rc_grpo.messages import CandidateGroup, PolicyVersion
-from rc_grpo.process import prepare_process, repeat_exactly
+from rc_grpo.process import hand_back, prepare_process, repeat_exactly
 
 SHOWN_WITHIN_S = 30.0
 
@@ -131,6 +131,7 @@ class LearnerRank:
             figures |= statistics.result().under(prefix)
         self._updates += 1
         distance = self._distance(self._whole())
+        hand_back(self._config.resources, self._denoiser.device)
         return figures | Figures(
             means={
                 "grad_norm": math.nan if (norm := self._engine.get_global_grad_norm()) is None else float(norm),

@@ -7,6 +7,8 @@ import time
 
 import torch
 
+from rc_grpo.config import Resources
+
 TRIM_EVERY_S = 20.0
 _M_ARENA_MAX = -8
 """Of ``mallopt``, from glibc's ``malloc.h``."""
@@ -41,6 +43,19 @@ def keep_memory_flat() -> None:
             trim(0)
 
     threading.Thread(target=run, name="memory", daemon=True).start()
+
+
+def hand_back(resources: Resources, device: torch.device) -> None:
+    """Hand memory that torch keeps for its next call back to the GPU, if other processes have a share of it.
+
+    Each would otherwise hold the most that it ever used, while it waits for its turn: together more than there is.
+
+    Args:
+        resources: what this process asked Ray for.
+        device: that it works on.
+    """
+    if device.type == "cuda" and resources.num_gpus < 1:
+        torch.cuda.empty_cache()
 
 
 def repeat_exactly() -> None:

@@ -22,7 +22,7 @@ from rc_grpo.messages import (
     VersionMismatchError,
     VersionProof,
 )
-from rc_grpo.process import prepare_process
+from rc_grpo.process import hand_back, prepare_process
 from rollout_workers.rollout import (
     PreparedTask,
     diversity,
@@ -117,6 +117,7 @@ class RolloutWorker:
         batch = group.to_arrow()
         seconds = {"encode": encoded - started} | dict(group.seconds) | {"ship": time.perf_counter() - rolled_out}
         drift, spread = tuple(group.background_drift.tolist()), diversity(group.images, self._editor.device)
+        hand_back(self._config.resources, self._editor.device)
         return RolloutReceipt(task.task_id, version, self.name, drift, spread, seconds), batch, prepared.conditions
 
     def explore(
@@ -134,6 +135,7 @@ class RolloutWorker:
         drift, spread = tuple(pool.background_drift.tolist()), diversity(pool.images, self._editor.device)
         digests = image_digests(pool.images)
         receipt = RolloutReceipt(task.task_id, version, self.name, drift, spread, pool.seconds, digests)
+        hand_back(self._config.resources, self._editor.device)
         return receipt, pool.to_arrow()
 
     def _require(self, version: PolicyVersion, task: EditTask) -> None:

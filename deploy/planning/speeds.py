@@ -7,19 +7,20 @@ import yaml
 from pydantic import PositiveFloat
 
 from rc_grpo.config.base import Strict
-from rc_grpo.config.learner import Activations
 
 
 class UpdateSpeed(Strict):
-    """The learner under one activation policy.
+    """The learner's TFLOP/s, forward and back.
 
     Attributes:
-        tflop_s: of the operations that the method needs.
-        kept: share of the activations that is in memory at the peak.
+        projections: of what linear layers do.
+        attention: of what attention does.
+        projections_fp8: of linear layers with ``learner.fp8``; None: not measured.
     """
 
-    tflop_s: PositiveFloat
-    kept: PositiveFloat
+    projections: PositiveFloat
+    attention: PositiveFloat
+    projections_fp8: PositiveFloat | None = None
 
 
 class GpuSpeeds(Strict):
@@ -29,16 +30,19 @@ class GpuSpeeds(Strict):
         memory_gib: that can be used.
         source: where the rates are from.
         rollout: TFLOP/s by precision, those of float8 by ``rollout.fp8``.
-        update: by activation policy.
-        update_fp8: times as fast is an update with ``learner.fp8``; None: not measured.
+        update: of an update.
+        block_s: seconds that one of the learner's blocks takes at least, forward, and forward and back, however little
+            goes through it: its host launches the kernels.
+        sharded_block_s: the same under ZeRO 3, which fetches each block.
         judge_images_s: images a second of a judge: of one server of a GPU, of two that share it.
     """
 
     memory_gib: PositiveFloat
     source: str
     rollout: dict[Literal["bfloat16", "gemm", "all"], PositiveFloat]
-    update: dict[Activations, UpdateSpeed]
-    update_fp8: PositiveFloat | None = None
+    update: UpdateSpeed
+    block_s: tuple[PositiveFloat, PositiveFloat]
+    sharded_block_s: tuple[PositiveFloat, PositiveFloat]
     judge_images_s: tuple[PositiveFloat, PositiveFloat]
 
 

@@ -6,20 +6,28 @@ Arithmetic on measured rates (`speeds.yaml`). Nothing is loaded and no cluster i
 from dataclasses import dataclass
 from typing import Literal
 
-from deploy.planning.speeds import GpuSpeeds, UpdateSpeed, speeds
+from deploy.planning.speeds import GpuSpeeds
 from rc_grpo.config import EditorConfig, RunConfig
+from rc_grpo.config.learner import Activations
 from rc_grpo.editor import lora
 from rc_grpo.editor.family import Architecture, Tokens
 from rc_grpo.editor.guidance import is_two_passes
 from rc_grpo.editor.registry import find
 
 MIB, GIB = 2**20, 2**30
+INTEGRATING = 0.958
+"""Share of a rollout worker's time; the rest is encoding, decoding and shipping (`benchmarks.gpu.whole`)."""
 ROLLOUT_MIB_PER_TOKEN = 0.25
 """An upper bound: the widest that a block holds of a token at a time, with room for the kernels' workspace."""
 SMALLEST_WIDTH = 1024
 """Below it a model does not fill a GPU, and rates measured on 12 billion parameters say nothing about it."""
 BYTES_PER_LORA_PARAMETER = 16
 """float32 weight, gradient and AdamW's two moments."""
+KEPT: dict[Activations, float] = {"store": 1.0, "selective": 0.22, "recompute": 0.14}
+"""Share of a step's activations that is in memory at the peak."""
+AGAIN: dict[Activations, tuple[float, float]] = {"store": (0, 0), "selective": (0.57, 0), "recompute": (0.57, 1)}
+"""Share of a forward pass's projections, and of its attention, that the backward pass computes again: not of what only
+leads out of a block."""
 PREFIX_BYTES, PREFIX_GRADIENT_BYTES = 2, 4
 """Of a number of shared keys and values, in bfloat16; of its gradient, which is summed in float32."""
 PREFIX_KEEPS = 1.55
@@ -51,7 +59,7 @@ def work_of(config: RunConfig, speed: GpuSpeeds) -> Work:
     """Return what an update of a run asks of each stage on a GPU of that kind."""
     size, passes = _architecture(config.editor), _passes(config)
     rate, of_rollouts = _rollout_rate(config, speed)
-    update, of_updates = _update_speed(config, speed)
+    projections, of_updates = _update_rate(config, speed)
     small = (
         ()
         if size.width >= SMALLEST_WIDTH
@@ -59,23 +67,59 @@ def work_of(config: RunConfig, speed: GpuSpeeds) -> Work:
     )
     tokens = size.tokens(config.editor)
     judged = config.rollout.group_size + (0 if config.rollout.explore is None else config.rollout.candidates)
-    groups, objective, learner = config.loop.groups_per_update, config.objective, config.learner
+    groups = config.loop.groups_per_update
     path = passes * sum(size.forward_tflop(tokens))
     # What a group's paths share is computed once for each sweep over them.
     ahead = _texts(config) * sum(size.prefill_tflop(tokens))
+    pool_s = _pool_seconds(config, speed)
+    learning_s = _sweeps_s(config, size, tokens, speed) + _learning_s(config, size, tokens, speed, projections)
+    return Work(
+        rollout_s=groups * ((config.rollout.group_size * path + ahead) / rate / INTEGRATING + pool_s),
+        judged=groups * judged,
+        update_s=groups * learning_s,
+        rollout_gib=_rollout_gib(config, size, tokens),
+        learner_gib=_learner_gib(config, size, tokens),
+        warnings=(*small, *of_rollouts, *of_updates),
+    )
+
+
+def _sweeps_s(config: RunConfig, size: Architecture, tokens: Tokens, speed: GpuSpeeds) -> float:
+    """Return the seconds in which a group's anchors find their paths, all at once."""
+    objective, learner = config.objective, config.learner
     sweeps = learner.steps_per_rollout if config.loop.max_staleness > 0 or learner.steps_per_rollout > 1 else 0
     # On policy no path is found anew, whatever is asked for: what was rolled out is both.
     sweeps += 1 if sweeps and objective.old_path == "recompute" else 0
     # In the learner's precision, whatever the rollouts'.
-    sweep_s = (objective.anchors * path + ahead) / speed.rollout["gemm" if learner.fp8 else "bfloat16"]
-    return Work(
-        rollout_s=groups * ((config.rollout.group_size * path + ahead) / rate + _pool_seconds(config, speed)),
-        judged=groups * judged,
-        update_s=groups * (learning_tflop(config) / update.tflop_s + sweeps * sweep_s),
-        rollout_gib=_rollout_gib(config, size, tokens),
-        learner_gib=_learner_gib(config, size, tokens, update),
-        warnings=(*small, *of_rollouts, *of_updates),
-    )
+    rate = speed.rollout["gemm" if learner.fp8 else "bfloat16"]
+    step = objective.anchors * sum(size.forward_tflop(tokens)) / rate
+    least, _ = _least_s(config, size, speed)
+    ahead = _texts(config) * sum(size.prefill_tflop(tokens)) / rate
+    return sweeps * (_passes(config) * max(step, least) + ahead)
+
+
+def _learning_s(
+    config: RunConfig, size: Architecture, tokens: Tokens, speed: GpuSpeeds, projections_rate: float
+) -> float:
+    """Return the seconds in which a group's anchors go forward and back, as many at a time as are asked for."""
+    objective, learner = config.objective, config.learner
+    again = AGAIN[learner.activations]
+
+    def seconds(projections: float, attention: float) -> float:
+        return (2 + again[0]) * projections / projections_rate + (3.5 + again[1]) * attention / speed.update.attention
+
+    share = 1.0 if objective.trained_steps is None else objective.trained_steps / config.rollout.steps
+    together = min(learner.anchors_per_pass or objective.anchors, objective.anchors)
+    full, rest = divmod(objective.anchors, together)
+    one, (_, least) = seconds(*size.forward_tflop(tokens)), _least_s(config, size, speed)
+    steps = full * max(together * one, least) + (max(rest * one, least) if rest else 0.0)
+    ahead = _texts(config) * seconds(*size.prefill_tflop(tokens))
+    return learner.steps_per_rollout * (share * _passes(config) * steps + ahead)
+
+
+def _least_s(config: RunConfig, size: Architecture, speed: GpuSpeeds) -> tuple[float, float]:
+    """Return the seconds that a pass takes at least, forward, and forward and back."""
+    forward, both = speed.sharded_block_s if config.learner.zero_stage == 3 else speed.block_s
+    return size.layers * forward, size.layers * both
 
 
 def _pool_seconds(config: RunConfig, speed: GpuSpeeds) -> float:
@@ -89,7 +133,7 @@ def _pool_seconds(config: RunConfig, speed: GpuSpeeds) -> float:
     rate, _ = _rollout_rate(pool, speed)
     tokens = size.tokens(config.editor)
     passes = rollout.candidates * _passes(pool) * sum(size.forward_tflop(tokens))
-    return (passes + _texts(pool) * sum(size.prefill_tflop(tokens))) / rate
+    return (passes + _texts(pool) * sum(size.prefill_tflop(tokens))) / rate / INTEGRATING
 
 
 def _rollout_gib(config: RunConfig, size: Architecture, tokens: Tokens) -> float:
@@ -101,14 +145,14 @@ def _rollout_gib(config: RunConfig, size: Architecture, tokens: Tokens) -> float
     return weights * 1.25 + encoders + candidates + _prefix_gib(config, size, tokens, PREFIX_BYTES)
 
 
-def _learner_gib(config: RunConfig, size: Architecture, tokens: Tokens, update: UpdateSpeed) -> float:
+def _learner_gib(config: RunConfig, size: Architecture, tokens: Tokens) -> float:
     settings, learner = config.editor.lora, config.learner
     shapes = lora.adapted(size.projections, settings.targets)
     trained = lora.count_parameters(shapes, settings.rank) * BYTES_PER_LORA_PARAMETER / GIB
     at_once = learner.anchors_per_pass or config.objective.anchors
     # A shared prefix has its activations once, however many anchors there are, and a sum of gradients beside it.
     held = at_once * (tokens.total - tokens.prefix) + PREFIX_KEEPS * _texts(config) * tokens.prefix
-    mib_per_token = update.kept * size.kept * size.layers * size.width * 2 / MIB
+    mib_per_token = KEPT[learner.activations] * size.kept * size.layers * size.width * 2 / MIB
     shared = _prefix_gib(config, size, tokens, PREFIX_BYTES + PREFIX_GRADIENT_BYTES)
     return size.parameters * 2 / GIB + trained + held * mib_per_token / 1024 + shared
 
@@ -130,20 +174,15 @@ def _rollout_rate(config: RunConfig, speed: GpuSpeeds) -> tuple[float, list[str]
     return speed.rollout[known], warnings
 
 
-def _update_speed(config: RunConfig, speed: GpuSpeeds) -> tuple[UpdateSpeed, list[str]]:
-    wanted = config.learner.activations
-    warnings = []
-    if wanted not in speed.update:
-        warnings.append(f"learner.activations `{wanted}` was not measured on this GPU; `store` is taken")
-    found = speed.update.get(wanted, speed.update["store"])
+def _update_rate(config: RunConfig, speed: GpuSpeeds) -> tuple[float, list[str]]:
+    rates = speed.update
     if not config.learner.fp8:
-        return found, warnings
-    if speed.update_fp8 is None:
-        return found, [
-            *warnings,
-            "updates in float8 (learner.fp8) were not measured on this GPU; bfloat16's rate is taken",
+        return rates.projections, []
+    if rates.projections_fp8 is None:
+        return rates.projections, [
+            "updates in float8 (learner.fp8) were not measured on this GPU; bfloat16's rate is taken"
         ]
-    return found.model_copy(update={"tflop_s": found.tflop_s * speed.update_fp8}), warnings
+    return rates.projections_fp8, []
 
 
 def _architecture(editor: EditorConfig) -> Architecture:
@@ -197,6 +236,5 @@ def memory_gib(config: RunConfig) -> dict[str, float]:
     if size.width < SMALLEST_WIDTH:
         return {}
     tokens = size.tokens(config.editor)
-    update, _ = _update_speed(config, speeds()["H200"])
     needed = {"rollout worker": _rollout_gib(config, size, tokens)}
-    return needed | ({"learner rank": _learner_gib(config, size, tokens, update)} if config.loop.learn else {})
+    return needed | ({"learner rank": _learner_gib(config, size, tokens)} if config.loop.learn else {})

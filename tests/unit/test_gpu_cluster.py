@@ -27,7 +27,7 @@ def test_every_layout_is_a_configuration_that_its_gpus_hold(gpus: int, tmp_path:
         for part in parts:
             place = next(index for index, left in enumerate(room) if left >= part - 1e-9)
             room[place] -= part
-        if layout.judged:
+        if layout.judge:
             judge = config.reward.judges["editscore"]
             assert isinstance(judge, EditScoreConfig)
             assert (judge.server.kv_cache_gib is None) == (judge.resources.num_gpus == 1)

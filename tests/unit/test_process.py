@@ -1,8 +1,14 @@
-"""Memory that a process has freed goes back to the operating system."""
+"""Memory that a process has freed goes back to the operating system, and to a GPU that it shares."""
 
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+import torch
+
+from rc_grpo.config import Resources
+from rc_grpo.process import hand_back
 
 TRIMMED = """
 import time
@@ -80,3 +86,13 @@ def test_what_a_thread_frees_lies_where_every_other_takes_from(tmp_path: Path) -
 
     assert heaps("as it is") > 1, "threads share a heap by themselves: nothing has to be set any more"
     assert heaps("flat") == 1
+
+
+@pytest.mark.parametrize(("share", "device", "given"), [(0.5, "cuda", 1), (1, "cuda", 0), (0, "cpu", 0)])
+def test_only_who_shares_a_gpu_hands_its_memory_back(
+    share: float, device: str, given: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = list[None]()
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append(None))
+    hand_back(Resources(num_gpus=share), torch.device(device))
+    assert len(calls) == given

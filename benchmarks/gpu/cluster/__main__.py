@@ -55,8 +55,8 @@ def kills(machine: Machine) -> Part:
 
 
 def ranks(machine: Machine) -> Part:
-    """Several ranks; on two GPUs all beside rollouts, in short."""
-    return runs.overlapped(machine, layouts(machine.gpus)[-1], 1, *(machine.in_short if machine.gpus == 2 else ()))
+    """Several ranks; on two GPUs all beside rollouts."""
+    return runs.overlapped(machine, layouts(machine.gpus)[-1], 1)
 
 
 def repeated(machine: Machine) -> Part:

@@ -3,14 +3,16 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.gpu import judge_of_full_size
 from rc_grpo.editor.files import FULL_SIZE
 
 _SHORT = ("evaluation.tasks=0", "output.experience=scores", "output.grid_every=1000", "output.checkpoint_every=1000")
 """Of runs of some updates."""
-_SHARDED = ("learner.zero_stage=3", "rollout.fp8=true", "objective.old_path=recompute")
-"""ZeRO 3 beside rollouts in float8: what a learner recomputes its path with is what it shards."""
+_SHARDED = ("learner.zero_stage=3", "learner.anchors_per_pass=null", "rollout.fp8=true", "objective.old_path=recompute")
+"""ZeRO 3 beside rollouts in float8: what a learner recomputes its path with is what it shards. What a pass fetches does
+not depend on how many anchors go through it."""
 
 
 @dataclass(frozen=True)
@@ -20,14 +22,15 @@ class Layout:
     Attributes:
         name: in figures.
         split: as ``rc-grpo plan --split`` takes it.
-        judged: by a server with a model of seven billion parameters; else by the ground truth, which needs no GPU.
         overrides: that make it.
+        judge: more of them, of servers with a model of seven billion parameters; with none measures judge that
+            need no GPU.
     """
 
     name: str
     split: str
-    judged: bool
     overrides: tuple[str, ...]
+    judge: tuple[str, ...] = ()
 
 
 def layouts(gpus: int) -> tuple[Layout, ...]:
@@ -40,7 +43,7 @@ def layouts(gpus: int) -> tuple[Layout, ...]:
         ValueError: there are none of that number.
     """
     found = {
-        1: (Layout("one card", "1", judged=True, overrides=_judge_share(0.26, kv_cache_gib=1.5)),),
+        1: (Layout("one card", "1", (), _judge_share(0.26, kv_cache_gib=1.5)),),
         2: (
             _apart(1),
             _layout("ranks", "2", rollout=(2, 0.4), judge=None, learner=(2, 0.6)),
@@ -81,7 +84,7 @@ def _layout(
     sized = [f"{pool}.{size}={count}" for pool, (size, (count, _)) in pools.items()]
     sized += [f"{pool}.resources={{num_gpus: {part}, num_cpus: 2}}" for pool, (_, (_, part)) in pools.items()]
     judged = () if judge is None else (f"reward.judges.editscore.workers={judge[0]}", *_judge_share(judge[1]))
-    return Layout(name, split, judge is not None, (*sized, *judged, *more))
+    return Layout(name, split, (*sized, *more), judged)
 
 
 def _judge_share(part: float, kv_cache_gib: float = 4) -> tuple[str, ...]:
@@ -117,8 +120,13 @@ def full_size(layout: Layout, judge: Path, python: str) -> tuple[str, ...]:
             "environment": judge_of_full_size.ENVIRONMENT,
         },
     }
-    truth = {"kind": "ground_truth", "resources": {"num_cpus": 1}}
-    judges = {"editscore": served} if layout.judged else {"ground_truth": truth}
+    # What random weights paint is often alike to the last pixel where the truth is; where it is not, hardly ever.
+    measures: dict[str, dict[str, Any]] = {
+        "ground_truth": {"kind": "ground_truth"},
+        "region_preservation": {"kind": "region_preservation", "measure": "pixels"},
+    }
+    measured = {name: {**judge, "resources": {"num_cpus": 1}} for name, judge in measures.items()}
+    judges = {"editscore": served} if layout.judge else measured
     return (
         f"editor.model={FULL_SIZE}",
         "data.train={format: pocket, split: train, limit: 64}",
@@ -127,12 +135,13 @@ def full_size(layout: Layout, judge: Path, python: str) -> tuple[str, ...]:
         "cluster={address: null, dashboard: false}",
         *_SHORT,
         *layout.overrides,
+        *layout.judge,
     )
 
 
 def small(layout: Layout) -> tuple[str, ...]:
     """Return overrides of ``pocket`` in the same shape, to try the script where there is no GPU."""
-    kept = [one for one in layout.overrides if not any(of_gpus in one for of_gpus in ("num_gpus", "editscore", "fp8"))]
+    kept = [one for one in layout.overrides if not any(of_gpus in one for of_gpus in ("num_gpus", "fp8"))]
     return (
         "rollout.group_size=3",
         "rollout.steps=2",

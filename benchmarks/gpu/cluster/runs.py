@@ -134,9 +134,10 @@ def overlapped(
     learning = sum(record["update/seconds"] for record in measured) / wall
     rolling = sum(record["pool/rollout_busy_share"] * record["seconds/update_total"] for record in measured) / wall
     counted = accounts(folder, staleness)
-    setting = f"{layout.name}, max_staleness {staleness}, {updates} warm updates of {groups} groups"
-    timeline.draw(seen, f"{machine.gpus} x {device()}, {setting}", machine.out / f"{name}.png")
     config = load_config(str(folder / "config.yaml"), ())
+    learner = f"activations {config.learner.activations}, ZeRO {config.learner.zero_stage}"
+    setting = f"{layout.name}, max_staleness {staleness}, {updates} warm updates of {groups} groups; {learner}"
+    timeline.draw(seen, f"{machine.gpus} x {device()}, {setting}", machine.out / f"{name}.png")
     candidates = groups * updates * config.rollout.group_size
     return {
         "overlap_efficiency": Figure(max(learning, rolling), "share of the time", "at least 0.92", setting),
@@ -193,7 +194,7 @@ def repeated(machine: Machine, layout: Layout, updates: int) -> Part:
     Raises:
         RuntimeError: a run failed, or something was not killed.
     """
-    alone = replace(layout, judged=False)
+    alone = replace(layout, judge=())
     planned = f"loop={{updates: {updates}, max_staleness: 0, groups_per_update: 2}}"
     shape = (planned, *machine.in_short, "learner.deterministic=true", "output.checkpoint_every=1")
     calm, _ = run(machine, alone, "calm", (), *shape)
@@ -212,12 +213,13 @@ def on_one_card(machine: Machine, layout: Layout, updates: int) -> Part:
     Raises:
         RuntimeError: the run failed.
     """
-    share = layout.overrides
+    share = layout.judge
     if torch.cuda.is_available():
         there = torch.cuda.get_device_properties(0).total_memory
         part = ONE_CARD_JUDGE * min(1.0, CARD_GIB * 2**30 / there)
         share = (*share, f"reward.judges.editscore.server.gpu_memory_utilization={part:.3f}")
-    folder, seen = run(machine, replace(layout, overrides=share), "one-card", (), _loop(updates, 1))
+    packaged = load_config(machine.config, ()).loop.max_staleness
+    folder, seen = run(machine, replace(layout, judge=share), "one-card", (), _loop(updates, packaged))
     measured = records_of(folder)
     peak = max((memory for line in seen for _, memory in line.get("gpus", ())), default=0) / 1024
     seconds = measured[-1]["seconds/update_total"]

@@ -277,14 +277,17 @@ def test_a_worker_that_is_gone_has_no_version_any_more(live_figures: dict[str, f
 
 
 def test_the_operations_of_an_update_are_those_that_capacity_plans_with() -> None:
-    config = load_config("flux_kontext_dev", (f"editor.model={FULL_SIZE}", "loop.max_staleness=0"))
+    settings = ("loop.max_staleness=0", "learner.activations=store", "learner.anchors_per_pass=4")
+    config = load_config("flux_kontext_dev", (f"editor.model={FULL_SIZE}", *settings))
     flop = group_flop(config)
     assert flop is not None
     assert config.objective.old_path != "recompute"
     plan = make_plan(config, 8, "H200")
     pool = next(pool for pool in plan.pools if pool.name == "learner")
-    tflop_s = speeds()["H200"].update[config.learner.activations].tflop_s
-    assert flop * config.loop.groups_per_update / 1e12 == pytest.approx(pool.seconds * pool.gpus * tflop_s)
+    rates = speeds()["H200"].update
+    # Somewhere between the two: of both kinds of operations some.
+    seconds = flop * config.loop.groups_per_update / 1e12 / (pool.seconds * pool.gpus)
+    assert rates.projections < seconds < rates.attention
 
 
 @pytest.fixture
