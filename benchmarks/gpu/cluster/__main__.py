@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks.gpu import parts
-from benchmarks.gpu.cluster import runs, stages
+from benchmarks.gpu.cluster import planned, runs, stages
 from benchmarks.gpu.cluster.layouts import layouts
 from benchmarks.gpu.cluster.runs import Machine
 from benchmarks.gpu.parts import Part
@@ -131,8 +131,9 @@ def parts_of(gpus: int) -> list[str]:
 
 
 def gathered(folder: Path) -> dict[str, Part]:
-    """Return what the parts left there."""
-    return parts.gather({part: folder / f"{part}.json" for part in PARTS})
+    """Return what the parts left there, and what the plan says of it."""
+    left = parts.gather({part: folder / f"{part}.json" for part in PARTS})
+    return {name: planned.with_plan(part) for name, part in left.items()}
 
 
 def weak_scaling(found: Mapping[str, Part], on_two: Mapping[str, Part]) -> dict[str, Figure]:

@@ -13,14 +13,12 @@ import torch
 
 from benchmarks.chaos import accounts
 from benchmarks.gpu import judge_of_full_size
-from benchmarks.gpu.cluster import layouts, timeline
+from benchmarks.gpu.cluster import layouts, planned, timeline
 from benchmarks.gpu.cluster.layouts import Layout
 from benchmarks.gpu.parts import Part
 from benchmarks.results import Figure
 from benchmarks.runs import finish, records_of, running, summary_of
 from deploy.configs import load_config
-from deploy.planning.capacity import make_plan
-from rc_grpo.config import RunConfig
 
 GROUPS, WARM_UP = 4, 2
 """Of an update; updates before the clock starts: the first compiles, in the second the pools fall into step."""
@@ -127,8 +125,8 @@ def overlapped(
     """
     name, updates = "-".join([*layout.name.split(), str(staleness), *[kind] * bool(kind)]), machine.updates
     # During the last one there is less and less to do ahead.
-    planned = _loop(WARM_UP + updates + 1, staleness, groups)
-    folder, seen = run(machine, layout, name, (), planned, *overrides)
+    loop = _loop(WARM_UP + updates + 1, staleness, groups)
+    folder, seen = run(machine, layout, name, (), loop, *overrides)
     measured = records_of(folder)[WARM_UP : WARM_UP + updates]
     wall = sum(record["seconds/update_total"] for record in measured)
     learning = sum(record["update/seconds"] for record in measured) / wall
@@ -153,8 +151,13 @@ def overlapped(
             "the slowest worker",
         ),
         **_groups(counted, setting),
-        **_plan_error(machine, layout, config, wall / updates),
-    }, {"learning": learning, "rolling_out": rolling, "updates": measured, "accounts": counted}
+    }, {
+        "learning": learning,
+        "rolling_out": rolling,
+        "updates": measured,
+        "accounts": counted,
+        "plan": planned.asked(config, layout.split, wall / updates, device()),
+    }
 
 
 def killed(machine: Machine, layout: Layout, kills: Sequence[str]) -> Part:
@@ -170,10 +173,10 @@ def killed(machine: Machine, layout: Layout, kills: Sequence[str]) -> Part:
     """
     name, staleness = "kills", 2
     orders = [f"{WARM_UP + count}:{what}" for count, what in enumerate(kills)]
-    planned = _loop(WARM_UP + 2 * len(kills) + 1, staleness)
+    loop = _loop(WARM_UP + 2 * len(kills) + 1, staleness)
     # The rank's checkpoint is what it comes back from.
     short = (*machine.in_short, "output.checkpoint_every=1")
-    folder, seen = run(machine, layout, name, orders, planned, *short)
+    folder, seen = run(machine, layout, name, orders, loop, *short)
     back, counted = _returns(name, kills, seen), accounts(folder, staleness)
     setting = f"{layout.name}, max_staleness {staleness}, after kill -9"
     goals = {"rollout": 15, "learner": 45, "judge": 45}
@@ -195,8 +198,8 @@ def repeated(machine: Machine, layout: Layout, updates: int) -> Part:
         RuntimeError: a run failed, or something was not killed.
     """
     alone = replace(layout, judge=())
-    planned = f"loop={{updates: {updates}, max_staleness: 0, groups_per_update: 2}}"
-    shape = (planned, *machine.in_short, "learner.deterministic=true", "output.checkpoint_every=1")
+    loop = f"loop={{updates: {updates}, max_staleness: 0, groups_per_update: 2}}"
+    shape = (loop, *machine.in_short, "learner.deterministic=true", "output.checkpoint_every=1")
     calm, _ = run(machine, alone, "calm", (), *shape)
     wild, seen = run(machine, alone, "wild", ("1:learner", "2:rollout"), *shape)
     back = _returns("wild", ("learner", "rollout"), seen)
@@ -230,10 +233,10 @@ def on_one_card(machine: Machine, layout: Layout, updates: int) -> Part:
         "peak_memory_gib": Figure(
             peak, "GiB", f"at most {CARD_GIB}", "all processes together, looked at once a second"
         ),
-        **_plan_error(machine, layout, load_config(str(folder / "config.yaml"), ()), seconds),
     }
     timeline.draw(seen, f"1 x {device()}, {setting}", machine.out / "one-card.png")
-    return figures, {"updates": measured}
+    plan = planned.asked(load_config(str(folder / "config.yaml"), ()), layout.split, seconds, device())
+    return figures, {"updates": measured, "plan": plan}
 
 
 def device() -> str:
@@ -257,15 +260,3 @@ def _returns(name: str, kills: Sequence[str], seen: Sequence[dict[str, Any]]) ->
     if missing := [what for what in kills if what not in back]:
         raise RuntimeError(f"of what was to be killed in {name}, were not killed or not back: {', '.join(missing)}")
     return back
-
-
-def _plan_error(machine: Machine, layout: Layout, config: RunConfig, seconds: float) -> dict[str, Figure]:
-    if machine.small:
-        return {}
-    kind = next(name for name in ("H200", "H100") if name in device())
-    planned = make_plan(config, None, kind, split=layout.split).seconds
-    return {
-        "plan_error": Figure(
-            abs(planned - seconds) / seconds, "fraction", "at most 0.15", f"planned {planned:.1f} s, took {seconds:.1f}"
-        )
-    }

@@ -36,6 +36,9 @@ def measure(machine: Machine) -> Part:
     exact = {stage: of(stage, str(stage), WARM if stage == TIMED else 1, deterministic=True) for stage in STAGES}
     _, plain = of(TIMED, "plain", WARM, deterministic=False)
     ray.shutdown()
+    moved = {stage: apart(learnt, weights) for stage, (learnt, _) in exact.items()}
+    if not all(moved.values()):
+        raise RuntimeError(f"nothing was learned: by stage, the weights moved by {moved}")
     differences = {
         f"{one} and {other}": apart(exact[one][0], exact[other][0]) for one, other in itertools.combinations(STAGES, 2)
     }
@@ -48,4 +51,4 @@ def measure(machine: Machine) -> Part:
             max(differences.values()), "of the weights' norm", "at most 1e-5", setting
         ),
         "deterministic_cost": Figure(exact[TIMED][1] / plain, "times the seconds of an update", None, f"ZeRO {TIMED}"),
-    }, {"differences": differences, "seconds": seconds}
+    }, {"differences": differences, "moved": moved, "seconds": seconds}
