@@ -72,7 +72,7 @@ def make_engine(
     """
     import deepspeed
 
-    if config.zero_stage == 3:
+    if config.shards_weights:
         for block in blocks:
             deepspeed.utils.set_z3_leaf_module(block, True)
     optimiser = torch.optim.AdamW(
@@ -102,7 +102,7 @@ def make_engine(
             "steps_per_print": 10**9,
         },
     )
-    if config.zero_stage == 3:
+    if config.shards_weights:
         # DeepSpeed lets go of what persists, too, while it learns in which order modules are called.
         for parameter in parameters:
             parameter.is_external_param = True  # type: ignore[attr-defined]

@@ -186,7 +186,7 @@ class LearnerGroup:
             len(self._ranks),
             by_chain=UPDATES[self._objective.algorithm].by_chain,
             turn=self.version.number,
-            sharded=self._learner.zero_stage == 3,
+            sharded=self._learner.shards_weights,
         )
         name = f"update from version {self.version.number}"
         calls = [

@@ -70,8 +70,9 @@ class LearnerRank:
         self._distance = DistanceFromBase(self._denoiser.policy, editor.lora)
         if config.fp8:
             quantise_frozen(self._denoiser.body)
-        sharded = config.zero_stage == 3
-        activations.arrange(self._denoiser.body, config.activations, compiled=editor.compile, sharded=sharded)
+        activations.arrange(
+            self._denoiser.body, config.activations, compiled=editor.compile, sharded=config.shards_weights
+        )
         self._travels = files.dtype(editor)
         self._past: dict[int, dict[str, Tensor]] = {}
         self._updates = 0
@@ -291,7 +292,7 @@ class LearnerRank:
 
     def _whole(self) -> Mapping[str, Tensor]:
         """Return the LoRA's whole tensors, as long as no step is taken."""
-        if self._config.zero_stage == 3:
+        if self._config.shards_weights:
             distributed.gather(self._trained())
         return self._denoiser.policy.weights()
 

@@ -118,7 +118,7 @@ def _learning_s(
 
 def _least_s(config: RunConfig, size: Architecture, speed: GpuSpeeds) -> tuple[float, float]:
     """Return the seconds that a pass takes at least, forward, and forward and back."""
-    forward, both = speed.sharded_block_s if config.learner.zero_stage == 3 else speed.block_s
+    forward, both = speed.sharded_block_s if config.learner.shards_weights else speed.block_s
     return size.layers * forward, size.layers * both
 
 

@@ -59,6 +59,11 @@ class LearnerConfig(Strict):
         3, description="losses of a rank in a row, without a checkpoint in between, after which the run ends"
     )
 
+    @property
+    def shards_weights(self) -> bool:
+        """Whether each rank has a part of the weights alone, and fetches the others' as it needs them."""
+        return self.zero_stage == 3
+
     @model_validator(mode="after")
     def _ranks_have_a_gpu_each(self) -> Self:
         if self.ranks > 1 and 0 < self.resources.num_gpus <= 0.5:

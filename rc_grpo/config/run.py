@@ -177,7 +177,7 @@ class RunConfig(Strict):
             raise ValueError(
                 f"objective.min_valid = {self.objective.min_valid} > rollout.group_size = {self.rollout.group_size}"
             )
-        if self.learner.fp8 and self.learner.zero_stage == 3:
+        if self.learner.fp8 and self.learner.shards_weights:
             raise ValueError(
                 "learner.fp8 keeps whole frozen weights on every rank, which ZeRO 3 would shard; use zero_stage <= 2"
             )
