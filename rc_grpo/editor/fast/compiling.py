@@ -37,6 +37,9 @@ def compile_run(run: Callable[..., Any], body: Body) -> Callable[..., Any]:
 
 def _prepare() -> None:
     torch._inductor.config.deterministic = True
+    # Nor may it try smaller pieces of a sum once it has seen how many registers a kernel takes: in some versions of
+    # PyTorch each process would choose between these by timing again.
+    torch._inductor.config.dynamic_scale_rblock = False
     # What is kept for the next process is found by what was traced, `torch.autograd.Function`s' passes included. Of our
     # operations a graph has the names alone: their gradients are told apart by the tag.
     torch._functorch.config.autograd_cache_allow_custom_autograd_functions = True
