@@ -1,5 +1,6 @@
 """The benchmark of several GPUs: its layouts are configurations that fit, and its figures are what was seen."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.gpu.cluster import layouts, runs, timeline
+from benchmarks.gpu.cluster import layouts, planned, runs, timeline
 from benchmarks.gpu.cluster.__main__ import figures, parts_of, weak_scaling
 from benchmarks.gpu.cluster.observer import judges_are_back
 from benchmarks.results import Figure
@@ -50,6 +51,16 @@ def test_what_several_parts_measured_is_named_by_the_worst() -> None:
     named = figures({"one": (first, {}), "two": (second, {})})
     assert (named["overlap_efficiency"].value, named["groups_lost"].value) == (0.9, 1)
     assert named["overlap_efficiency_two"].value == 0.95
+
+
+def test_a_parts_plan_is_todays_and_only_of_gpus_that_a_plan_knows() -> None:
+    config, split = load_config("flux_kontext_dev", ()), "3/1/4"
+    seconds = make_plan(config, None, "H200", split=split).seconds
+    left = planned.asked(config, split, seconds * 1.25, "NVIDIA H200")
+    figures, _ = planned.with_plan(({}, {"plan": json.loads(json.dumps(left))}))
+    assert figures["plan_error"].value == pytest.approx(0.2)
+    for part in (({}, {"plan": planned.asked(config, split, 1.0, "no GPU")}), ({}, {})):
+        assert planned.with_plan(part) == part
 
 
 def test_weak_scaling_is_the_pace_for_each_gpu_over_that_on_two_gpus_and_nothing_without_both() -> None:

@@ -163,6 +163,15 @@ def test_a_rollout_waits_for_the_device_at_each_of_its_parts(started: Started, m
     assert waited == ["cpu"] * 5
 
 
+def test_after_each_group_and_pool_memory_is_handed_back(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[Any] = []
+    monkeypatch.setattr(worker, "hand_back", lambda *given: handed.append(given))
+    started.worker.adopt(VERSION, WEIGHTS)
+    started.rollout()
+    started.worker.explore(a_task(), SEEDS, VERSION)
+    assert handed == [(CONFIG.resources, started.editor.device)] * 2
+
+
 def test_a_pool_is_explored_for_a_proved_version_alone_and_told_by_digests(
     started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,10 +138,17 @@ def work(group: CandidateGroup, conditions: Conditions) -> GroupWork:
     return GroupWork(group.to_arrow(), conditions, made.advantages, made.anchors, made.steps, on_policy=True)
 
 
-def test_a_finite_update_is_published_and_saved(
-    learner: LearnerRank, denoiser: Denoiser, conditions: Conditions, tmp_path: Path
+def test_a_finite_update_is_published_and_saved_and_its_memory_handed_back(
+    learner: LearnerRank,
+    denoiser: Denoiser,
+    conditions: Conditions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    handed: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(ranks, "hand_back", lambda *given: handed.append(given))
     learner.update([work(make_group(denoiser, conditions), conditions)], 1)
+    assert handed == [(LearnerConfig().resources, denoiser.device)]
     version, _ = learner.publish()
     assert version is not None
     assert version.number == 1
