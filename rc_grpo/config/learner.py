@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from rc_grpo.config.base import Resources, Seconds, Strict
+from rc_grpo.config.base import Fraction, PositiveFraction, Resources, Seconds, Strict
 
 Activations = Literal["store", "selective", "recompute"]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -37,9 +37,9 @@ class LearnerConfig(Strict):
     anchors_per_pass: PositiveInt | None = Field(
         None, description="anchors of a group that go through the model together; none is all of them"
     )
-    learning_rate: PositiveFloat = Field(1e-4, description="of AdamW, at its highest")
+    learning_rate: PositiveFraction = Field(1e-4, description="of AdamW, at its highest")
     betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="of AdamW")
-    weight_decay: float = Field(1e-4, ge=0, description="of AdamW")
+    weight_decay: Fraction = Field(1e-4, description="of AdamW")
     grad_norm: PositiveFloat = Field(1.0, description="gradients are scaled down to this norm")
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", description="of the learning rate after the warm-up, to 0 at the end of the run"

@@ -114,8 +114,8 @@ def test_times_are_such_as_a_timer_takes(path: Path) -> None:
     [
         (("seed",), [0, 2**64 - 1], [-1, 2**64]),
         (("learner", "betas"), [[0, 0.999], [0.5, 0.0]], [[1.5, -3], [0.9, 1], [-0.1, 0.9], [0.9], [0.9, 0.9, 0.9]]),
-        (("learner", "learning_rate"), [1e-30, "1e-4"], [0, -1e-4, "fast"]),
-        (("learner", "weight_decay"), [0, 0.1], [-1e-9]),
+        (("learner", "learning_rate"), [1e-30, "1e-4", 1], [0, -1e-4, 1.1, 1e38, "fast"]),
+        (("learner", "weight_decay"), [0, 0.1, 1], [-1e-9, 1e38]),
         (("learner", "grad_norm"), [1e-6], [0, -1]),
         (("learner", "ema_decay"), [0.5, None], [0, 1]),
         (("objective", "tau_edit"), [0.01, 100], [0, 1e-200, 1e200]),
