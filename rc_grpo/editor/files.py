@@ -123,6 +123,15 @@ def _lacks(word: str, record: logging.LogRecord) -> bool:
     return word not in record.getMessage()
 
 
+def pinned(name: str) -> tuple[str, str | None]:
+    """Return a folder or hub id, and the revision that follows a hub id as ``@REVISION``; None without one.
+
+    A folder's name may have an ``@`` in it.
+    """
+    source, _, revision = (name, "", "") if Path(name).is_dir() else name.partition("@")
+    return source, revision or None
+
+
 def reach_the_hub(source: str, revision: str | None, index: str = INDEX) -> None:
     """Fail at once where the hub would be asked for half a minute a file, and nothing of the model is here.
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from rc_grpo.editor.files import reach_the_hub
+from rc_grpo.editor.files import pinned, reach_the_hub
 from rc_grpo.images import Pixels
 from rc_grpo.masks.making import Example, Made, Method, NoMaskError
 from rc_grpo.masks.phrase import Phrases, phrases_of
@@ -175,10 +174,10 @@ class Grounded:
 
 
 def _load(name: str, option: str, model: Any, processor: Any) -> tuple[Any, Any]:
-    source, separator, revision = (name, "", "") if Path(name).is_dir() else name.partition("@")
-    chosen = {"revision": revision} if separator else {}
+    source, revision = pinned(name)
+    chosen = {} if revision is None else {"revision": revision}
     try:
-        reach_the_hub(source, revision or None, "config.json")
+        reach_the_hub(source, revision, "config.json")
         loaded, info = model.from_pretrained(
             source, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **chosen
         )

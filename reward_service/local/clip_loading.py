@@ -2,6 +2,7 @@
 
 from transformers import CLIPModel, CLIPProcessor
 
+from rc_grpo.editor.files import pinned
 from rc_grpo.evaluation.clip import Clip
 from reward_service.judge import JudgeSetupError
 
@@ -14,14 +15,15 @@ def load_clip(name: str, device: str, *, kind: str, revision: str | None = None,
         device: torch's name of where to compute.
         kind: of the judge, for the error.
         revision: of the model on the hub.
-        processor: folder or hub id of tokenizer and image processor.
+        processor: folder or hub id (``@REVISION`` may follow) of tokenizer and image processor.
 
     Raises:
         JudgeSetupError: there is none, it is no CLIP model, or its weights are no safetensors.
     """
     try:
         model = CLIPModel.from_pretrained(name, revision=revision, use_safetensors=True)
-        words = CLIPProcessor.from_pretrained(processor or name, revision=None if processor else revision)
+        source, of_words = pinned(processor) if processor else (name, revision)
+        words = CLIPProcessor.from_pretrained(source, revision=of_words)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         said = (str(error).strip().splitlines() or [repr(error)])[0]
         raise JudgeSetupError(

@@ -14,6 +14,7 @@ from rc_grpo.config import (
     RegionPreservationConfig,
     RewardHeadConfig,
 )
+from rc_grpo.editor.files import pinned
 from reward_service.folders.judge_folder import check_safetensors, weight_files
 from reward_service.judge import Judge, JudgeSetupError
 from reward_service.local.reward_head_prompts import HeadPrompts
@@ -67,7 +68,7 @@ def check_local(config: LocalConfig) -> None:
         case RewardHeadConfig():
             HeadPrompts.of(config)
             _check_whole(config.model)
-            source, revision = (config.backbone, None) if config.backbone else (config.model, config.revision)
+            source, revision = pinned(config.backbone) if config.backbone else (config.model, config.revision)
             _check_model(config.kind, source, revision, {"qwen2_5_vl", "qwen3_vl"})
 
 

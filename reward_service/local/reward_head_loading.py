@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from rc_grpo.config import RewardHeadConfig
+from rc_grpo.editor.files import pinned
 from reward_service.folders.adapter import in_current_layout
 from reward_service.folders.judge_folder import JudgeFolderError, check_safetensors, weight_files
 from reward_service.judge import JudgeSetupError
@@ -81,9 +82,9 @@ def load(config: RewardHeadConfig, device: str) -> RewardModel:
     """
     folder = found(config)
     state = {name: tensor for file in weight_files(folder) for name, tensor in load_file(folder / file).items()}
-    source = config.backbone or str(folder)
+    source, revision = pinned(config.backbone or str(folder))
     try:
-        settings, processor = AutoConfig.from_pretrained(source), AutoProcessor.from_pretrained(source)
+        settings, processor = (kind.from_pretrained(source, revision=revision) for kind in (AutoConfig, AutoProcessor))
     except (OSError, ValueError) as error:
         raise JudgeSetupError(
             f"no config.json, tokenizer and processor of a vision-language model in {source!r} ({_first_line(error)}); "

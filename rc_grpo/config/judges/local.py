@@ -51,7 +51,9 @@ class PickScoreConfig(JudgeConfig):
     model: str = Field("yuvalkirstain/PickScore_v1", description="folder or hub id of a CLIP model with safetensors")
     revision: str | None = Field(None, description="of the model on the hub; none is its newest")
     processor: str | None = Field(
-        None, description="folder or hub id of tokenizer and image processor; none: they lie with the model"
+        None,
+        description="folder or hub id (`@REVISION` may follow) of tokenizer and image processor; none: they lie with "
+        "the model",
     )
 
 
@@ -63,8 +65,8 @@ class RewardHeadConfig(JudgeConfig):
     revision: str | None = Field(None, description="of the model on the hub; none is its newest")
     backbone: str | None = Field(
         None,
-        description="folder or hub id of the vision-language model that it was trained from, whose config.json, "
-        "tokenizer and processor are taken; none: they lie with the model",
+        description="folder or hub id (`@REVISION` may follow) of the vision-language model that it was trained from, "
+        "whose config.json, tokenizer and processor are taken; none: they lie with the model",
     )
     prompts: Path | None = Field(None, description="YAML file with the questions; none is ours")
     reward_token: str = Field(

@@ -8,7 +8,7 @@ from huggingface_hub import constants
 
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor import files
-from rc_grpo.editor.files import ModelNotFoundError, pipeline_class
+from rc_grpo.editor.files import ModelNotFoundError, pinned, pipeline_class
 
 
 @pytest.fixture(autouse=True)
@@ -43,3 +43,11 @@ def test_a_model_in_the_hub_s_cache_is_found_without_the_hub(
 def test_a_folder_asks_no_hub(tmp_path) -> None:
     (tmp_path / "model_index.json").write_text('{"_class_name": "SomePipeline"}')
     assert pipeline_class(EditorConfig(model=str(tmp_path))) == "SomePipeline"
+
+
+def test_a_revision_follows_a_hub_id_and_never_a_folder(tmp_path) -> None:
+    folder = tmp_path / "a@b"
+    folder.mkdir()
+    assert pinned(str(folder)) == (str(folder), None)
+    assert pinned("org/name") == ("org/name", None)
+    assert pinned("org/name@refs/pr/1") == ("org/name", "refs/pr/1")

@@ -20,6 +20,8 @@ from rc_grpo.messages import EditTask
 from rc_grpo.pocket.world import PocketWorld
 from reward_service.factory import check_judge, make_judge
 from reward_service.judge import JudgeSetupError, Verdict
+from reward_service.local import making
+from reward_service.local import reward_head_loading as loading
 from reward_service.local.reward_head_prompts import DEFAULT, HeadPrompts
 from reward_service.prompts import PromptError
 
@@ -188,6 +190,28 @@ def test_what_is_missing_or_cut_off_is_said_before_anything_starts(model: Path, 
         check_judge("head", configured(tmp_path, backbone=str(model.parent / "base")))
     with pytest.raises(JudgeSetupError, match="its header says"):
         make_judge("w", configured(tmp_path, backbone=str(model.parent / "base")), Path())
+
+
+def test_the_revision_of_a_backbone_is_the_one_that_is_asked_for_and_taken(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    class Hub:
+        """Has one model, under any name."""
+
+        def __init__(self, kind: Any) -> None:
+            self._kind = kind
+
+        def from_pretrained(self, name: str, *, revision: str | None = None) -> Any:
+            asked.append((name, revision))
+            return self._kind.from_pretrained(model.parent / "base")
+
+    for module, name in ((making, "AutoConfig"), (loading, "AutoConfig"), (loading, "AutoProcessor")):
+        monkeypatch.setattr(module, name, Hub(getattr(module, name)))
+    check_judge("head", configured(model, backbone="org/base@v2"))
+    make_judge("w", configured(model, backbone="org/base@v2"), Path())
+    assert asked == [("org/base", "v2")] * 3
 
 
 @pytest.mark.parametrize(
