@@ -25,6 +25,9 @@ BYTES_PER_LORA_PARAMETER = 16
 """float32 weight, gradient and AdamW's two moments."""
 KEPT: dict[Activations, float] = {"store": 1.0, "selective": 0.22, "recompute": 0.14}
 """Share of a step's activations that is in memory at the peak."""
+FORWARD_AND_BACK = 2.0, 3.5
+"""Operations of a step forward and back over those forward, of projections and of attention. Frozen projections pass on
+one gradient, that of their inputs; attention's backward pass is two and a half times its forward."""
 AGAIN: dict[Activations, tuple[float, float]] = {"store": (0, 0), "selective": (0.57, 0), "recompute": (0.57, 1)}
 """Share of a forward pass's projections, and of its attention, that the backward pass computes again: not of what only
 leads out of a block."""
@@ -71,10 +74,10 @@ def work_of(config: RunConfig, speed: GpuSpeeds) -> Work:
     path = passes * sum(size.forward_tflop(tokens))
     # What a group's paths share is computed once for each sweep over them.
     ahead = _texts(config) * sum(size.prefill_tflop(tokens))
-    pool_s = _pool_seconds(config, speed)
+    integrating_s = (config.rollout.group_size * path + ahead) / rate + _pool_seconds(config, speed)
     learning_s = _sweeps_s(config, size, tokens, speed) + _learning_s(config, size, tokens, speed, projections)
     return Work(
-        rollout_s=groups * ((config.rollout.group_size * path + ahead) / rate / INTEGRATING + pool_s),
+        rollout_s=groups * integrating_s / INTEGRATING,
         judged=groups * judged,
         update_s=groups * learning_s,
         rollout_gib=_rollout_gib(config, size, tokens),
@@ -102,18 +105,17 @@ def _learning_s(
 ) -> float:
     """Return the seconds in which a group's anchors go forward and back, as many at a time as are asked for."""
     objective, learner = config.objective, config.learner
-    again = AGAIN[learner.activations]
+    times = [once + again for once, again in zip(FORWARD_AND_BACK, AGAIN[learner.activations], strict=True)]
 
     def seconds(projections: float, attention: float) -> float:
-        return (2 + again[0]) * projections / projections_rate + (3.5 + again[1]) * attention / speed.update.attention
+        return times[0] * projections / projections_rate + times[1] * attention / speed.update.attention
 
-    share = 1.0 if objective.trained_steps is None else objective.trained_steps / config.rollout.steps
     together = min(learner.anchors_per_pass or objective.anchors, objective.anchors)
     full, rest = divmod(objective.anchors, together)
     one, (_, least) = seconds(*size.forward_tflop(tokens)), _least_s(config, size, speed)
     steps = full * max(together * one, least) + (max(rest * one, least) if rest else 0.0)
     ahead = _texts(config) * seconds(*size.prefill_tflop(tokens))
-    return learner.steps_per_rollout * (share * _passes(config) * steps + ahead)
+    return learner.steps_per_rollout * (_trained_passes(config) * steps + ahead)
 
 
 def _least_s(config: RunConfig, size: Architecture, speed: GpuSpeeds) -> tuple[float, float]:
@@ -123,7 +125,7 @@ def _least_s(config: RunConfig, size: Architecture, speed: GpuSpeeds) -> tuple[f
 
 
 def _pool_seconds(config: RunConfig, speed: GpuSpeeds) -> float:
-    """Return the seconds of one GPU that making one pool of ``rollout.explore`` takes; 0 without."""
+    """Return the seconds of one GPU that integrating one pool of ``rollout.explore`` takes; 0 without."""
     rollout = config.rollout
     if rollout.explore is None:
         return 0.0
@@ -133,7 +135,7 @@ def _pool_seconds(config: RunConfig, speed: GpuSpeeds) -> float:
     rate, _ = _rollout_rate(pool, speed)
     tokens = size.tokens(config.editor)
     passes = rollout.candidates * _passes(pool) * sum(size.forward_tflop(tokens))
-    return (passes + _texts(pool) * sum(size.prefill_tflop(tokens))) / rate / INTEGRATING
+    return (passes + _texts(pool) * sum(size.prefill_tflop(tokens))) / rate
 
 
 def _rollout_gib(config: RunConfig, size: Architecture, tokens: Tokens) -> float:
@@ -197,6 +199,12 @@ def _passes(config: RunConfig) -> int:
     return config.rollout.steps * (2 if config.rollout.solver == "heun" else 1) * _texts(config)
 
 
+def _trained_passes(config: RunConfig) -> float:
+    """Return those of the steps that are trained."""
+    trained = config.objective.trained_steps
+    return _passes(config) * (1.0 if trained is None else trained / config.rollout.steps)
+
+
 def _texts(config: RunConfig) -> int:
     """Return the passes of an evaluation, one a text."""
     return 2 if is_two_passes(find(config.editor).guidance, config.editor.guidance) else 1
@@ -211,20 +219,15 @@ def learning_tflop(config: RunConfig) -> float:
     Raises:
         rc_grpo.editor.files.ModelNotFoundError: the editor's configuration files are not on this machine.
     """
-    size, objective = _architecture(config.editor), config.objective
-    share = 1.0 if objective.trained_steps is None else objective.trained_steps / config.rollout.steps
-    steps, tokens = objective.anchors * share * _passes(config), size.tokens(config.editor)
+    size = _architecture(config.editor)
+    steps, tokens = config.objective.anchors * _trained_passes(config), size.tokens(config.editor)
     ahead = _texts(config) * anchor_step_tflop(*size.prefill_tflop(tokens))
     return config.learner.steps_per_rollout * (steps * anchor_step_tflop(*size.forward_tflop(tokens)) + ahead)
 
 
 def anchor_step_tflop(projections: float, attention: float) -> float:
-    """Return the TFLOP of one step forward and backward, from those of its forward pass.
-
-    Frozen projections pass on one gradient, that of their inputs; attention's backward pass is two and a half times its
-    forward.
-    """
-    return 2 * projections + 3.5 * attention
+    """Return the TFLOP of one step forward and backward, from those of its forward pass."""
+    return FORWARD_AND_BACK[0] * projections + FORWARD_AND_BACK[1] * attention
 
 
 def memory_gib(config: RunConfig) -> dict[str, float]:

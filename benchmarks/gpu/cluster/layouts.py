@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks.gpu import judge_of_full_size
 from rc_grpo.editor.files import FULL_SIZE
@@ -121,12 +120,12 @@ def full_size(layout: Layout, judge: Path, python: str) -> tuple[str, ...]:
         },
     }
     # What random weights paint is often alike to the last pixel where the truth is; where it is not, hardly ever.
-    measures: dict[str, dict[str, Any]] = {
-        "ground_truth": {"kind": "ground_truth"},
-        "region_preservation": {"kind": "region_preservation", "measure": "pixels"},
+    on_the_cpu = {"resources": {"num_cpus": 1}}
+    measures = {
+        "ground_truth": {"kind": "ground_truth", **on_the_cpu},
+        "region_preservation": {"kind": "region_preservation", "measure": "pixels", **on_the_cpu},
     }
-    measured = {name: {**judge, "resources": {"num_cpus": 1}} for name, judge in measures.items()}
-    judges = {"editscore": served} if layout.judge else measured
+    judges = {"editscore": served} if layout.judge else measures
     return (
         f"editor.model={FULL_SIZE}",
         "data.train={format: pocket, split: train, limit: 64}",

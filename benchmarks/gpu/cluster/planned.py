@@ -5,6 +5,7 @@ from typing import Any
 from benchmarks.gpu.parts import Part
 from benchmarks.results import Figure
 from deploy.planning.capacity import make_plan
+from deploy.planning.speeds import speeds
 from rc_grpo.config import RunConfig
 
 
@@ -17,7 +18,7 @@ def asked(config: RunConfig, split: str, seconds: float, device: str) -> dict[st
         seconds: that an update took.
         device: name of its GPUs.
     """
-    kind = next((name for name in ("H200", "H100") if name in device), None)
+    kind = next((name for name in speeds() if name in device), None)
     return {"config": config.model_dump(mode="json"), "split": split, "seconds": seconds, "gpu_type": kind}
 
 

@@ -39,9 +39,9 @@ class Waiting:
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """Have them on their device inside the context."""
-        for tensor, here in self._waits:
-            tensor.data = here.to(self._device, non_blocking=True)
         try:
+            for tensor, here in self._waits:
+                tensor.data = here.to(self._device, non_blocking=True)
             yield
         finally:
             for tensor, here in self._waits:

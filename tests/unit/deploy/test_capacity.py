@@ -189,7 +189,9 @@ def test_a_step_of_the_learner_is_planned_as_it_was_measured(gpu_type: str) -> N
             "loop={max_staleness: 0, groups_per_update: 1}",
         )
         step = work_of(asked, speeds()[gpu_type]).update_s / asked.rollout.steps
-        assert step == pytest.approx(row["ms"] / 1e3, rel=0.07), name
+        # Two small images together are bound by the GPU and by its host alike, and wait for both.
+        small = (side, anchors) == ("512", "2")
+        assert step == pytest.approx(row["ms"] / 1e3, rel=0.07 if small else 0.02), name
         compared += 1
     assert compared >= 4
 
@@ -400,12 +402,13 @@ def test_float8_is_planned_at_the_rate_that_was_measured_or_said_not_to_be() -> 
 
     rates = speeds()["H200"]
     assert rates.update.projections_fp8 is not None
-    most = rates.update.projections_fp8 / rates.update.projections
-    assert (
-        1
-        < seconds("learner", "learner.anchors_per_pass=4")
-        / seconds("learner", "learner.anchors_per_pass=4", "learner.fp8=true")
-        < most
+    # In what is learned from nothing but projections, it is their rate alone.
+    free = rates.model_copy(update={"update": rates.update.model_copy(update={"attention": 1e9})})
+    together = ("objective.old_path=recompute", "loop.max_staleness=0", "learner.anchors_per_pass=4")
+    exact, in_fp8 = (work_of(config(*together, f"learner.fp8={fp8}"), free).update_s for fp8 in ("false", "true"))
+    assert exact == pytest.approx(in_fp8 * rates.update.projections_fp8 / rates.update.projections)
+    assert seconds("learner", "learner.anchors_per_pass=4") > seconds(
+        "learner", "learner.anchors_per_pass=4", "learner.fp8=true"
     )
     share = rates.rollout["all"] / rates.rollout["bfloat16"]
     assert seconds("rollout") == pytest.approx(share * seconds("rollout", "rollout.fp8=all"))

@@ -21,8 +21,8 @@ from deploy.observability.exporter import RunMetrics
 from deploy.observability.figures import group_flop, of_run
 from deploy.observability.metric import Metric
 from deploy.observability.table import ELSEWHERE, METRICS, as_markdown, find, is_elsewhere
-from deploy.planning.capacity import make_plan
-from deploy.planning.speeds import speeds
+from deploy.planning.speeds import UpdateSpeed, speeds
+from deploy.planning.work import work_of
 from deploy.records.metrics import batch_metrics
 from deploy.stopping import Stop
 from deploy.watching.snapshot import Snapshot, take
@@ -282,12 +282,10 @@ def test_the_operations_of_an_update_are_those_that_capacity_plans_with() -> Non
     flop = group_flop(config)
     assert flop is not None
     assert config.objective.old_path != "recompute"
-    plan = make_plan(config, 8, "H200")
-    pool = next(pool for pool in plan.pools if pool.name == "learner")
-    rates = speeds()["H200"].update
-    # Somewhere between the two: of both kinds of operations some.
-    seconds = flop * config.loop.groups_per_update / 1e12 / (pool.seconds * pool.gpus)
-    assert rates.projections < seconds < rates.attention
+    tflop_s = 500.0
+    one_rate = UpdateSpeed(projections=tflop_s, attention=tflop_s)
+    work = work_of(config, speeds()["H200"].model_copy(update={"update": one_rate}))
+    assert flop * config.loop.groups_per_update / 1e12 == pytest.approx(work.update_s * tflop_s)
 
 
 @pytest.fixture
