@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,33 @@ def compile_blocks(body: Body) -> None:
     inductor when a batch changed under gradients. Inductor may not choose by timing between kernels that round
     differently; graphs compiled apart still differ in their last bits.
     """
-    _prepare()
+    run = compile_run(_call, body)
     for block in body.blocks:
-        block.compile(fullgraph=True, dynamic=False)
-        # What `Module.compile` sets is called outside the graph: inside, nothing could be marked any more.
-        block._compiled_call_impl = with_varying_axes(block._compiled_call_impl, body)
+        # What `Module.compile` would set.
+        block._compiled_call_impl = partial(run, block)
 
 
 def compile_run(run: Callable[..., Any], body: Body) -> Callable[..., Any]:
-    """Compile what runs a block, as `compile_blocks` does blocks themselves."""
+    """Compile what runs a block, as `compile_blocks` does blocks themselves.
+
+    Args:
+        run: takes a block and its inputs.
+        body: the block's.
+    """
     _prepare()
-    return with_varying_axes(torch.compile(run, fullgraph=True, dynamic=False), body)
+
+    def apart(block: Any, *inputs: Any, **named: Any) -> Any:
+        # Parts of one tensor would be copied on their way into the next graph, and their gradients on the way back: the
+        # graph that makes them may as well write them apart.
+        made = run(block, *inputs, **named)
+        return tuple(one.clone() if isinstance(one, Tensor) else one for one in made) if type(made) is tuple else made
+
+    # Called outside the graph: inside, nothing could be marked any more.
+    return with_varying_axes(torch.compile(apart, fullgraph=True, dynamic=False), body)
+
+
+def _call(block: Any, *inputs: Any, **named: Any) -> Any:
+    return block._call_impl(*inputs, **named)
 
 
 def _prepare() -> None:

@@ -114,7 +114,8 @@ def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -
 
 
 def _pull_back(ctx: Any, gradient: Tensor, _of_sums: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    found: tuple[Tensor, Tensor, Tensor] = attention_backward(gradient, *ctx.saved_tensors)
+    # A slice of a wider one in a single-stream block, which a compiled graph copies at twice the speed of an operation.
+    found: tuple[Tensor, Tensor, Tensor] = attention_backward(gradient.contiguous(), *ctx.saved_tensors)
     return found
 
 

@@ -16,8 +16,8 @@ from rc_grpo.editor.geometry import editing_size, resize_image
 from rc_grpo.images import Pixels, decode_rgb, on_white
 from rc_grpo.messages import Conditions, EditTask
 
-PIXELS_AT_ONCE = 2**22
-"""That a VAE decodes together: more is no faster, and a group at 1024 pixels would take 30 GiB."""
+PIXELS_AT_ONCE = 2**20
+"""That a VAE decodes together: more is no faster, and takes 3 GiB for each so many."""
 
 
 class Waiting:

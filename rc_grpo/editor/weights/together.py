@@ -12,6 +12,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from rc_grpo.editor.fast.adapted_linear import adapted_linear
 from rc_grpo.editor.lora import ADAPTER
 
 
@@ -34,6 +35,12 @@ def project(x: Tensor, projections: Sequence[Any]) -> list[Tensor]:
     joined = linear(x, torch.cat([a for a, _ in factors]).to(x.dtype))
     inner = torch.split(joined, [len(a) for a, _ in factors], dim=-1)
     return [
-        own.base_layer(x) + linear(part, b.to(x.dtype) * own.scaling[ADAPTER])
+        _sum(own.base_layer, x, part, b.to(x.dtype) * own.scaling[ADAPTER])
         for own, part, (_, b) in zip(projections, inner, factors, strict=True)
     ]
+
+
+def _sum(projection: nn.Module, x: Tensor, inner: Tensor, factor: Tensor) -> Tensor:
+    if type(projection) is nn.Linear:
+        return adapted_linear(x, projection.weight, projection.bias, inner, factor)  # type: ignore[no-any-return]
+    return projection(x) + linear(inner, factor)  # type: ignore[no-any-return]
