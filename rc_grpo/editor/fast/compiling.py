@@ -14,6 +14,11 @@ from rc_grpo.editor.family import Body
 GRAPHS = 64
 """Graphs that one kind of block may have: one for each image size and batch, with and without recording."""
 
+CHOICES = {"deterministic": True, "dynamic_scale_rblock": False}
+"""Of Inductor, between kernels that round differently: never by timing, nor, once it has seen how many registers one
+takes, among smaller pieces of a sum. They go with each graph: what its module is told is forgotten with the first one,
+after which PyTorch restores `torch.use_deterministic_algorithms`, and that sets it too."""
+
 
 def compile_blocks(body: Body) -> None:
     """Compile the blocks for the shapes they meet, each shape once; nothing happens before the first call.
@@ -44,7 +49,7 @@ def compile_run(run: Callable[..., Any], body: Body) -> Callable[..., Any]:
         return tuple(one.clone() if isinstance(one, Tensor) else one for one in made) if type(made) is tuple else made
 
     # Called outside the graph: inside, nothing could be marked any more.
-    return with_varying_axes(torch.compile(apart, fullgraph=True, dynamic=False), body)
+    return with_varying_axes(torch.compile(apart, fullgraph=True, dynamic=False, options=dict(CHOICES)), body)
 
 
 def _call(block: Any, *inputs: Any, **named: Any) -> Any:
@@ -52,10 +57,6 @@ def _call(block: Any, *inputs: Any, **named: Any) -> Any:
 
 
 def _prepare() -> None:
-    torch._inductor.config.deterministic = True
-    # Nor may it try smaller pieces of a sum once it has seen how many registers a kernel takes: in some versions of
-    # PyTorch each process would choose between these by timing again.
-    torch._inductor.config.dynamic_scale_rblock = False
     # What is kept for the next process is found by what was traced, `torch.autograd.Function`s' passes included. Of our
     # operations a graph has the names alone: their gradients are told apart by the tag.
     torch._functorch.config.autograd_cache_allow_custom_autograd_functions = True

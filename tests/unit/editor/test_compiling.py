@@ -1,10 +1,14 @@
-"""What one compiled block hands to the next takes no copy."""
+"""What one compiled block hands to the next takes no copy, and what it computes does not depend on the clock."""
 
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 import torch
 from torch import Tensor
+from torch._inductor import config as inductor
+from torch._inductor.graph import GraphLowering
+from torch._inductor.utils import fresh_cache
 
 from rc_grpo.editor.family import Body
 from rc_grpo.editor.fast import compiling
@@ -28,3 +32,21 @@ def test_parts_of_one_tensor_are_written_apart_with_the_same_gradient() -> None:
     torch.testing.assert_close((text, image), halves(None, x))
     (gradient,) = torch.autograd.grad(text.sum() + 3 * image.sum(), x)
     torch.testing.assert_close(gradient, torch.cat([torch.full((3, 2, 4), 2.0), torch.full((3, 3, 4), 6.0)], dim=1))
+
+
+def test_no_graph_of_a_process_is_chosen_by_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed: list[bool] = []
+    generate = GraphLowering.codegen
+
+    def seen(graph: GraphLowering) -> Any:
+        allowed.append(not inductor.deterministic or inductor.dynamic_scale_rblock)
+        return generate(graph)
+
+    monkeypatch.setattr(GraphLowering, "codegen", seen)
+    run = compiling.compile_run(halves, PLAIN)
+    with fresh_cache():
+        for tokens in (4, 6):
+            # The second graph is where PyTorch has forgotten what its module was told.
+            text, image = run(None, torch.randn(2, tokens, 3, requires_grad=True))
+            (text.sum() + image.sum()).backward()
+    assert allowed == [False] * 4
