@@ -63,11 +63,14 @@ def test_a_parts_plan_is_todays_and_only_of_gpus_that_a_plan_knows() -> None:
         assert planned.with_plan(part) == part
 
 
-def test_weak_scaling_is_the_pace_for_each_gpu_over_that_on_two_gpus_and_nothing_without_both() -> None:
-    many = {"weak": ({runs.PACE: Figure(0.54, "candidates", None, "many")}, {})}
-    two = {"stale_1": ({runs.PACE: Figure(0.6, "candidates")}, {})}
+def test_weak_scaling_is_the_pace_for_each_gpu_over_that_on_two_gpus_and_nothing_without_both_alike() -> None:
+    many = {"weak": ({runs.PACE: Figure(0.54, "candidates", None, "twice apart; activations store")}, {})}
+    two, other = (
+        {"stale_1": ({runs.PACE: Figure(0.6, "candidates", None, f"apart; activations {kind}")}, {})}
+        for kind in ("store", "selective")
+    )
     assert math.isclose(weak_scaling(many, two)["weak_scaling"].value, 0.9)
-    assert weak_scaling(many, {}) == weak_scaling({}, two) == {}
+    assert weak_scaling(many, {}) == weak_scaling({}, two) == weak_scaling(many, other) == {}
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 4, 8])

@@ -137,10 +137,12 @@ def gathered(folder: Path) -> dict[str, Part]:
 
 
 def weak_scaling(found: Mapping[str, Part], on_two: Mapping[str, Part]) -> dict[str, Figure]:
-    """Return how much of its pace on two GPUs a layout keeps for each of more, where both were measured."""
+    """Return how much of its pace on two GPUs a layout keeps for each of more, where both were measured alike."""
     if WEAK not in found or STALE_1 not in on_two:
         return {}
     many, two = found[WEAK][0][runs.PACE], on_two[STALE_1][0][runs.PACE]
+    if runs.learner_of(many) != runs.learner_of(two):
+        return {}
     note = f"{many.value:.3f} over {two.value:.3f} on two GPUs; {many.note}"
     return {"weak_scaling": Figure(many.value / two.value, "of the pace on two GPUs", "at least 0.9", note)}
 
