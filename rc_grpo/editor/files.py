@@ -132,6 +132,11 @@ def pinned(name: str) -> tuple[str, str | None]:
     return source, revision or None
 
 
+def named(source: str | Path, revision: str | None) -> str:
+    """Return what `pinned` takes apart."""
+    return f"{source}@{revision}" if revision else str(source)
+
+
 def reach_the_hub(source: str, revision: str | None, index: str = INDEX) -> None:
     """Fail at once where the hub would be asked for half a minute a file, and nothing of the model is here.
 

@@ -13,6 +13,7 @@ from rc_grpo.algorithm import solver
 from rc_grpo.config import RunConfig
 from rc_grpo.editor.attention_map import mean_map
 from rc_grpo.editor.editor import Editor
+from rc_grpo.editor.files import named
 from rc_grpo.editor.loading import load_editor
 from rc_grpo.masks.making import Example, Made, Method, NoMaskError
 from rc_grpo.masks.shaping import Shape
@@ -51,7 +52,7 @@ class Attention:
         """
         editor = load_editor(config.editor, config.seed)
         layers = config.rollout.acd.chosen(editor.layers)
-        name = f"{config.editor.model}@{config.editor.revision}" if config.editor.revision else str(config.editor.model)
+        name = named(config.editor.model, config.editor.revision)
         return cls(editor, name, layers, shape=shape or Shape())
 
     @property

@@ -2,9 +2,9 @@
 
 from transformers import CLIPModel, CLIPProcessor
 
-from rc_grpo.editor.files import pinned
+from rc_grpo.editor.files import named, pinned
 from rc_grpo.evaluation.clip import Clip
-from reward_service.judge import JudgeSetupError
+from reward_service.judge import JudgeSetupError, first_line
 
 
 def load_clip(name: str, device: str, *, kind: str, revision: str | None = None, processor: str | None = None) -> Clip:
@@ -18,16 +18,29 @@ def load_clip(name: str, device: str, *, kind: str, revision: str | None = None,
         processor: folder or hub id (``@REVISION`` may follow) of tokenizer and image processor.
 
     Raises:
-        JudgeSetupError: there is none, it is no CLIP model, or its weights are no safetensors.
+        JudgeSetupError: there is none, it is no CLIP model, its weights are no safetensors, or there is no processor.
     """
     try:
         model = CLIPModel.from_pretrained(name, revision=revision, use_safetensors=True)
-        source, of_words = pinned(processor) if processor else (name, revision)
-        words = CLIPProcessor.from_pretrained(source, revision=of_words)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
-        said = (str(error).strip().splitlines() or [repr(error)])[0]
         raise JudgeSetupError(
-            f"no CLIP model {name!r} with safetensors, which a judge of kind {kind} wants ({said}). Name a folder that "
-            "holds one (model: FOLDER), or let this machine reach the hub"
+            f"no CLIP model {named(name, revision)!r} with safetensors, which a judge of kind {kind} wants "
+            f"({first_line(error)}). Name a folder that holds one (model: FOLDER), or let this machine reach the hub"
         ) from error
-    return Clip(model, words, device)
+    return Clip(model, load_processor(*(pinned(processor) if processor else (name, revision)), kind=kind), device)
+
+
+def load_processor(name: str, revision: str | None, *, kind: str) -> CLIPProcessor:
+    """Load a CLIP model's tokenizer and image processor by their folder or hub id.
+
+    Raises:
+        JudgeSetupError: they are not to be had.
+    """
+    try:
+        return CLIPProcessor.from_pretrained(name, revision=revision)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise JudgeSetupError(
+            f"no tokenizer and image processor of CLIP in {named(name, revision)!r}, which a judge of kind {kind} "
+            f"wants ({first_line(error)}). Name a folder that holds them (processor: FOLDER), or let this machine "
+            "reach the hub"
+        ) from error

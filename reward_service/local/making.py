@@ -14,9 +14,9 @@ from rc_grpo.config import (
     RegionPreservationConfig,
     RewardHeadConfig,
 )
-from rc_grpo.editor.files import pinned
+from rc_grpo.editor.files import named, pinned
 from reward_service.folders.judge_folder import check_safetensors, weight_files
-from reward_service.judge import Judge, JudgeSetupError
+from reward_service.judge import Judge, JudgeSetupError, first_line
 from reward_service.local.reward_head_prompts import HeadPrompts
 
 LocalConfig = GroundTruthConfig | RegionPreservationConfig | ClipDirectionConfig | PickScoreConfig | RewardHeadConfig
@@ -64,7 +64,11 @@ def check_local(config: LocalConfig) -> None:
         case RegionPreservationConfig():
             make_local(config)
         case ClipDirectionConfig() | PickScoreConfig():
+            from reward_service.local.clip_loading import load_processor
+
             _check_model(config.kind, config.model, config.revision, {"clip"})
+            elsewhere = config.processor if isinstance(config, PickScoreConfig) else None
+            load_processor(*(pinned(elsewhere) if elsewhere else (config.model, config.revision)), kind=config.kind)
         case RewardHeadConfig():
             HeadPrompts.of(config)
             _check_whole(config.model)
@@ -76,9 +80,9 @@ def _check_model(kind: str, name: str, revision: str | None, known: set[str]) ->
     try:
         found = AutoConfig.from_pretrained(name, revision=revision).model_type
     except (OSError, ValueError) as error:
-        said = (str(error).strip().splitlines() or [repr(error)])[0]
         raise JudgeSetupError(
-            f"{name!r}, which a judge of kind {kind} names, is neither a model's folder here nor on the hub ({said})"
+            f"{named(name, revision)!r}, which a judge of kind {kind} names, is neither a model's folder here nor on "
+            f"the hub ({first_line(error)})"
         ) from error
     if found not in known:
         raise JudgeSetupError(f"{name!r} is a {found}; a judge of kind {kind} takes {' or '.join(sorted(known))}")

@@ -21,7 +21,7 @@ from rc_grpo.config import RewardHeadConfig
 from rc_grpo.editor.files import pinned
 from reward_service.folders.adapter import in_current_layout
 from reward_service.folders.judge_folder import JudgeFolderError, check_safetensors, weight_files
-from reward_service.judge import JudgeSetupError
+from reward_service.judge import JudgeSetupError, first_line
 
 _HEAD = re.compile(r"rm_head(?:s\.head_(?P<number>\d+))?\.(?:(?P<layer>\d+)\.)?(?P<part>weight|bias)")
 """EditReward's names: ``rm_head.weight`` of one layer, ``rm_head.0.weight`` of more, ``rm_heads.head_1.0.weight``."""
@@ -63,7 +63,7 @@ def found(config: RewardHeadConfig) -> Path:
             folder = Path(snapshot_download(config.model, revision=config.revision, allow_patterns=patterns))
         except (OSError, ValueError) as error:
             raise JudgeSetupError(
-                f"judge {config.model!r} is neither a folder here nor a model that the hub gives ({_first_line(error)})"
+                f"judge {config.model!r} is neither a folder here nor a model that the hub gives ({first_line(error)})"
             ) from error
     try:
         for name in weight_files(folder):
@@ -82,12 +82,13 @@ def load(config: RewardHeadConfig, device: str) -> RewardModel:
     """
     folder = found(config)
     state = {name: tensor for file in weight_files(folder) for name, tensor in load_file(folder / file).items()}
-    source, revision = pinned(config.backbone or str(folder))
+    asked = config.backbone or str(folder)
+    source, revision = pinned(asked)
     try:
         settings, processor = (kind.from_pretrained(source, revision=revision) for kind in (AutoConfig, AutoProcessor))
     except (OSError, ValueError) as error:
         raise JudgeSetupError(
-            f"no config.json, tokenizer and processor of a vision-language model in {source!r} ({_first_line(error)}); "
+            f"no config.json, tokenizer and processor of a vision-language model in {asked!r} ({first_line(error)}); "
             "name the model that the judge was trained from (backbone)"
         ) from error
     heads = {name: state.pop(name) for name in list(state) if name.startswith("rm_head")}
@@ -159,7 +160,7 @@ def _backbone(settings: Any, state: dict[str, Tensor], dtype: torch.dtype, folde
             ignore_mismatched_sizes=True,
         )
     except (RuntimeError, ValueError, KeyError) as error:
-        raise JudgeSetupError(f"the weights in {folder} do not fit their backbone ({_first_line(error)})") from error
+        raise JudgeSetupError(f"the weights in {folder} do not fit their backbone ({first_line(error)})") from error
     if names := {str(entry[0]) for entry in info["mismatched_keys"]}:
         raise JudgeSetupError(f"the weights in {folder} do not fit their backbone: {_some(names)} of another shape")
     # The heads take the place of the language head, which a checkpoint may leave out.
@@ -191,7 +192,3 @@ def _reward_token(processor: Any, token: str, state: Mapping[str, Tensor], folde
 def _some(names: Collection[str]) -> str:
     more = f", ... ({len(names)})" if len(names) > _NAMED else ""
     return ", ".join(sorted(names)[:_NAMED]) + more
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [repr(error)])[0]

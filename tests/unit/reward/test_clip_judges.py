@@ -132,7 +132,10 @@ def test_pickscore_takes_its_processor_from_elsewhere(folder: Path, tmp_path: Pa
     bare.mkdir()
     for name in ("config.json", "model.safetensors"):
         shutil.copy(folder / name, bare / name)
-    with pytest.raises(JudgeSetupError, match="pickscore"):
+    with pytest.raises(JudgeSetupError, match=r"tokenizer and image processor.*bare.*pickscore.*processor: FOLDER"):
         judged("pickscore", bare, EDITS)
+    with pytest.raises(JudgeSetupError, match=r"tokenizer and image processor.*bare"):
+        check_judge("c", parse_judge({"kind": "pickscore", "model": str(bare)}))
+    check_judge("c", parse_judge({"kind": "pickscore", "model": str(bare), "processor": str(folder)}))
     apart = judged("pickscore", bare, EDITS, processor=str(folder))
     assert [verdict.reward for verdict in apart] == [verdict.reward for verdict in judged("pickscore", folder, EDITS)]
