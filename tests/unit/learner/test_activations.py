@@ -61,7 +61,7 @@ def test_whatever_a_learner_compiles_pytorch_keeps_for_the_next_process(
 ) -> None:
     traced = []
 
-    def look(graph: torch.fx.GraphModule, _inputs: Any) -> Callable[..., Any]:
+    def look(graph: torch.fx.GraphModule, _inputs: Any, **_options: Any) -> Callable[..., Any]:
         # PyTorch's own checks, which bypass its cache where they raise.
         autograd_cache.check_cacheable(graph)
         autograd_cache._collect_context_fn_hashes(graph)
