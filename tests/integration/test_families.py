@@ -39,7 +39,7 @@ LEARNING = (
     "rollout.group_size=6",
     "objective.anchors=2",
     "learner.learning_rate=3e-3",
-    "evaluation={tasks: 150, steps: 4}",
+    "evaluation={tasks: 100, steps: 4}",
     f"loop.updates={UPDATES}",
     "name=learning",
 )

@@ -1,5 +1,6 @@
 """What one compiled block hands to the next takes no copy, and what it computes does not depend on the clock."""
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -21,7 +22,13 @@ def halves(_block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     return joint[:, :2], joint[:, 2:]
 
 
-def test_parts_of_one_tensor_are_written_apart_with_the_same_gradient() -> None:
+def squared(_block: Any, x: Tensor) -> Tensor:
+    return x @ x.mT  # Of which no kernel is written: that would take seconds.
+
+
+def test_parts_of_one_tensor_are_written_apart_with_the_same_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr(compiling, "CHOICES", {})
     x = torch.randn(3, 5, 4, requires_grad=True)
     text, image = compiling.compile_run(halves, PLAIN)(None, x)
     assert text.is_contiguous()
@@ -35,18 +42,17 @@ def test_parts_of_one_tensor_are_written_apart_with_the_same_gradient() -> None:
 
 
 def test_no_graph_of_a_process_is_chosen_by_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    allowed: list[bool] = []
+    by_the_clock: list[bool] = []
     generate = GraphLowering.codegen
 
     def seen(graph: GraphLowering) -> Any:
-        allowed.append(not inductor.deterministic or inductor.dynamic_scale_rblock)
+        by_the_clock.append(not inductor.deterministic or inductor.dynamic_scale_rblock)
         return generate(graph)
 
     monkeypatch.setattr(GraphLowering, "codegen", seen)
-    run = compiling.compile_run(halves, PLAIN)
+    run = compiling.compile_run(squared, PLAIN)
     with fresh_cache():
+        # The second graph is where PyTorch has forgotten what its module was told.
         for tokens in (4, 6):
-            # The second graph is where PyTorch has forgotten what its module was told.
-            text, image = run(None, torch.randn(2, tokens, 3, requires_grad=True))
-            (text.sum() + image.sum()).backward()
-    assert allowed == [False] * 4
+            run(None, torch.randn(2, tokens, 3))
+    assert by_the_clock == [False, False]
