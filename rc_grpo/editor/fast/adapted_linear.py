@@ -18,11 +18,14 @@ def adapted_linear(x: Tensor, weight: Tensor, bias: Tensor | None, inner: Tensor
     The projection is rounded before the LoRA's part is added, as PEFT has it; that part itself is not.
 
     Args:
-        x: ``[..., in]``.
+        x: ``[..., in]``, of the dtype of all others.
         weight: ``[out, in]``.
         bias: ``[out]``.
-        inner: ``[..., rank]``, what a LoRA's first factor made of ``x``.
+        inner: ``[..., rank]``, what a LoRA's first factor made of ``x``; its rows may be parts of wider ones.
         factor: ``[out, rank]``, its second one, scaled.
+
+    Raises:
+        ValueError: ``weight`` or ``bias`` wants a gradient.
     """
     projected = linear(x, weight, bias)
     projected.view(-1, len(weight)).addmm_(inner.reshape(-1, inner.shape[-1]), factor.t())
