@@ -28,6 +28,11 @@ def storable(text: str, limit: int) -> str:
     return _UNFIT.sub(REPLACEMENT, _LINE_ENDS.sub("\n", whole))
 
 
+def first_line(error: BaseException) -> str:
+    """Return how an error of a library begins, which may go on for pages."""
+    return (str(error).strip().splitlines() or [repr(error)])[0]
+
+
 def one_line(text: str, limit: int) -> str:
     """Return `storable` text on one line, for a message: every run of white space is one space."""
     # Cut first: to find the words of a body of megabytes is to copy it, and a few would do.

@@ -25,11 +25,6 @@ class JudgeSetupError(RuntimeError):
     """No score can succeed: wrong key, unknown model, no such address. Not a failed score but a wrong configuration."""
 
 
-def first_line(error: Exception) -> str:
-    """Return how an error of a library begins, which may go on for pages."""
-    return (str(error).strip().splitlines() or [repr(error)])[0]
-
-
 @dataclass(frozen=True)
 class Verdict:
     """A judge's answer on one candidate.

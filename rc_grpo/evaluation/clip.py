@@ -10,6 +10,7 @@ from PIL import Image
 from transformers import CLIPModel, CLIPProcessor
 
 from rc_grpo.images import Pixels
+from rc_grpo.storable import first_line
 
 COMPBENCH_CLIP = "openai/clip-vit-large-patch14"
 """The model that the benchmark's numbers are of."""
@@ -46,7 +47,7 @@ class Clip:
             model, processor = CLIPModel.from_pretrained(name), CLIPProcessor.from_pretrained(name)
         except (OSError, ValueError) as error:
             raise ClipUnavailableError(
-                f"no CLIP model {name!r}, which LC-I and LC-T need ({str(error).strip().splitlines()[0]}). "
+                f"no CLIP model {name!r}, which LC-I and LC-T need ({first_line(error)}). "
                 "Name a folder that holds one (--clip FOLDER), let this machine reach the hub, "
                 "or leave the two out (--clip none)"
             ) from error

@@ -7,6 +7,8 @@ from urllib.error import URLError
 import torch
 from torch import Tensor
 
+from rc_grpo.storable import first_line
+
 
 class LpipsUnavailableError(ValueError):
     """LPIPS cannot be measured here; the message is one sentence with the reason and the way out."""
@@ -41,13 +43,13 @@ class Lpips:
             net: Any = LearnedPerceptualImagePatchSimilarity(net_type="squeeze").to(device)
         except (ImportError, RuntimeError) as error:
             raise LpipsUnavailableError(
-                f"LPIPS is left out: torchvision, which it needs, is missing or broken ({_gist(error)}); "
+                f"LPIPS is left out: torchvision, which it needs, is missing or broken ({first_line(error)}); "
                 "install the torchvision that belongs to your torch"
             ) from error
         except (URLError, OSError) as error:
             raise LpipsUnavailableError(
                 f"LPIPS is left out: SqueezeNet's pretrained weights are not on this machine and cannot be fetched "
-                f"({_gist(error)}); put squeezenet1_1-b8a52dc0.pth into {torch.hub.get_dir()}/checkpoints"
+                f"({first_line(error)}); put squeezenet1_1-b8a52dc0.pth into {torch.hub.get_dir()}/checkpoints"
             ) from error
         return cls(net, device)
 
@@ -56,8 +58,3 @@ class Lpips:
         """Return the distance of two images ``[1, 3, h, w]`` float32 in 0..1."""
         one, other = (image.to(self._device) * 2 - 1 for image in (edited, source))
         return float(self._net(one, other))
-
-
-def _gist(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else repr(error)

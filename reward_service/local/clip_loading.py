@@ -4,7 +4,8 @@ from transformers import CLIPModel, CLIPProcessor
 
 from rc_grpo.editor.files import named, pinned
 from rc_grpo.evaluation.clip import Clip
-from reward_service.judge import JudgeSetupError, first_line
+from rc_grpo.storable import first_line
+from reward_service.judge import JudgeSetupError
 
 
 def load_clip(name: str, device: str, *, kind: str, revision: str | None = None, processor: str | None = None) -> Clip:
@@ -27,20 +28,27 @@ def load_clip(name: str, device: str, *, kind: str, revision: str | None = None,
             f"no CLIP model {named(name, revision)!r} with safetensors, which a judge of kind {kind} wants "
             f"({first_line(error)}). Name a folder that holds one (model: FOLDER), or let this machine reach the hub"
         ) from error
-    return Clip(model, load_processor(*(pinned(processor) if processor else (name, revision)), kind=kind), device)
+    return Clip(model, load_processor(name, revision, processor, kind=kind), device)
 
 
-def load_processor(name: str, revision: str | None, *, kind: str) -> CLIPProcessor:
-    """Load a CLIP model's tokenizer and image processor by their folder or hub id.
+def load_processor(name: str, revision: str | None, elsewhere: str | None, *, kind: str) -> CLIPProcessor:
+    """Load a CLIP model's tokenizer and image processor.
+
+    Args:
+        name: folder or hub id of the model.
+        revision: of it on the hub.
+        elsewhere: folder or hub id (``@REVISION`` may follow) where they lie if not with the model.
+        kind: of the judge, for the error.
 
     Raises:
         JudgeSetupError: they are not to be had.
     """
+    source, of_source = pinned(elsewhere) if elsewhere else (name, revision)
     try:
-        return CLIPProcessor.from_pretrained(name, revision=revision)
+        return CLIPProcessor.from_pretrained(source, revision=of_source)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise JudgeSetupError(
-            f"no tokenizer and image processor of CLIP in {named(name, revision)!r}, which a judge of kind {kind} "
+            f"no tokenizer and image processor of CLIP in {named(source, of_source)!r}, which a judge of kind {kind} "
             f"wants ({first_line(error)}). Name a folder that holds them (processor: FOLDER), or let this machine "
             "reach the hub"
         ) from error

@@ -15,8 +15,9 @@ from rc_grpo.config import (
     RewardHeadConfig,
 )
 from rc_grpo.editor.files import named, pinned
+from rc_grpo.storable import first_line
 from reward_service.folders.judge_folder import check_safetensors, weight_files
-from reward_service.judge import Judge, JudgeSetupError, first_line
+from reward_service.judge import Judge, JudgeSetupError
 from reward_service.local.reward_head_prompts import HeadPrompts
 
 LocalConfig = GroundTruthConfig | RegionPreservationConfig | ClipDirectionConfig | PickScoreConfig | RewardHeadConfig
@@ -68,7 +69,7 @@ def check_local(config: LocalConfig) -> None:
 
             _check_model(config.kind, config.model, config.revision, {"clip"})
             elsewhere = config.processor if isinstance(config, PickScoreConfig) else None
-            load_processor(*(pinned(elsewhere) if elsewhere else (config.model, config.revision)), kind=config.kind)
+            load_processor(config.model, config.revision, elsewhere, kind=config.kind)
         case RewardHeadConfig():
             HeadPrompts.of(config)
             _check_whole(config.model)

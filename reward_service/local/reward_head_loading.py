@@ -19,9 +19,10 @@ from transformers import (
 
 from rc_grpo.config import RewardHeadConfig
 from rc_grpo.editor.files import pinned
+from rc_grpo.storable import first_line
 from reward_service.folders.adapter import in_current_layout
 from reward_service.folders.judge_folder import JudgeFolderError, check_safetensors, weight_files
-from reward_service.judge import JudgeSetupError, first_line
+from reward_service.judge import JudgeSetupError
 
 _HEAD = re.compile(r"rm_head(?:s\.head_(?P<number>\d+))?\.(?:(?P<layer>\d+)\.)?(?P<part>weight|bias)")
 """EditReward's names: ``rm_head.weight`` of one layer, ``rm_head.0.weight`` of more, ``rm_heads.head_1.0.weight``."""

@@ -11,6 +11,7 @@ from PIL import Image
 from benchmarks.gpu.cluster import layouts, planned, runs, timeline
 from benchmarks.gpu.cluster.__main__ import figures, parts_of, weak_scaling
 from benchmarks.gpu.cluster.observer import judges_are_back
+from benchmarks.gpu.parts import Part
 from benchmarks.results import Figure
 from deploy.cluster import demands
 from deploy.configs import load_config
@@ -64,11 +65,11 @@ def test_a_parts_plan_is_todays_and_only_of_gpus_that_a_plan_knows() -> None:
 
 
 def test_weak_scaling_is_the_pace_for_each_gpu_over_that_on_two_gpus_and_nothing_without_both_alike() -> None:
-    many = {"weak": ({runs.PACE: Figure(0.54, "candidates", None, "twice apart; activations store")}, {})}
-    two, other = (
-        {"stale_1": ({runs.PACE: Figure(0.6, "candidates", None, f"apart; activations {kind}")}, {})}
-        for kind in ("store", "selective")
-    )
+    def left(pace: float, **learner: object) -> Part:
+        return {runs.PACE: Figure(pace, "candidates", None, "many")}, {"plan": {"config": {"learner": learner}}}
+
+    many = {"weak": left(0.54, ranks=2, activations="store")}
+    two, other = ({"stale_1": left(0.6, ranks=1, activations=kind)} for kind in ("store", "selective"))
     assert math.isclose(weak_scaling(many, two)["weak_scaling"].value, 0.9)
     assert weak_scaling(many, {}) == weak_scaling({}, two) == weak_scaling(many, other) == {}
 

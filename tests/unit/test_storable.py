@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rc_grpo.storable import REPLACEMENT, one_line, storable
+from rc_grpo.storable import REPLACEMENT, first_line, one_line, storable
 from tests.unit.nasty import NASTY
 
 ANYTHING = st.text(st.characters() | st.characters(categories=["Cs", "Cc"]), max_size=60)
@@ -62,3 +62,8 @@ def test_what_is_cut_says_so_and_is_as_long_as_agreed() -> None:
 def test_nasty_texts_are_fit_afterwards(name: str) -> None:
     assert is_fit(storable(NASTY[name], 1000))
     assert len(one_line(NASTY[name], 1000)) <= 1000
+
+
+@pytest.mark.parametrize(("text", "said"), [("\n not here\nand so on", "not here"), (" \n ", "OSError(' \\n ')")])
+def test_an_error_is_said_by_its_first_line_or_by_its_type(text: str, said: str) -> None:
+    assert first_line(OSError(text)) == said

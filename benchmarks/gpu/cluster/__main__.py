@@ -140,9 +140,9 @@ def weak_scaling(found: Mapping[str, Part], on_two: Mapping[str, Part]) -> dict[
     """Return how much of its pace on two GPUs a layout keeps for each of more, where both were measured alike."""
     if WEAK not in found or STALE_1 not in on_two:
         return {}
-    many, two = found[WEAK][0][runs.PACE], on_two[STALE_1][0][runs.PACE]
-    if runs.learner_of(many) != runs.learner_of(two):
+    if planned.learner_of(found[WEAK]) != planned.learner_of(on_two[STALE_1]):
         return {}
+    many, two = found[WEAK][0][runs.PACE], on_two[STALE_1][0][runs.PACE]
     note = f"{many.value:.3f} over {two.value:.3f} on two GPUs; {many.note}"
     return {"weak_scaling": Figure(many.value / two.value, "of the pace on two GPUs", "at least 0.9", note)}
 

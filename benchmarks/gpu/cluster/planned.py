@@ -22,6 +22,12 @@ def asked(config: RunConfig, split: str, seconds: float, device: str) -> dict[st
     return {"config": config.model_dump(mode="json"), "split": split, "seconds": seconds, "gpu_type": kind}
 
 
+def learner_of(part: Part) -> dict[str, Any]:
+    """Return how the learner of a part's run was set up, but for how many ranks it had."""
+    _, detail = part
+    return {name: value for name, value in detail["plan"]["config"]["learner"].items() if name != "ranks"}
+
+
 def with_plan(part: Part) -> Part:
     """Return a part with how far the plan is off, where it left what that takes and ran on GPUs that a plan knows."""
     figures, detail = part

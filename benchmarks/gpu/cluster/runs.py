@@ -24,8 +24,6 @@ GROUPS, WARM_UP = 4, 2
 """Of an update; updates before the clock starts: the first compiles, in the second the pools fall into step."""
 PACE = "candidates_per_second_per_gpu"
 """The figure that says how much is made."""
-_THEN = "; "
-"""Before what a figure's note says of the learner."""
 CARD_GIB, ONE_CARD_JUDGE = 78, 0.25
 """Of a card of 80 GB; the share of it that the packaged configuration of one GPU gives its judge."""
 
@@ -136,7 +134,7 @@ def overlapped(
     counted = accounts(folder, staleness)
     config = load_config(str(folder / "config.yaml"), ())
     learner = f"activations {config.learner.activations}, ZeRO {config.learner.zero_stage}"
-    setting = f"{layout.name}, max_staleness {staleness}, {updates} warm updates of {groups} groups{_THEN}{learner}"
+    setting = f"{layout.name}, max_staleness {staleness}, {updates} warm updates of {groups} groups; {learner}"
     timeline.draw(seen, f"{machine.gpus} x {device()}, {setting}", machine.out / f"{name}.png")
     candidates = groups * updates * config.rollout.group_size
     return {
@@ -160,11 +158,6 @@ def overlapped(
         "accounts": counted,
         "plan": planned.asked(config, layout.split, wall / updates, device()),
     }
-
-
-def learner_of(figure: Figure) -> str:
-    """Return how the learner of a figure of `overlapped` was set up."""
-    return (figure.note or "").rpartition(_THEN)[2]
 
 
 def killed(machine: Machine, layout: Layout, kills: Sequence[str]) -> Part:
