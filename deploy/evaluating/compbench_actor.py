@@ -166,14 +166,18 @@ def available(settings: MeasureSettings) -> tuple[MeasureSettings, list[str]]:
     Raises:
         ClipUnavailableError: the CLIP model is not to be had.
     """
-    from rc_grpo.evaluation.clip import Clip
+    from rc_grpo.evaluation.clip import Clip, ClipUnavailableError
     from rc_grpo.evaluation.lpips import Lpips, LpipsUnavailableError
 
     said: list[str] = []
     if settings.clip is None:
         said.append("LC-I and LC-T are left out: no CLIP model was named.")
     else:
-        Clip.load(settings.clip)
+        try:
+            Clip.load(settings.clip)
+        except ClipUnavailableError as error:
+            how = "as --clip FOLDER, or leave the two out with --clip none"
+            raise ClipUnavailableError(f"LC-I and LC-T need CLIP: {error}; {how}") from error
     if settings.lpips:
         try:
             Lpips.load()

@@ -15,6 +15,8 @@ from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from rc_grpo.config import EditorConfig
+from rc_grpo.editor.weights.on_disk import WeightFilesError, check_components
+from rc_grpo.editor.weights.pretrained import WeightsError
 from rc_grpo.pocket import MODEL_PATHS
 
 logger = logging.getLogger(__name__)
@@ -80,12 +82,23 @@ def pipeline_class(editor: EditorConfig) -> str:
         return str(json.loads(index.read_text())["_class_name"])
 
 
+def check_weights(editor: EditorConfig) -> None:
+    """Look at the weight files of a model that lies in a folder, by their headers alone; the hub's are fetched whole.
+
+    Raises:
+        ModelNotFoundError: one is missing, cut off or no safetensors.
+    """
+    if (folder := Path(model_source(editor))).is_dir():
+        with naming_the_model(editor):
+            check_components(folder)
+
+
 @contextmanager
 def naming_the_model(editor: EditorConfig) -> Iterator[None]:
     """Load files of an editor inside the context.
 
     Raises:
-        ModelNotFoundError: they are not there, with the ways out.
+        ModelNotFoundError: they are not there, or not whole, with the ways out.
     """
     # Here, so that finding a family loads no model code.
     import diffusers
@@ -104,6 +117,8 @@ def naming_the_model(editor: EditorConfig) -> Iterator[None]:
             f"editor.model {editor.model!r} cannot be loaded: it must be a diffusers folder, a hub id you may read "
             f"(HF_TOKEN set, licence accepted), {_PACKAGED}, or {FULL_SIZE!r}. {error}"
         ) from error
+    except (WeightsError, WeightFilesError) as error:
+        raise ModelNotFoundError(f"editor.model {editor.model!r} cannot be loaded: {error}") from error
 
 
 @contextmanager

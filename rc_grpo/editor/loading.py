@@ -96,10 +96,10 @@ def load_pipeline(editor: EditorConfig, **components: Any) -> Any:
 
 
 def check_model(editor: EditorConfig, acd: AcdConfig) -> None:
-    """Check from its configuration files alone that the model has what LoRA and ACD name.
+    """Check, loading no weights, that the model's files are whole and that it has what LoRA and ACD name.
 
     Raises:
-        ModelNotFoundError: it is not there.
+        ModelNotFoundError: it is not there, or its weights are cut off or no safetensors.
         ValueError: a LoRA's target, a layer, a direction or a prefix is not, or sources have a size that it cannot show
             them at, or are more than it takes.
     """
@@ -114,6 +114,7 @@ def check_model(editor: EditorConfig, acd: AcdConfig) -> None:
             "source at the edit's own size; leave it out"
         )
     architecture = load_architecture(editor)
+    files.check_weights(editor)
     require_prefix(editor, architecture.shares_prefix)
     lora.adapted(architecture.projections, editor.lora.targets)
     layers = architecture.layers

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import CLIPModel, CLIPProcessor
 
+from rc_grpo.editor.files import named, pinned
+from rc_grpo.editor.weights.pretrained import load_model
 from rc_grpo.images import Pixels
 from rc_grpo.storable import first_line
 
@@ -17,7 +19,7 @@ COMPBENCH_CLIP = "openai/clip-vit-large-patch14"
 
 
 class ClipUnavailableError(ValueError):
-    """The CLIP model is not to be had; the message says where it was looked for and what to do."""
+    """A CLIP model or its processor is not to be had; who wanted it says for what, and what it is called there."""
 
 
 class Clip:
@@ -37,21 +39,29 @@ class Clip:
         self._device = device
 
     @classmethod
-    def load(cls, name: str, device: str = "cpu") -> "Clip":
-        """Load a model by its folder or hub id.
+    def load(
+        cls, name: str, device: str = "cpu", *, revision: str | None = None, processor: str | None = None
+    ) -> "Clip":
+        """Load a model, of safetensors alone.
+
+        Args:
+            name: folder or hub id of the model and, if no other is named, of its processor.
+            device: torch's name of where to compute.
+            revision: of the model on the hub.
+            processor: as of `load_processor`.
 
         Raises:
-            ClipUnavailableError: it is neither a folder with a CLIP model nor in the cache or on the hub.
+            ClipUnavailableError: there is none, it is no CLIP model, its weights are no safetensors or not all there,
+                or its processor is not there.
         """
         try:
-            model, processor = CLIPModel.from_pretrained(name), CLIPProcessor.from_pretrained(name)
+            model = load_model(CLIPModel, name, revision=revision)
         except (OSError, ValueError) as error:
             raise ClipUnavailableError(
-                f"no CLIP model {name!r}, which LC-I and LC-T need ({first_line(error)}). "
-                "Name a folder that holds one (--clip FOLDER), let this machine reach the hub, "
-                "or leave the two out (--clip none)"
+                f"no CLIP model {named(name, revision)!r} with safetensors ({first_line(error)}). "
+                "Name a folder that holds one, or let this machine reach the hub"
             ) from error
-        return cls(model, processor, device)
+        return cls(model, load_processor(name, revision, processor), device)
 
     @torch.no_grad()
     def images(self, crops: Sequence[Pixels]) -> NDArray[np.float64]:
@@ -70,6 +80,27 @@ class Clip:
         return _unit(
             self._model.get_text_features(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
         )
+
+
+def load_processor(name: str, revision: str | None = None, elsewhere: str | None = None) -> CLIPProcessor:
+    """Load a CLIP model's tokenizer and image processor.
+
+    Args:
+        name: folder or hub id of the model.
+        revision: of it on the hub.
+        elsewhere: folder or hub id (``@REVISION`` may follow) where they lie if not with the model.
+
+    Raises:
+        ClipUnavailableError: they are not to be had.
+    """
+    source, of_source = pinned(elsewhere) if elsewhere else (name, revision)
+    try:
+        return CLIPProcessor.from_pretrained(source, revision=of_source)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise ClipUnavailableError(
+            f"no tokenizer and image processor of CLIP in {named(source, of_source)!r} ({first_line(error)}). "
+            "Name a folder that holds them, or let this machine reach the hub"
+        ) from error
 
 
 def _unit(features: Any) -> NDArray[np.float64]:

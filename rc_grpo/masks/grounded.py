@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rc_grpo.editor.files import pinned, reach_the_hub
+from rc_grpo.editor.weights.pretrained import load_model
 from rc_grpo.images import Pixels
 from rc_grpo.masks.making import Example, Made, Method, NoMaskError
 from rc_grpo.masks.phrase import Phrases, phrases_of
@@ -178,12 +179,7 @@ def _load(name: str, option: str, model: Any, processor: Any) -> tuple[Any, Any]
     chosen = {} if revision is None else {"revision": revision}
     try:
         reach_the_hub(source, revision, "config.json")
-        loaded, info = model.from_pretrained(
-            source, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **chosen
-        )
-        if info["missing_keys"]:
-            # Of another model's files transformers would fill what it does not find with random numbers.
-            raise ValueError(f"its weights lack {sorted(info['missing_keys'])[0]}")
+        loaded = load_model(model, source, trust_remote_code=False, **chosen)
         return loaded, processor.from_pretrained(source, trust_remote_code=False, **chosen)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise DetectorNotFoundError(

@@ -1,25 +1,23 @@
 """A folder that a judge is served from: what makes it whole, and the manifest that says how it was merged.
 
-A server takes whatever lies in the folder. A shard cut off by a full disk or a half-finished copy at best fails after
-minutes of loading and at worst scores on, so a folder is looked at before anything is started on it.
+A server takes whatever lies in the folder, and at worst scores on with half of it, so a folder is looked at before
+anything is started on it.
 """
 
 import hashlib
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from rc_grpo.editor.weights import on_disk
+
 MANIFEST = "rc_grpo_judge.json"
 """Name of the manifest inside a merged folder."""
 
-WEIGHTS = "model.safetensors"
-WEIGHTS_INDEX = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
-
-_HEADER_LIMIT = 100_000_000
-"""safetensors' own bound on a header in bytes; more than that is not a header."""
 
 
 class JudgeFolderError(ValueError):
@@ -120,43 +118,31 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def weight_files(folder: Path) -> list[str]:
-    """Return the names of the weight files that a model's folder must have, sorted.
+    """Return the names of the weight files that a judge's folder must have, sorted.
 
     Raises:
-        JudgeFolderError: there are neither safetensors nor an index of them, or the index cannot be read.
+        JudgeFolderError: as `rc_grpo.editor.weights.on_disk.weight_files`, with the way out.
     """
-    index = folder / WEIGHTS_INDEX
-    if not index.is_file():
-        if not (folder / WEIGHTS).is_file():
-            raise JudgeFolderError(f"{folder} has no {WEIGHTS} and no {WEIGHTS_INDEX}; {_way_out(folder)}")
-        return [WEIGHTS]
-    try:
-        return sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise JudgeFolderError(f"{index} is not an index of safetensors; {_way_out(folder)}") from error
+    with _of_a_judge(folder):
+        return on_disk.weight_files(folder)
 
 
 def check_safetensors(path: Path) -> None:
     """Compare a safetensors file's length with what its header says; reads the header alone.
 
     Raises:
-        JudgeFolderError: it is missing, not safetensors, or of another length.
+        JudgeFolderError: as `rc_grpo.editor.weights.on_disk.check_safetensors`, with the way out.
     """
-    if not path.is_file():
-        raise JudgeFolderError(f"{path} is missing; {_way_out(path.parent)}")
-    size = path.stat().st_size
+    with _of_a_judge(path.parent):
+        on_disk.check_safetensors(path)
+
+
+@contextmanager
+def _of_a_judge(folder: Path) -> Iterator[None]:
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(_HEADER_LIMIT, size - 8):
-                raise ValueError("no header")
-            header = json.loads(file.read(length))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    except (ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
-        raise JudgeFolderError(f"{path} is not safetensors, or is cut off; {_way_out(path.parent)}") from error
-    expected = 8 + length + max(ends, default=0)
-    if size != expected:
-        raise JudgeFolderError(f"{path} has {size} bytes, its header says {expected}; {_way_out(path.parent)}")
+        yield
+    except on_disk.WeightFilesError as error:
+        raise JudgeFolderError(f"{error}; {_way_out(folder)}") from error
 
 
 def check_judge_folder(path: Path, *, verify_digests: bool = False) -> None:

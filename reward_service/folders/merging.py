@@ -19,11 +19,12 @@ from huggingface_hub import snapshot_download
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
+from rc_grpo.editor.weights.on_disk import INDEX
+from rc_grpo.editor.weights.pretrained import WeightsError, load_model
 from reward_service.folders.adapter import ADAPTER_WEIGHTS, bind, check_adapter_folder, fold
 from reward_service.folders.judge_folder import (
     ADAPTER_CONFIG,
     MANIFEST,
-    WEIGHTS_INDEX,
     FileRecord,
     JudgeFolderError,
     Manifest,
@@ -49,7 +50,7 @@ costs a millionth. In bfloat16 a merged weight is rounded where an unmerged one 
 _SIDE_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "LICENSE*")
 """Tokenizer, processors, chat template, generation config: taken over from the base as they are."""
 
-_NOT_TAKEN_OVER = ("config.json", WEIGHTS_INDEX, MANIFEST)
+_NOT_TAKEN_OVER = ("config.json", f"model{INDEX}", MANIFEST)
 _DTYPE_KEYS = ("dtype", "torch_dtype")
 
 
@@ -275,10 +276,7 @@ def _questionnaire(folder: Path, config: dict[str, Any]) -> Questionnaire:
 
 
 def _model(folder: Path, dtype: str) -> PreTrainedModel:
-    model, loading = AutoModelForImageTextToText.from_pretrained(
-        folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True
-    )
-    # transformers fills what it does not find with random numbers and goes on.
-    if missing := sorted(loading["missing_keys"]):
-        raise MergeError(f"{folder} lacks {len(missing)} weights of its model (first: {', '.join(missing[:3])})")
-    return cast(PreTrainedModel, model)
+    try:
+        return cast(PreTrainedModel, load_model(AutoModelForImageTextToText, str(folder), dtype=getattr(torch, dtype)))
+    except WeightsError as error:
+        raise MergeError(str(error)) from error

@@ -11,7 +11,7 @@ from rc_grpo.evaluation.clip import Clip
 from rc_grpo.images import decode_rgb
 from rc_grpo.messages import EditTask
 from reward_service.judge import Verdict
-from reward_service.local.clip_loading import load_clip
+from reward_service.local.clip_loading import clip_of
 from reward_service.local.device import device_of
 
 ROUNDING = 1e-5
@@ -39,9 +39,10 @@ class ClipDirectionJudge:
         """Load the model.
 
         Raises:
-            JudgeSetupError: as of `load_clip`.
+            JudgeSetupError: the model or its processor is not to be had, or its weights are no safetensors.
         """
-        clip = load_clip(config.model, device_of(config), kind=config.kind, revision=config.revision)
+        with clip_of(config):
+            clip = Clip.load(config.model, device_of(config), revision=config.revision)
         return cls(clip, config.source_caption)
 
     def score(self, task: EditTask, images: NDArray[np.uint8]) -> Sequence[Verdict]:
@@ -72,12 +73,10 @@ class PickScoreJudge:
         """Load the model.
 
         Raises:
-            JudgeSetupError: as of `load_clip`.
+            JudgeSetupError: the model or its processor is not to be had, or its weights are no safetensors.
         """
-        clip = load_clip(
-            config.model, device_of(config), kind=config.kind, revision=config.revision, processor=config.processor
-        )
-        return cls(clip)
+        with clip_of(config):
+            return cls(Clip.load(config.model, device_of(config), revision=config.revision, processor=config.processor))
 
     def score(self, task: EditTask, images: NDArray[np.uint8]) -> Sequence[Verdict]:
         """Score images ``[G, H, W, 3]``; the source plays no part."""

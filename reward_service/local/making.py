@@ -65,11 +65,13 @@ def check_local(config: LocalConfig) -> None:
         case RegionPreservationConfig():
             make_local(config)
         case ClipDirectionConfig() | PickScoreConfig():
-            from reward_service.local.clip_loading import load_processor
+            from rc_grpo.evaluation.clip import load_processor
+            from reward_service.local.clip_loading import clip_of
 
             _check_model(config.kind, config.model, config.revision, {"clip"})
             elsewhere = config.processor if isinstance(config, PickScoreConfig) else None
-            load_processor(config.model, config.revision, elsewhere, kind=config.kind)
+            with clip_of(config):
+                load_processor(config.model, config.revision, elsewhere)
         case RewardHeadConfig():
             HeadPrompts.of(config)
             _check_whole(config.model)

@@ -4,7 +4,17 @@ import importlib
 
 from tests.fuzz.target import Target
 
-NAMES = ("judge_answers", "rows", "images", "masks", "run_lengths", "lora_files", "configurations", "run_folders")
+NAMES = (
+    "judge_answers",
+    "rows",
+    "images",
+    "masks",
+    "run_lengths",
+    "lora_files",
+    "configurations",
+    "run_folders",
+    "weight_files",
+)
 
 
 def load(name: str) -> Target:

@@ -21,6 +21,7 @@ EXAMPLES = {
     "lora_files": 30,
     "configurations": 12,
     "run_folders": 10,
+    "weight_files": 60,
 }
 
 

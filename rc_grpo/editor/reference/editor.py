@@ -15,6 +15,7 @@ from rc_grpo.editor.files import dtype, resolve_device
 from rc_grpo.editor.geometry import binary_mask, editing_size, resize_image, resize_mask
 from rc_grpo.editor.reference.source import UNREADABLE, PipelineError, PipelineSource, not_there
 from rc_grpo.editor.reference.terms import Options, Terms
+from rc_grpo.editor.weights import pretrained
 from rc_grpo.images import Pixels, decode_rgb, encode_png
 from rc_grpo.messages import EditTask
 
@@ -197,9 +198,8 @@ def _load(reference: Reference, editor: EditorConfig) -> Any:
     transformers.utils.logging.disable_progress_bar()
     source = reference.source
     try:
-        return getattr(diffusers, reference.class_name).from_pretrained(
-            source.place, revision=source.revision, dtype=dtype(editor), use_safetensors=True
-        )
+        kind = getattr(diffusers, reference.class_name)
+        return pretrained.load_pipeline(kind, source.place, source.revision, dtype(editor))
     except (*UNREADABLE, ValueError) as error:
         raise not_there(source.name, error) from error
 

@@ -11,6 +11,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from rc_grpo.editor.files import INDEX, POCKET, reach_the_hub
+from rc_grpo.editor.weights.on_disk import WeightFilesError, check_components
 from rc_grpo.pocket import MODEL_PATH
 
 UNREADABLE = (OSError, HfHubHTTPError, HFValidationError)
@@ -20,7 +21,6 @@ _ENDS = 2**20
 """Bytes of either end of a file that tell it from others: a whole pipeline takes a minute to read, and other weights
 differ in every tensor."""
 _OF_A_PIPELINE = (".json", ".safetensors", ".txt", ".model")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 class PipelineError(ValueError):
@@ -53,7 +53,7 @@ class PipelineSource:
             name: a folder, a hub id, or ``pocket`` for the editor that comes with the package.
 
         Raises:
-            PipelineError: there is no pipeline, it brings code of its own, or weights that are pickles.
+            PipelineError: there is no pipeline, it brings code of its own, or weights that are pickles or cut off.
         """
         place = str(MODEL_PATH) if name == POCKET and not Path(name).is_dir() else name
         if Path(place).is_dir():
@@ -64,7 +64,10 @@ class PipelineSource:
                     "save_pretrained wrote; edits that another program has made are measured by --edits FOLDER"
                 )
             index = _read(folder / INDEX, name)
-            _refuse_pickles(folder, index, name)
+            try:
+                check_components(folder)
+            except WeightFilesError as error:
+                raise PipelineError(f"the pipeline {name!r}: {error}") from error
             return cls(name, str(folder), None, _class_name(index, name), _digest(folder))
         try:
             reach_the_hub(place, None)
@@ -120,16 +123,6 @@ def _libraries(index: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for component, entry in index.items():
         if isinstance(entry, list) and component != "_class_name" and entry and isinstance(entry[0], str):
             yield component, entry[0]
-
-
-def _refuse_pickles(folder: Path, index: Mapping[str, Any], name: str) -> None:
-    for component, _ in _libraries(index):
-        files = [path.suffix for path in (folder / component).glob("*") if path.is_file()]
-        if ".safetensors" not in files and any(suffix in _PICKLES for suffix in files):
-            raise PipelineError(
-                f"the pipeline {name!r}: the weights of its {component} are pickles, which can run code, and are not "
-                "read; save them as safetensors (save_pretrained does)"
-            )
 
 
 def _digest(folder: Path) -> str:

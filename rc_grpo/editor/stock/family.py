@@ -16,6 +16,7 @@ from rc_grpo.config import EditorConfig
 from rc_grpo.editor.family import Architecture, Body, Codec, Guidance, TextCounter
 from rc_grpo.editor.files import model_source, naming_the_model
 from rc_grpo.editor.stock.random_weights import FullSize
+from rc_grpo.editor.weights import pretrained
 from rc_grpo.images import Pixels
 
 
@@ -48,13 +49,19 @@ class StockFamily:
         """Load the transformer alone."""
         if full_size := self.full_size(editor):
             return full_size.build_transformer(device, dtype)  # type: ignore[no-any-return]
-        return self._loaded(self.transformer, editor, dtype, subfolder="transformer").to(device)  # type: ignore[no-any-return]
+        with naming_the_model(editor):
+            options = {"subfolder": "transformer", "revision": editor.revision, "dtype": dtype}
+            loaded = pretrained.load_model(_class_of(self.transformer), model_source(editor), **options)
+        return loaded.to(device)  # type: ignore[no-any-return]
 
     def load_pipeline(self, editor: EditorConfig, device: torch.device, dtype: torch.dtype, **components: Any) -> Any:
         """Load diffusers' own pipeline; a component given as None is left out."""
         if full_size := self.full_size(editor):
             return full_size.build_pipeline(device, dtype, **components)
-        return self._loaded(self.pipeline, editor, dtype, **components).to(device)
+        with naming_the_model(editor):
+            kind = _class_of(self.pipeline)
+            loaded = pretrained.load_pipeline(kind, model_source(editor), editor.revision, dtype, **components)
+        return loaded.to(device)
 
     def full_size(self, editor: EditorConfig) -> FullSize | None:
         """Return the published architecture that ``editor.model`` names; None if it is a model with its own weights."""
@@ -87,9 +94,8 @@ class StockFamily:
     def _module(self, name: str) -> Any:
         return import_module(f"{type(self).__module__}.{name}")
 
-    def _loaded(self, class_name: str, editor: EditorConfig, dtype: torch.dtype, **options: Any) -> Any:
-        import diffusers
 
-        with naming_the_model(editor):
-            loaded = getattr(diffusers, class_name)
-            return loaded.from_pretrained(model_source(editor), revision=editor.revision, dtype=dtype, **options)
+def _class_of(name: str) -> Any:
+    import diffusers
+
+    return getattr(diffusers, name)

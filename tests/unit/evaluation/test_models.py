@@ -1,5 +1,7 @@
 """CLIP and LPIPS as they are really called, with random weights: real classes, nothing downloaded."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,9 @@ import torchvision
 from torchmetrics.functional.image import lpips as torchmetrics_lpips
 from transformers import CLIPModel, CLIPProcessor
 
+from deploy.evaluating.compbench_actor import available
 from rc_grpo.evaluation.clip import Clip, ClipUnavailableError
+from rc_grpo.evaluation.compbench.measuring import MeasureSettings
 from rc_grpo.evaluation.lpips import Lpips, LpipsUnavailableError
 
 CROPS = [
@@ -46,7 +50,16 @@ def test_a_caption_beyond_the_models_length_is_cut_off(clip_folder):
 
 def test_a_missing_clip_names_the_ways_out(tmp_path):
     with pytest.raises(ClipUnavailableError, match=r"no CLIP model .*nowhere.*--clip FOLDER.*--clip none"):
-        Clip.load(str(tmp_path / "nowhere"))
+        available(MeasureSettings(clip=str(tmp_path / "nowhere")))
+
+
+def test_pickled_weights_of_a_clip_are_not_read(clip_folder, tmp_path):
+    pickled = tmp_path / "pickled"
+    shutil.copytree(clip_folder, pickled)
+    (pickled / "model.safetensors").unlink()
+    torch.save(CLIPModel.from_pretrained(clip_folder).state_dict(), pickled / "pytorch_model.bin")
+    with pytest.raises(ClipUnavailableError, match="safetensors"):
+        Clip.load(str(pickled))
 
 
 def test_lpips_is_torchmetrics_squeeze_between_minus_1_and_1(monkeypatch):

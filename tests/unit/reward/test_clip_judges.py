@@ -132,7 +132,9 @@ def test_pickscore_takes_its_processor_from_elsewhere(folder: Path, tmp_path: Pa
     bare.mkdir()
     for name in ("config.json", "model.safetensors"):
         shutil.copy(folder / name, bare / name)
-    with pytest.raises(JudgeSetupError, match=r"tokenizer and image processor.*bare.*pickscore.*processor: FOLDER"):
+    with pytest.raises(
+        JudgeSetupError, match=r"pickscore .*processor.*tokenizer and image processor.*bare.*Name a folder"
+    ):
         judged("pickscore", bare, EDITS)
     with pytest.raises(JudgeSetupError, match=r"tokenizer and image processor.*bare"):
         check_judge("c", parse_judge({"kind": "pickscore", "model": str(bare)}))

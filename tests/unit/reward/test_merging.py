@@ -16,7 +16,6 @@ from torch import Tensor
 from reward_service.folders.adapter import ADAPTER_WEIGHTS, AdapterError
 from reward_service.folders.judge_folder import (
     MANIFEST,
-    WEIGHTS_INDEX,
     JudgeFolderError,
     check_judge_folder,
     read_manifest,
@@ -27,6 +26,7 @@ from reward_service.folders.whole_folder import FolderBusyError, locked
 from reward_service.prompts import Family
 from tests.unit.reward.tiny_judges import make_adapter, make_base
 
+WEIGHTS_INDEX = "model.safetensors.index.json"
 SCALE = 8 / 4
 """lora_alpha / r of the tiny adapters."""
 
@@ -341,7 +341,7 @@ def test_a_base_that_lacks_a_weight_is_refused_rather_than_filled_at_random(qwen
     base = Path(shutil.copytree(qwen25.base, tmp_path / "base"))
     tensors = load_file(base / "model.safetensors")
     save_file({name: t for name, t in tensors.items() if "norm.weight" not in name}, base / "model.safetensors")
-    with pytest.raises(MergeError, match=r"lacks \d+ weights of its model \(first: .*norm\.weight"):
+    with pytest.raises(MergeError, match=r"lacks \d+ of its weights \(first: .*norm\.weight"):
         Halves(base, qwen25.adapter).merge(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -1,0 +1,99 @@
+"""Whether the files of a model's weights are whole: safetensors alone, none missing, none cut off.
+
+A library takes what lies in a folder. A shard that a full disk or a half-finished copy cut off at best fails after
+minutes of loading, on a GPU; so the files are looked at before anything is started on them. Their headers are read
+alone, so that this takes milliseconds however large the model is.
+"""
+
+import json
+from pathlib import Path
+
+SAFETENSORS, INDEX = ".safetensors", ".safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+_HEADER_LIMIT = 100_000_000
+"""safetensors' own bound on a header in bytes; more than that is not a header."""
+_LONGEST_NAME = 255
+"""Bytes that a file system takes."""
+
+_OF_JSON = (ValueError, KeyError, AttributeError, TypeError, IndexError, RecursionError)
+"""What JSON raises that is none, is deeper than a parser goes, or holds something else."""
+
+
+class WeightFilesError(ValueError):
+    """Files of weights cannot be used as they are; the message names the file, and whoever looked says the way out."""
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Return the names of the weight files that the folder of a model of transformers must have, sorted.
+
+    Raises:
+        WeightFilesError: there are neither safetensors nor an index of them, or the index cannot be read.
+    """
+    whole, index = folder / f"model{SAFETENSORS}", folder / f"model{INDEX}"
+    if index.is_file():
+        return shards(index)
+    if not whole.is_file():
+        raise WeightFilesError(f"{folder} has no {whole.name} and no {index.name}")
+    return [whole.name]
+
+
+def shards(index: Path) -> list[str]:
+    """Return the names of the files that an index of safetensors names, sorted.
+
+    Raises:
+        WeightFilesError: it cannot be read as one.
+    """
+    try:
+        named = set(json.loads(index.read_bytes())["weight_map"].values())
+        if not named or not all(map(_is_a_name, named)):
+            raise ValueError("no names of files beside it")
+        return sorted(named)
+    except _OF_JSON as error:
+        raise WeightFilesError(f"{index} is not an index of safetensors") from error
+
+
+def _is_a_name(name: str) -> bool:
+    return name.isprintable() and name == Path(name).name and len(name.encode()) <= _LONGEST_NAME
+
+
+def check_safetensors(path: Path) -> None:
+    """Compare a safetensors file's length with what its header says.
+
+    Raises:
+        WeightFilesError: it is missing, not safetensors, or of another length.
+    """
+    if not path.is_file():
+        raise WeightFilesError(f"{path} is missing")
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(_HEADER_LIMIT, size - 8):
+                raise ValueError("no header")
+            header = json.loads(file.read(length))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        expected = 8 + length + max(ends, default=0)
+    except _OF_JSON as error:
+        raise WeightFilesError(f"{path} is not safetensors, or is cut off") from error
+    if size != expected:
+        raise WeightFilesError(f"{path} has {size} bytes, its header says {expected}")
+
+
+def check_components(pipeline: Path) -> None:
+    """Check every component's weights in the folder of a diffusers pipeline; one without weights is no fault.
+
+    Raises:
+        WeightFilesError: a file is missing, no safetensors or cut off, or a component has pickles alone.
+    """
+    for component in sorted(path for path in pipeline.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        named = {component / name for index in component.glob(f"*{INDEX}") for name in shards(index)}
+        there = set(component.glob(f"*{SAFETENSORS}"))
+        for path in sorted(named | there):
+            check_safetensors(path)
+        pickles = sorted(path.name for path in component.glob("*") if path.suffix in PICKLES)
+        if pickles and not there:
+            raise WeightFilesError(
+                f"the weights of its {component.name} are pickles ({pickles[0]}), which can run code, and are not "
+                "read; save them as safetensors (save_pretrained does)"
+            )

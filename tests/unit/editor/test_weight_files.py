@@ -1,0 +1,119 @@
+"""An editor's weights are all out of its files, and those are safetensors: anything else is said, and loads nothing."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from deploy.configs import load_config
+from rc_grpo.config import AcdConfig, EditorConfig
+from rc_grpo.editor.files import ModelNotFoundError
+from rc_grpo.editor.loading import check_model, load_denoiser, load_pipeline
+from rc_grpo.pocket import MODEL_PATH
+
+COMPONENTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(MODEL_PATH, tmp_path / "model"))
+
+
+def of(folder: Path) -> EditorConfig:
+    config = load_config("pocket", (f"editor.model={folder}",))
+    return config.editor
+
+
+def weights(folder: Path, component: str) -> Path:
+    (path,) = (folder / component).glob("*.safetensors")
+    return path
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def pointer(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 13934088\n")
+
+
+def pickled(path: Path) -> None:
+    torch.save(load_file(path), path.with_suffix(".bin"))
+    path.unlink()
+
+
+def a_shard_short(path: Path) -> None:
+    held = load_file(path)
+    first, *others = sorted(held)
+    save_file({first: held[first]}, path.with_name(f"{path.stem}-00001-of-00002.safetensors"), {"format": "pt"})
+    named = {name: f"{path.stem}-0000{1 + (name != first)}-of-00002.safetensors" for name in (first, *others)}
+    path.with_name(f"{path.stem}.safetensors.index.json").write_text(json.dumps({"weight_map": named}))
+    path.unlink()
+
+
+def one_short(path: Path) -> None:
+    held = load_file(path)
+    del held[max(name for name in held if name.endswith("weight"))]
+    save_file(held, path, {"format": "pt"})
+
+
+def another_shape(path: Path) -> None:
+    held = load_file(path)
+    name = max(name for name in held if name.endswith("weight"))
+    save_file(held | {name: torch.zeros(3, 5)}, path, {"format": "pt"})
+
+
+def load(component: str, editor: EditorConfig) -> None:
+    if component == "transformer":
+        load_denoiser(editor, 0)
+    else:
+        load_pipeline(editor, transformer=None)
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (cut_off, "bytes, its header says"),
+        (pointer, "is not safetensors, or is cut off"),
+        (pickled, "are pickles .* save them as safetensors"),
+        (a_shard_short, "00002-of-00002.safetensors is missing"),
+    ],
+)
+def test_a_broken_file_is_said_by_name_before_anything_is_loaded(
+    broken: Callable[[Path], None], said: str, component: str, folder: Path
+) -> None:
+    broken(weights(folder, component))
+    with pytest.raises(ModelNotFoundError, match=rf"cannot be loaded: .*\b{component}\b.*{said}"):
+        check_model(of(folder), AcdConfig())
+    with pytest.raises(ModelNotFoundError, match="cannot be loaded"):
+        load(component, of(folder))
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize(
+    ("broken", "said"), [(one_short, r"lacks \d of its weights"), (another_shape, "cannot be read")]
+)
+def test_no_weight_is_drawn_at_random(broken: Callable[[Path], None], said: str, component: str, folder: Path) -> None:
+    broken(weights(folder, component))
+    check_model(of(folder), AcdConfig())
+    with pytest.raises(ModelNotFoundError, match=rf"its {component} {said}"):
+        load(component, of(folder))
+
+
+def test_a_whole_model_is_loaded_as_diffusers_loads_it() -> None:
+    ours = load_pipeline(of(MODEL_PATH))
+    stock = diffusers.FluxKontextPipeline.from_pretrained(MODEL_PATH)
+    for component in COMPONENTS:
+        expected, found = (getattr(pipeline, component) for pipeline in (stock, ours))
+        assert type(found) is type(expected)
+        assert not found.training
+        assert found.state_dict().keys() == expected.state_dict().keys()
+        for name, tensor in found.state_dict().items():
+            assert tensor.dtype == expected.state_dict()[name].dtype
+            assert torch.equal(tensor, expected.state_dict()[name]), name
