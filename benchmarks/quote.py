@@ -20,7 +20,7 @@ from benchmarks.results import FOLDER
 MEASURED = re.compile(r"\*measured\*[^*\n]*?(?P<mark><!--measured:(?P<name>\w+)-->)")
 ROOT = Path(__file__).parent.parent
 QUOTE = re.compile(
-    r"(?P<number>[+-]?\d+(?:,\d{3})*(?:\.(?P<decimals>\d+))?)(?P<mark><!--(?!measured:)(?P<name>\w+):(?P<key>[\w.]+)-->)"
+    r"(?P<number>[+-]?\d+(?:,\d{3})*(?:\.(?P<decimals>\d+))?)(?P<mark><!--(?!measured:)(?P<name>\w+):(?P<key>[^<>]+)-->)"
 )
 
 

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from transformers import PretrainedConfig, Qwen2_5_VLConfig
 
 from rc_grpo.editor.families.qwen_image_21 import full_size as qwen3_vl
+from rc_grpo.editor.weights.on_disk import WEIGHTS
 from reward_service.contract import QUESTIONS, Question
-from reward_service.folders.judge_folder import WEIGHTS
 from reward_service.logits import questions
 from reward_service.logits.questions import DigitQuestions
 from reward_service.pocket_judge import tokenizer as words

@@ -19,7 +19,7 @@ from huggingface_hub import snapshot_download
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
-from rc_grpo.editor.weights.on_disk import INDEX
+from rc_grpo.editor.weights.on_disk import WEIGHTS_INDEX
 from rc_grpo.editor.weights.pretrained import WeightsError, load_model
 from reward_service.folders.adapter import ADAPTER_WEIGHTS, bind, check_adapter_folder, fold
 from reward_service.folders.judge_folder import (
@@ -50,7 +50,7 @@ costs a millionth. In bfloat16 a merged weight is rounded where an unmerged one 
 _SIDE_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "LICENSE*")
 """Tokenizer, processors, chat template, generation config: taken over from the base as they are."""
 
-_NOT_TAKEN_OVER = ("config.json", f"model{INDEX}", MANIFEST)
+_NOT_TAKEN_OVER = ("config.json", WEIGHTS_INDEX, MANIFEST)
 _DTYPE_KEYS = ("dtype", "torch_dtype")
 
 

@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from transformers import CLIPTextConfig, CLIPTextModel
 from transformers.utils import logging
 
-from rc_grpo.editor.weights.on_disk import INDEX, WeightFilesError, check_components
+from rc_grpo.editor.weights.on_disk import WEIGHTS_INDEX, WeightFilesError, check_components
 from rc_grpo.editor.weights.pretrained import WeightsError, load_model
 from tests.fuzz.mutations import Draw, json_texts, mutated_bytes, mutated_headers
 from tests.fuzz.target import Refused, Target, ask
 
 _ROOT = tempfile.TemporaryDirectory(prefix="fuzz-weights-")
 _COMPONENT = Path(_ROOT.name) / "model" / "text_encoder"
-_INDEX = f"model{INDEX}"
 
 
 @cache
@@ -38,7 +37,7 @@ def _changed(draw: Draw) -> tuple[str, bytes]:
     files = valid()
     name = draw(st.sampled_from([name for name in files if name != "config.json"]))
     data = files[name]
-    if name == _INDEX:
+    if name == WEIGHTS_INDEX:
         text = draw(json_texts(json.loads(data)))
         return name, draw(st.one_of(st.just(text.encode(errors="surrogatepass")), mutated_bytes([data])))
     return name, draw(st.one_of(mutated_headers(data), mutated_headers(data), mutated_bytes([data])))

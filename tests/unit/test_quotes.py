@@ -1,3 +1,5 @@
+import re
+
 from benchmarks.quote import MEASURED, QUOTE, ROOT, figure, quoting_files, requote
 from benchmarks.results import FOLDER
 
@@ -5,6 +7,13 @@ from benchmarks.results import FOLDER
 def test_every_figure_in_the_readme_and_docs_is_the_one_that_was_measured() -> None:
     for path in quoting_files():
         assert requote(path.read_text()) == path.read_text(), f"{path}: run python -m benchmarks.quote"
+
+
+def test_no_mark_of_a_figure_goes_unread() -> None:
+    for path in quoting_files():
+        text = path.read_text()
+        read = {match["mark"] for found in (QUOTE, MEASURED) for match in found.finditer(text)}
+        assert {*re.findall(r"<!--\w+:[^\n]*?-->", text)} <= read, path
 
 
 def test_thousands_stay_apart_where_they_are() -> None:

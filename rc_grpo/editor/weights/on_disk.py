@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 
 SAFETENSORS, INDEX = ".safetensors", ".safetensors.index.json"
+WEIGHTS, WEIGHTS_INDEX = f"model{SAFETENSORS}", f"model{INDEX}"
+"""Of a model of transformers, in one file or in several."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 _HEADER_LIMIT = 100_000_000
@@ -30,12 +32,12 @@ def weight_files(folder: Path) -> list[str]:
     Raises:
         WeightFilesError: there are neither safetensors nor an index of them, or the index cannot be read.
     """
-    whole, index = folder / f"model{SAFETENSORS}", folder / f"model{INDEX}"
+    index = folder / WEIGHTS_INDEX
     if index.is_file():
         return shards(index)
-    if not whole.is_file():
-        raise WeightFilesError(f"{folder} has no {whole.name} and no {index.name}")
-    return [whole.name]
+    if not (folder / WEIGHTS).is_file():
+        raise WeightFilesError(f"{folder} has no {WEIGHTS} and no {WEIGHTS_INDEX}")
+    return [WEIGHTS]
 
 
 def shards(index: Path) -> list[str]:

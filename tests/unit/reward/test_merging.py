@@ -13,6 +13,7 @@ from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rc_grpo.editor.weights.on_disk import WEIGHTS_INDEX
 from reward_service.folders.adapter import ADAPTER_WEIGHTS, AdapterError
 from reward_service.folders.judge_folder import (
     MANIFEST,
@@ -26,7 +27,6 @@ from reward_service.folders.whole_folder import FolderBusyError, locked
 from reward_service.prompts import Family
 from tests.unit.reward.tiny_judges import make_adapter, make_base
 
-WEIGHTS_INDEX = "model.safetensors.index.json"
 SCALE = 8 / 4
 """lora_alpha / r of the tiny adapters."""
 
