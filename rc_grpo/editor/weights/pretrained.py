@@ -6,6 +6,7 @@ diffusers leaves it without a value, and each says so in a log. Where there are 
 
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -62,12 +63,13 @@ def load_pipeline(kind: Any, place: str, revision: str | None, dtype: torch.dtyp
         WeightsError: as of `load_model`.
         OSError: the files are not there as safetensors.
     """
+    # All files at once, as the pipeline does it: each model would ask the hub for its own.
+    folder = place if Path(place).is_dir() else kind.download(place, revision=revision, use_safetensors=True, **given)
     taken = set(inspect.signature(kind.__init__).parameters) - set(given)
-    options = {"revision": revision, "dtype": dtype}
-    for name, model in _models(kind.load_config(place, revision=revision)).items():
+    for name, model in _models(kind.load_config(folder)).items():
         if name in taken:
-            given[name] = load_model(model, place, subfolder=name, **options)
-    return kind.from_pretrained(place, use_safetensors=True, **options, **given)
+            given[name] = load_model(model, folder, subfolder=name, dtype=dtype)
+    return kind.from_pretrained(folder, use_safetensors=True, dtype=dtype, **given)
 
 
 def _models(index: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from deploy.configs import load_config
 from rc_grpo.config import AcdConfig, EditorConfig
 from rc_grpo.editor.files import ModelNotFoundError
 from rc_grpo.editor.loading import check_model, load_denoiser, load_pipeline
+from rc_grpo.editor.weights.pretrained import load_pipeline as load_whole
 from rc_grpo.pocket import MODEL_PATH
 
 COMPONENTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
@@ -117,3 +118,18 @@ def test_a_whole_model_is_loaded_as_diffusers_loads_it() -> None:
         for name, tensor in found.state_dict().items():
             assert tensor.dtype == expected.state_dict()[name].dtype
             assert torch.equal(tensor, expected.state_dict()[name]), name
+
+
+def test_a_pipeline_of_the_hub_is_asked_for_once_and_without_pickles(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def download(_: type, name: str, **options: object) -> str:
+        asked.append((name, options))
+        return str(MODEL_PATH)
+
+    kind = diffusers.FluxKontextPipeline
+    monkeypatch.setattr(kind, "download", classmethod(download))
+    loaded = load_whole(kind, "some/editor", "v1", torch.float32, transformer=None)
+    assert asked == [("some/editor", {"revision": "v1", "use_safetensors": True, "transformer": None})]
+    assert loaded.transformer is None
+    assert all(getattr(loaded, component) is not None for component in COMPONENTS[1:])
