@@ -22,6 +22,7 @@ def mendable() -> tuple[type[Exception], ...]:
     from deploy.records.folder import RunBusyError
     from deploy.tracking.tracker import TrackerError
     from learner.errors import LearnerLostError, NonFiniteError, UnsharedFolderError
+    from rc_grpo.editor.finite import NonFiniteEditError
     from rc_grpo.pool import PoolError
     from rc_grpo.waiting import DeadlineExceededError
     from reward_service.judge import JudgeSetupError
@@ -34,6 +35,7 @@ def mendable() -> tuple[type[Exception], ...]:
         RunBusyError,
         TrackerError,
         LearnerLostError,
+        NonFiniteEditError,
         NonFiniteError,
         UnsharedFolderError,
         DeadlineExceededError,

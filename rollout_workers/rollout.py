@@ -14,6 +14,7 @@ from rc_grpo.algorithm import sde, solver
 from rc_grpo.algorithm.perturbation import candidate_noise, global_noise
 from rc_grpo.algorithm.solver import Velocity
 from rc_grpo.config import RolloutConfig, SdeConfig
+from rc_grpo.editor.finite import require_finite
 from rc_grpo.editor.geometry import binary_mask, resize_image, resize_mask, token_mask
 from rc_grpo.editor.protocol import FlowEditor
 from rc_grpo.images import Pixels, decode_rgb
@@ -115,6 +116,9 @@ def roll_out(
 
     Returns:
         The group; states float32 as the solver left them.
+
+    Raises:
+        NonFiniteEditError: a candidate's latents, or its picture, are no numbers.
     """
     conditions, mask = prepared.conditions, prepared.mask
     started = finished(editor.device)
@@ -133,6 +137,7 @@ def roll_out(
                 states = solver.integrate(velocity, noise, sigmas, config.solver)
             else:
                 states = _stochastic(velocity, noise, sigmas, seeds, policy, config.sde)
+    require_finite(states[-1], f"the latents that {policy} makes of {task_id}")
     integrated = finished(editor.device)
     images = editor.decode(states[-1], conditions)
     decoded = finished(editor.device)
@@ -172,6 +177,9 @@ def explore(
 
     Returns:
         The pool ``[M]``, without states and recordings.
+
+    Raises:
+        NonFiniteEditError: as of `roll_out`.
     """
     conditions, mask = prepared.conditions, prepared.mask
     started = finished(editor.device)
@@ -182,6 +190,7 @@ def explore(
     with velocity.held():
         for part in noise.split(config.group_size):
             ends.append(solver.integrate(velocity, part.to(editor.device), sigmas, config.solver)[-1])
+    require_finite(torch.cat(ends), f"the latents that {policy} makes of {task_id}")
     integrated = finished(editor.device)
     images = np.concatenate([editor.decode(end, conditions) for end in ends])
     return CandidateGroup(

@@ -15,7 +15,8 @@ from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from rc_grpo.config import EditorConfig
-from rc_grpo.editor.weights.on_disk import WeightFilesError, check_components
+from rc_grpo.editor.weights import components
+from rc_grpo.editor.weights.on_disk import ModelFilesError
 from rc_grpo.editor.weights.pretrained import WeightsError
 from rc_grpo.pocket import MODEL_PATHS
 
@@ -82,15 +83,21 @@ def pipeline_class(editor: EditorConfig) -> str:
         return str(json.loads(index.read_text())["_class_name"])
 
 
-def check_weights(editor: EditorConfig) -> None:
-    """Look at the weight files of a model that lies in a folder, by their headers alone; the hub's are fetched whole.
+def check_files(editor: EditorConfig) -> None:
+    """Look at the files of a model that lies in a folder, loading none; the hub's are fetched whole.
 
     Raises:
-        ModelNotFoundError: one is missing, cut off or no safetensors.
+        ModelNotFoundError: one is missing, cut off or no safetensors, or the transformer is quantised.
     """
-    if (folder := Path(model_source(editor))).is_dir():
-        with naming_the_model(editor):
-            check_components(folder)
+    if not (folder := Path(model_source(editor))).is_dir():
+        return
+    with naming_the_model(editor):
+        components.check_folder(folder, json.loads((folder / INDEX).read_text()))
+        if method := components.quantised(folder / "transformer"):
+            raise ModelFilesError(
+                f"its transformer was saved quantised ({method}), and a LoRA is merged into plain weights here. Name "
+                "the model that it was made of; rollout.fp8 and learner.fp8 multiply in float8"
+            )
 
 
 @contextmanager
@@ -117,7 +124,7 @@ def naming_the_model(editor: EditorConfig) -> Iterator[None]:
             f"editor.model {editor.model!r} cannot be loaded: it must be a diffusers folder, a hub id you may read "
             f"(HF_TOKEN set, licence accepted), {_PACKAGED}, or {FULL_SIZE!r}. {error}"
         ) from error
-    except (WeightsError, WeightFilesError) as error:
+    except (WeightsError, ModelFilesError) as error:
         raise ModelNotFoundError(f"editor.model {editor.model!r} cannot be loaded: {error}") from error
 
 

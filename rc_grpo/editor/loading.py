@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import nn
 
 from rc_grpo.config import AcdConfig, EditorConfig, RolloutConfig
 from rc_grpo.editor import files, lora
@@ -10,6 +11,7 @@ from rc_grpo.editor.denoiser import Denoiser
 from rc_grpo.editor.editor import Editor
 from rc_grpo.editor.family import Architecture, Body, Codec, TextCounter
 from rc_grpo.editor.fast import compiling, fp8
+from rc_grpo.editor.finite import non_finite_weights
 from rc_grpo.editor.prefix import require_prefix
 from rc_grpo.editor.registry import find
 from rc_grpo.editor.weights.merged import MergedPolicy
@@ -90,16 +92,20 @@ def load_pipeline(editor: EditorConfig, **components: Any) -> Any:
     """Load diffusers' own pipeline on the editor's device; a component given as None is left out.
 
     Raises:
-        ModelNotFoundError: there is no such folder or hub id, or no access to it.
+        ModelNotFoundError: there is no such folder or hub id, or no access to it, or its weights are no numbers.
     """
-    return find(editor).load_pipeline(editor, files.resolve_device(editor), files.dtype(editor), **components)
+    loaded = find(editor).load_pipeline(editor, files.resolve_device(editor), files.dtype(editor), **components)
+    for name, component in getattr(loaded, "components", {}).items():
+        if isinstance(component, nn.Module):
+            _require_numbers(component, name, editor)
+    return loaded
 
 
 def check_model(editor: EditorConfig, acd: AcdConfig) -> None:
     """Check, loading no weights, that the model's files are whole and that it has what LoRA and ACD name.
 
     Raises:
-        ModelNotFoundError: it is not there, or its weights are cut off or no safetensors.
+        ModelNotFoundError: it is not there, or a file of it is missing, cut off or no safetensors.
         ValueError: a LoRA's target, a layer, a direction or a prefix is not, or sources have a size that it cannot show
             them at, or are more than it takes.
     """
@@ -114,7 +120,7 @@ def check_model(editor: EditorConfig, acd: AcdConfig) -> None:
             "source at the edit's own size; leave it out"
         )
     architecture = load_architecture(editor)
-    files.check_weights(editor)
+    files.check_files(editor)
     require_prefix(editor, architecture.shares_prefix)
     lora.adapted(architecture.projections, editor.lora.targets)
     layers = architecture.layers
@@ -140,4 +146,13 @@ def _ready(body: Body, codec: Codec, editor: EditorConfig, seed: int) -> Editor:
 def _load_body(editor: EditorConfig) -> Body:
     family = find(editor)
     transformer = family.load_transformer(editor, files.resolve_device(editor), files.dtype(editor))
+    _require_numbers(transformer, "transformer", editor)
     return family.body(transformer, editor)
+
+
+def _require_numbers(model: nn.Module, name: str, editor: EditorConfig) -> None:
+    if broken := non_finite_weights(model):
+        raise files.ModelNotFoundError(
+            f"editor.model {editor.model!r} cannot be used: {len(broken)} weights of its {name} hold a NaN or an "
+            f"infinity (first: {', '.join(broken[:3])}). Fetch it anew, or convert it with more range, as bfloat16 has"
+        )

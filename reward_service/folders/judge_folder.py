@@ -141,7 +141,7 @@ def check_safetensors(path: Path) -> None:
 def _of_a_judge(folder: Path) -> Iterator[None]:
     try:
         yield
-    except on_disk.WeightFilesError as error:
+    except on_disk.ModelFilesError as error:
         raise JudgeFolderError(f"{error}; {_way_out(folder)}") from error
 
 

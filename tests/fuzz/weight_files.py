@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from transformers import CLIPTextConfig, CLIPTextModel
 from transformers.utils import logging
 
-from rc_grpo.editor.weights.on_disk import WEIGHTS_INDEX, WeightFilesError, check_components
+from rc_grpo.editor.weights.components import check_folder
+from rc_grpo.editor.weights.on_disk import WEIGHTS_INDEX, ModelFilesError
 from rc_grpo.editor.weights.pretrained import WeightsError, load_model
 from tests.fuzz.mutations import Draw, json_texts, mutated_bytes, mutated_headers
 from tests.fuzz.target import Refused, Target, ask
 
 _ROOT = tempfile.TemporaryDirectory(prefix="fuzz-weights-")
+_PIPELINE = {"text_encoder": ["transformers", "CLIPTextModel"]}
 _COMPONENT = Path(_ROOT.name) / "model" / "text_encoder"
 
 
@@ -46,7 +48,7 @@ def _changed(draw: Draw) -> tuple[str, bytes]:
 def check(drawn: tuple[str, bytes]) -> None:
     for name, data in (valid() | dict([drawn])).items():
         (_COMPONENT / name).write_bytes(data)
-    looked = ask(lambda: check_components(_COMPONENT.parent), WeightFilesError, naming="text_encoder")
+    looked = ask(lambda: check_folder(_COMPONENT.parent, _PIPELINE), ModelFilesError, naming="text_encoder")
     if isinstance(looked, Refused):
         return
     model: Any = ask(lambda: _quietly(str(_COMPONENT.parent)), WeightsError, OSError)

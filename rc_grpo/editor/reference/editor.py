@@ -75,22 +75,22 @@ class Reference:
 
     @classmethod
     def open(cls, name: str, options: Options) -> "Reference":
-        """Look at a pipeline's index and at the signature of its class; nothing is loaded.
+        """Look at a pipeline's index, the signature of its class and its files; nothing is loaded.
 
         Args:
             name: a folder, a hub id, or ``pocket``.
             options: how it is run.
 
         Raises:
-            PipelineError: it is not there, is no editor, or does not take an option.
+            PipelineError: it is not there or not whole, is no editor, or does not take an option.
         """
         source = PipelineSource.find(name)
         own = _class_of(source.class_name, name)
         chosen = own if {"image", "images"} & _arguments(own.__call__) else _image_to_image(own) or own
         called = f"{name} ({chosen.__name__})"
-        return cls(
-            source, chosen.__name__, options, Terms.of(called, chosen.__call__, options, _arguments(chosen.__init__))
-        )
+        terms = Terms.of(called, chosen.__call__, options, _arguments(chosen.__init__))
+        source.require_whole()
+        return cls(source, chosen.__name__, options, terms)
 
     @property
     def in_words(self) -> str:

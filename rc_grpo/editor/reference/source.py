@@ -11,7 +11,8 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from rc_grpo.editor.files import INDEX, POCKET, reach_the_hub
-from rc_grpo.editor.weights.on_disk import WeightFilesError, check_components
+from rc_grpo.editor.weights.components import check_folder
+from rc_grpo.editor.weights.on_disk import ModelFilesError
 from rc_grpo.pocket import MODEL_PATH
 
 UNREADABLE = (OSError, HfHubHTTPError, HFValidationError)
@@ -53,7 +54,7 @@ class PipelineSource:
             name: a folder, a hub id, or ``pocket`` for the editor that comes with the package.
 
         Raises:
-            PipelineError: there is no pipeline, it brings code of its own, or weights that are pickles or cut off.
+            PipelineError: there is no pipeline, or it brings code of its own.
         """
         place = str(MODEL_PATH) if name == POCKET and not Path(name).is_dir() else name
         if Path(place).is_dir():
@@ -64,10 +65,6 @@ class PipelineSource:
                     "save_pretrained wrote; edits that another program has made are measured by --edits FOLDER"
                 )
             index = _read(folder / INDEX, name)
-            try:
-                check_components(folder)
-            except WeightFilesError as error:
-                raise PipelineError(f"the pipeline {name!r}: {error}") from error
             return cls(name, str(folder), None, _class_name(index, name), _digest(folder))
         try:
             reach_the_hub(place, None)
@@ -77,6 +74,20 @@ class PipelineSource:
         # A repository's files lie in a folder that its commit names.
         commit = path.parent.name
         return cls(name, place, commit, _class_name(_read(path, name), name), commit)
+
+    def require_whole(self) -> None:
+        """Look at the files of a folder, reading no weights; the hub's are fetched whole.
+
+        Raises:
+            PipelineError: one is missing, cut off or no safetensors.
+        """
+        if self.revision is not None:
+            return
+        folder = Path(self.place)
+        try:
+            check_folder(folder, _read(folder / INDEX, self.name))
+        except ModelFilesError as error:
+            raise PipelineError(f"the pipeline {self.name!r}: {error}") from error
 
 
 def not_there(name: str, error: Exception) -> PipelineError:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from rc_grpo.config import EditorConfig
+from rc_grpo.editor.finite import require_finite
 from rc_grpo.editor.geometry import editing_size, resize_image
 from rc_grpo.images import Pixels, decode_rgb, on_white
 from rc_grpo.messages import Conditions, EditTask
@@ -78,9 +79,16 @@ def decoded_in_parts(
         latents: ``[B, ...]``, as ``decode`` wants them.
         size: height and width of a picture.
         to_unit: from -1 to 1 to 0 to 1.
+
+    Raises:
+        NonFiniteEditError: a picture holds a NaN.
     """
-    parts = torch.split(latents, max(1, PIXELS_AT_ONCE // (size[0] * size[1])))
-    return torch.cat([(to_unit(decode(part)).float() * 255).round().to(torch.uint8) for part in parts])
+    pictures = []
+    for part in torch.split(latents, max(1, PIXELS_AT_ONCE // (size[0] * size[1]))):
+        decoded = to_unit(decode(part)).float()
+        require_finite(decoded, "the VAE's pictures")
+        pictures.append((decoded * 255).round().to(torch.uint8))
+    return torch.cat(pictures)
 
 
 def moments(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:

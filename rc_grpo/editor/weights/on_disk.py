@@ -11,7 +11,6 @@ from pathlib import Path
 SAFETENSORS, INDEX = ".safetensors", ".safetensors.index.json"
 WEIGHTS, WEIGHTS_INDEX = f"model{SAFETENSORS}", f"model{INDEX}"
 """Of a model of transformers, in one file or in several."""
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 _HEADER_LIMIT = 100_000_000
 """safetensors' own bound on a header in bytes; more than that is not a header."""
@@ -22,21 +21,21 @@ _OF_JSON = (ValueError, KeyError, AttributeError, TypeError, IndexError, Recursi
 """What JSON raises that is none, is deeper than a parser goes, or holds something else."""
 
 
-class WeightFilesError(ValueError):
-    """Files of weights cannot be used as they are; the message names the file, and whoever looked says the way out."""
+class ModelFilesError(ValueError):
+    """Files of a model cannot be used as they are; the message names one, and whoever looked says whose they are."""
 
 
 def weight_files(folder: Path) -> list[str]:
     """Return the names of the weight files that the folder of a model of transformers must have, sorted.
 
     Raises:
-        WeightFilesError: there are neither safetensors nor an index of them, or the index cannot be read.
+        ModelFilesError: there are neither safetensors nor an index of them, or the index cannot be read.
     """
     index = folder / WEIGHTS_INDEX
     if index.is_file():
         return shards(index)
     if not (folder / WEIGHTS).is_file():
-        raise WeightFilesError(f"{folder} has no {WEIGHTS} and no {WEIGHTS_INDEX}")
+        raise ModelFilesError(f"{folder} has no {WEIGHTS} and no {WEIGHTS_INDEX}")
     return [WEIGHTS]
 
 
@@ -44,7 +43,7 @@ def shards(index: Path) -> list[str]:
     """Return the names of the files that an index of safetensors names, sorted.
 
     Raises:
-        WeightFilesError: it cannot be read as one.
+        ModelFilesError: it cannot be read as one.
     """
     try:
         named = set(json.loads(index.read_bytes())["weight_map"].values())
@@ -52,7 +51,7 @@ def shards(index: Path) -> list[str]:
             raise ValueError("no names of files beside it")
         return sorted(named)
     except _OF_JSON as error:
-        raise WeightFilesError(f"{index} is not an index of safetensors") from error
+        raise ModelFilesError(f"{index} is not an index of safetensors") from error
 
 
 def _is_a_name(name: str) -> bool:
@@ -63,10 +62,10 @@ def check_safetensors(path: Path) -> None:
     """Compare a safetensors file's length with what its header says.
 
     Raises:
-        WeightFilesError: it is missing, not safetensors, or of another length.
+        ModelFilesError: it is missing, not safetensors, or of another length.
     """
     if not path.is_file():
-        raise WeightFilesError(f"{path} is missing")
+        raise ModelFilesError(f"{path} is missing")
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
@@ -77,25 +76,6 @@ def check_safetensors(path: Path) -> None:
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         expected = 8 + length + max(ends, default=0)
     except _OF_JSON as error:
-        raise WeightFilesError(f"{path} is not safetensors, or is cut off") from error
+        raise ModelFilesError(f"{path} is not safetensors, or is cut off") from error
     if size != expected:
-        raise WeightFilesError(f"{path} has {size} bytes, its header says {expected}")
-
-
-def check_components(pipeline: Path) -> None:
-    """Check every component's weights in the folder of a diffusers pipeline; one without weights is no fault.
-
-    Raises:
-        WeightFilesError: a file is missing, no safetensors or cut off, or a component has pickles alone.
-    """
-    for component in sorted(path for path in pipeline.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        named = {component / name for index in component.glob(f"*{INDEX}") for name in shards(index)}
-        there = set(component.glob(f"*{SAFETENSORS}"))
-        for path in sorted(named | there):
-            check_safetensors(path)
-        pickles = sorted(path.name for path in component.glob("*") if path.suffix in PICKLES)
-        if pickles and not there:
-            raise WeightFilesError(
-                f"the weights of its {component.name} are pickles ({pickles[0]}), which can run code, and are not "
-                "read; save them as safetensors (save_pretrained does)"
-            )
+        raise ModelFilesError(f"{path} has {size} bytes, its header says {expected}")

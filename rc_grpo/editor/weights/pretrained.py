@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
 
+from rc_grpo.editor.weights.components import check_folder, classes_of, is_model
 from rc_grpo.storable import first_line
 
-_OF_A_FILE = (SafetensorError, ValueError, RuntimeError, LookupError, TypeError)
-"""What is raised where a file's bytes or shapes do not fit the configuration beside it."""
+_OF_A_FILE = (SafetensorError, ValueError, RuntimeError, LookupError, TypeError, ImportError)
+"""What is raised where a file's bytes or shapes do not fit the configuration beside it, or a package that it was
+quantised with is not there."""
 _AGAIN = "Save or fetch it anew"
 
 
@@ -60,31 +61,32 @@ def load_pipeline(kind: Any, place: str, revision: str | None, dtype: torch.dtyp
         **given: components in the place of the pipeline's, None for one that is left out, and its other arguments.
 
     Raises:
-        WeightsError: as of `load_model`.
-        OSError: the files are not there as safetensors.
+        WeightsError: as of `load_model`; or what goes with its models cannot be read, or is not of them.
+        ModelFilesError: as of `rc_grpo.editor.weights.components.check_folder`.
+        OSError: there is no such pipeline.
     """
     # All files at once, as the pipeline does it: each model would ask the hub for its own.
     folder = place if Path(place).is_dir() else kind.download(place, revision=revision, use_safetensors=True, **given)
     taken = set(inspect.signature(kind.__init__).parameters) - set(given)
-    for name, model in _models(kind.load_config(folder)).items():
-        if name in taken:
-            given[name] = load_model(model, folder, subfolder=name, dtype=dtype)
-    return kind.from_pretrained(folder, use_safetensors=True, dtype=dtype, **given)
+    index = {name: entry for name, entry in kind.load_config(folder).items() if name in taken}
+    check_folder(Path(folder), index)
+    for name, component in classes_of(index).items():
+        if is_model(component):
+            given[name] = load_model(component, folder, subfolder=name, dtype=dtype)
+    try:
+        loaded = kind.from_pretrained(folder, use_safetensors=True, dtype=dtype, **given)
+    except _OF_A_FILE as error:
+        raise WeightsError(f"what lies beside its models cannot be read ({first_line(error)}). {_AGAIN}") from error
+    _require_words(loaded.components)
+    return loaded
 
 
-def _models(index: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the classes of the components in an index that have weights."""
-    import diffusers
-    import transformers
-
-    found = {}
-    for name, entry in index.items():
-        if not (isinstance(entry, list | tuple) and len(entry) == 2 and all(isinstance(part, str) for part in entry)):
+def _require_words(components: Mapping[str, Any]) -> None:
+    """Raise where a tokenizer knows more words than the encoder of its texts, which would fail at the first of them."""
+    for name, encoder in components.items():
+        tokenizer = components.get(name.replace("text_encoder", "tokenizer"))
+        if not name.startswith("text_encoder") or encoder is None or tokenizer is None:
             continue
-        library, class_name = entry
-        # A pipeline's own component, as its safety checker, is named by the pipeline's folder in diffusers.
-        homes = {"diffusers": diffusers, "transformers": transformers}
-        kind = getattr(homes.get(library) or getattr(diffusers.pipelines, library, None), class_name, None)
-        if isinstance(kind, type) and issubclass(kind, nn.Module):
-            found[name] = kind
-    return found
+        words, known = len(tokenizer), encoder.get_input_embeddings().num_embeddings
+        if words > known:
+            raise WeightsError(f"its tokenizer has {words} tokens, its {name} knows {known}: they are not of one model")

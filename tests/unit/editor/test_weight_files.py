@@ -69,6 +69,12 @@ def another_shape(path: Path) -> None:
     save_file(held | {name: torch.zeros(3, 5)}, path, {"format": "pt"})
 
 
+def no_number(path: Path) -> None:
+    held = load_file(path)
+    held[max(name for name in held if name.endswith("weight"))].view(-1)[0] = float("nan")
+    save_file(held, path, {"format": "pt"})
+
+
 def load(component: str, editor: EditorConfig) -> None:
     if component == "transformer":
         load_denoiser(editor, 0)
@@ -98,13 +104,82 @@ def test_a_broken_file_is_said_by_name_before_anything_is_loaded(
 
 @pytest.mark.parametrize("component", COMPONENTS)
 @pytest.mark.parametrize(
-    ("broken", "said"), [(one_short, r"lacks \d of its weights"), (another_shape, "cannot be read")]
+    ("broken", "said"),
+    [
+        (one_short, r"its {} lacks \d of its weights"),
+        (another_shape, "its {} cannot be read"),
+        (no_number, "1 weights of its {} hold a NaN"),
+    ],
 )
-def test_no_weight_is_drawn_at_random(broken: Callable[[Path], None], said: str, component: str, folder: Path) -> None:
+def test_no_weight_is_drawn_at_random_or_is_no_number(
+    broken: Callable[[Path], None], said: str, component: str, folder: Path
+) -> None:
     broken(weights(folder, component))
     check_model(of(folder), AcdConfig())
-    with pytest.raises(ModelNotFoundError, match=rf"its {component} {said}"):
+    with pytest.raises(ModelNotFoundError, match=said.format(component)):
         load(component, of(folder))
+
+
+def variant(folder: Path) -> None:
+    path = weights(folder, "vae")
+    path.rename(path.with_name("diffusion_pytorch_model.fp16.safetensors"))
+
+
+def without_vocabulary(folder: Path) -> None:
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+
+
+def half_a_tokenizer(folder: Path) -> None:
+    path = folder / "tokenizer_2" / "tokenizer.json"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def quantised(folder: Path) -> None:
+    path = folder / "transformer" / "config.json"
+    method = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | method))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (variant, r"its vae has no weights: .* a variant, diffusion_pytorch_model.fp16.safetensors"),
+        (lambda folder: weights(folder, "vae").unlink(), "its vae has no weights"),
+        (lambda folder: shutil.rmtree(folder / "scheduler"), "its scheduler is missing"),
+        # Without one transformers makes a tokenizer that knows no word, and goes on.
+        (lambda folder: shutil.rmtree(folder / "tokenizer"), "its tokenizer is missing"),
+        (without_vocabulary, "its tokenizer has no vocabulary: .* none of merges.txt, tokenizer.json, vocab.json"),
+        (half_a_tokenizer, "tokenizer_2/tokenizer.json is no JSON, or is cut off"),
+    ],
+)
+def test_a_component_that_is_not_whole_is_said_where_it_is_checked_and_where_it_is_loaded(
+    damage: Callable[[Path], None], said: str, folder: Path
+) -> None:
+    damage(folder)
+    with pytest.raises(ModelNotFoundError, match=said):
+        check_model(of(folder), AcdConfig())
+    with pytest.raises(ModelNotFoundError, match=said):
+        load_pipeline(of(folder), transformer=None)
+
+
+def test_a_quantised_transformer_is_refused_with_what_to_name_instead(folder: Path) -> None:
+    quantised(folder)
+    with pytest.raises(
+        ModelNotFoundError, match=r"saved quantised \(bitsandbytes\).*Name the model that it was made of"
+    ):
+        check_model(of(folder), AcdConfig())
+    with pytest.raises(ModelNotFoundError, match=r"its transformer cannot be read .*bitsandbytes"):
+        load_denoiser(of(folder), 0)
+
+
+def test_a_tokenizer_of_another_model_is_refused_before_it_names_a_token_that_its_encoder_has_not(folder: Path) -> None:
+    path = weights(folder, "text_encoder_2")
+    held = load_file(path)
+    save_file(held | {"shared.weight": held["shared.weight"][:100].clone()}, path, {"format": "pt"})
+    config = folder / "text_encoder_2" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"vocab_size": 100}))
+    with pytest.raises(ModelNotFoundError, match="tokenizer has 212 tokens, its text_encoder_2 knows 100"):
+        load_pipeline(of(folder), transformer=None)
 
 
 def test_a_whole_model_is_loaded_as_diffusers_loads_it() -> None:
