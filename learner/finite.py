@@ -7,16 +7,14 @@ import torch.distributed
 from torch import Tensor
 
 from learner.errors import NonFiniteError
+from rc_grpo.editor.finite import non_finite
 
 _TEXT_BYTES = 512
 
 
 def first_non_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """Return the name of the first tensor that holds a NaN or an infinity; a device is waited for once."""
-    if not tensors:
-        return None
-    finite = torch.stack([torch.isfinite(tensor).all() for tensor in tensors.values()]).tolist()
-    return next((name for name, good in zip(tensors, finite, strict=True) if not good), None)
+    return next(iter(non_finite(tensors)), None)
 
 
 def require_finite(found: str | None, update: int, device: torch.device) -> None:

@@ -3,6 +3,8 @@
 As 8-bit pixels a NaN is 0, and a black picture is scored like any other.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -32,12 +34,23 @@ def require_finite(made: Tensor, what: str) -> None:
 
 
 @torch.no_grad()
-def non_finite_weights(model: nn.Module) -> list[str]:
-    """Return the names of a model's weights that hold a NaN or an infinity; a device is waited for once."""
-    # Formats of eight bits have neither, or no operation that finds them.
-    named = [(name, weight) for name, weight in model.named_parameters() if weight.is_floating_point()]
-    named = [(name, weight) for name, weight in named if weight.element_size() > 1 and weight.numel()]
-    if not named:
+def non_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the tensors, all on one device, that hold a NaN or an infinity; it is waited for once."""
+    if not tensors:
         return []
-    ends = torch.stack([torch.stack(torch.aminmax(weight)).float() for _, weight in named])
-    return [name for (name, _), good in zip(named, torch.isfinite(ends).all(dim=1).tolist(), strict=True) if not good]
+    finite = torch.stack([torch.isfinite(tensor).all() for tensor in tensors.values()]).tolist()
+    return [name for name, good in zip(tensors, finite, strict=True) if not good]
+
+
+def non_finite_weights(model: nn.Module) -> list[str]:
+    """Return the names of a model's weights that hold a NaN or an infinity.
+
+    Formats of eight bits are passed over: most have no infinity, and PyTorch does not look for their NaNs.
+    """
+    return non_finite(
+        {
+            name: weight
+            for name, weight in model.named_parameters()
+            if weight.is_floating_point() and weight.element_size() > 1
+        }
+    )
