@@ -35,7 +35,7 @@ from rc_grpo.config import EditorConfig, LoraSettings
 from rc_grpo.editor.families.qwen_image_21 import full_size as qwen_21_full_size
 from rc_grpo.editor.families.qwen_image_edit import full_size as qwen_full_size
 from rc_grpo.editor.stock.chat_text import byte_level_tokenizer, special_tokens
-from rc_grpo.editor.stock.token_schedule import SCHEDULER
+from rc_grpo.editor.stock.schedule import SCHEDULER
 from rc_grpo.images import Pixels
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")

@@ -119,8 +119,8 @@ def check_model(editor: EditorConfig, acd: AcdConfig) -> None:
             f"editor.source_resolution is {editor.source_resolution}, and {editor.model} is of a family that shows a "
             "source at the edit's own size; leave it out"
         )
-    architecture = load_architecture(editor)
     files.check_files(editor)
+    architecture = load_architecture(editor)
     require_prefix(editor, architecture.shares_prefix)
     lora.adapted(architecture.projections, editor.lora.targets)
     layers = architecture.layers

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
 from rc_grpo.config.rollout import Fp8
@@ -118,21 +117,6 @@ class StockBound:
     def states(self, x: Tensor) -> Tensor:
         """Return the target's states ``[B, N, C]`` and the source behind them, in the model's dtype."""
         return torch.cat([x.to(self.text.dtype), self.reference.expand(len(x), -1, -1)], dim=1)
-
-
-def levels(scheduler: Mapping[str, Any], steps: int, mu: float, even: Sequence[float] | None = None) -> Tensor:
-    """Return the levels ``[T+1]`` float64 that diffusers' Euler scheduler of a configuration has at a shift.
-
-    Args:
-        scheduler: its configuration.
-        steps: T.
-        mu: the shift.
-        even: levels ahead of it, T of them, instead of evenly spaced ones.
-    """
-    made = FlowMatchEulerDiscreteScheduler.from_config(dict(scheduler))
-    made.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps) if even is None else list(even), mu=mu)
-    sigmas: Tensor = made.sigmas.double()
-    return sigmas
 
 
 def timestep(sigma: float, batch: int, like: Tensor) -> Tensor:

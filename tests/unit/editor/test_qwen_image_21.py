@@ -17,7 +17,7 @@ from rc_grpo.editor.families.qwen_image_21.transformer import Qwen21Body, _spans
 from rc_grpo.editor.family import Tokens
 from rc_grpo.editor.loading import load_denoiser, load_editor, load_pipeline
 from rc_grpo.editor.registry import find
-from rc_grpo.editor.stock.token_schedule import SCHEDULER
+from rc_grpo.editor.stock.schedule import SCHEDULER
 from rc_grpo.images import decode_rgb, encode_png
 from rc_grpo.messages import Conditions
 from rc_grpo.seeds import normal

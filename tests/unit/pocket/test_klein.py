@@ -14,7 +14,7 @@ from rc_grpo.editor.families.flux2_klein.full_size import SCHEDULER
 from rc_grpo.editor.files import model_source
 from rc_grpo.editor.loading import load_editor
 from rc_grpo.editor.registry import find
-from rc_grpo.editor.stock.body import levels
+from rc_grpo.editor.stock.schedule import levels
 from rc_grpo.pocket import KLEIN_TEXT_SLOTS, evaluate, train
 from rc_grpo.pocket.editors import NAMES, named, of
 from rc_grpo.pocket.editors.klein import EDITOR, READ, build_tokenizer

@@ -6,7 +6,6 @@ from typing import Any
 
 from diffusers import (
     AutoencoderKLFlux2,
-    FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
 )
@@ -15,6 +14,7 @@ from rc_grpo.config import EditorConfig
 from rc_grpo.editor.families.flux2_klein import full_size
 from rc_grpo.editor.family import Architecture, Guidance, Tokens
 from rc_grpo.editor.files import model_source, naming_the_model
+from rc_grpo.editor.stock.schedule import read_scheduler
 
 LARGEST_SOURCE = 1024 * 1024
 """Pixels of a source image that the pipeline takes as it is; a larger one is made smaller."""
@@ -74,7 +74,7 @@ def read(editor: EditorConfig) -> KleinArchitecture:
         index = Flux2KleinPipeline.load_config(source, revision=revision)
         config = Flux2Transformer2DModel.load_config(source, subfolder="transformer", revision=revision)
         vae = AutoencoderKLFlux2.load_config(source, subfolder="vae", revision=revision)
-        scheduler = FlowMatchEulerDiscreteScheduler.load_config(source, subfolder="scheduler", revision=revision)
+        scheduler = read_scheduler(source, revision)
     # An encoder's states of three layers side by side are what the transformer reads.
     size = full_size.KLEIN_4B if config["joint_attention_dim"] <= 7680 else full_size.KLEIN_9B
     return of_config(

@@ -15,7 +15,8 @@ from rc_grpo.editor.family import Forward, Text
 from rc_grpo.editor.prefix import Prefix
 from rc_grpo.editor.recording import Probe
 from rc_grpo.editor.stock.attention import JointAttention
-from rc_grpo.editor.stock.body import StockBody, StockBound, levels, timestep
+from rc_grpo.editor.stock.body import StockBody, StockBound, timestep
+from rc_grpo.editor.stock.schedule import levels
 from rc_grpo.messages import Conditions
 
 

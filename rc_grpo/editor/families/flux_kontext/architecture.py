@@ -10,6 +10,7 @@ from rc_grpo.config import EditorConfig
 from rc_grpo.editor.families.flux_kontext import full_size
 from rc_grpo.editor.family import Architecture, Tokens
 from rc_grpo.editor.files import FULL_SIZE, model_source, naming_the_model
+from rc_grpo.editor.stock.schedule import read_scheduler
 
 ENCODERS_GIB = 9.3
 """T5-XXL, CLIP and VAE of FLUX.1 in bfloat16."""
@@ -20,7 +21,13 @@ _IN_DOUBLE = (*_IN_BOTH, "attn.to_out.0", "attn.add_q_proj", "attn.add_k_proj", 
 
 @dataclass(frozen=True)
 class KontextArchitecture(Architecture):
-    """Sizes of a Kontext model."""
+    """Sizes of a Kontext model.
+
+    Attributes:
+        scheduler: its scheduler's configuration.
+    """
+
+    scheduler: Mapping[str, Any]
 
     def tokens(self, editor: EditorConfig) -> Tokens:
         """Return the lengths of an edit: text slots, target, and one source of the target's size."""
@@ -46,15 +53,19 @@ def read(editor: EditorConfig) -> KontextArchitecture:
         source, revision = model_source(editor), editor.revision
         config = FluxTransformer2DModel.load_config(source, subfolder="transformer", revision=revision)
         vae = AutoencoderKL.load_config(source, subfolder="vae", revision=revision)
-    return of_config(config, 2 ** len(vae["block_out_channels"]))
+        scheduler = read_scheduler(source, revision)
+    return of_config(config, 2 ** len(vae["block_out_channels"]), scheduler)
 
 
-def of_config(config: Mapping[str, Any], token: int) -> KontextArchitecture:
+def of_config(
+    config: Mapping[str, Any], token: int, scheduler: Mapping[str, Any] = full_size.SCHEDULER
+) -> KontextArchitecture:
     """Return the sizes of a transformer of this configuration.
 
     Args:
         config: of ``FluxTransformer2DModel``.
         token: side of a token in pixels.
+        scheduler: its scheduler's configuration.
     """
     double, single = config["num_layers"], config["num_single_layers"]
     width = config["num_attention_heads"] * config["attention_head_dim"]
@@ -67,6 +78,7 @@ def of_config(config: Mapping[str, Any], token: int) -> KontextArchitecture:
         encoders_gib=ENCODERS_GIB,
         projections=_projections(double, single, width),
         kept=13.5,
+        scheduler=scheduler,
     )
 
 

@@ -6,6 +6,7 @@ A forward pass costs what it costs with the real ones, and building the model on
 
 from collections.abc import Callable
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -22,6 +23,22 @@ TOKEN = 16
 
 BLOCKS = {"num_layers": 19, "num_single_layers": 38}
 """Everything else of FLUX.1's transformer is diffusers' default, but for the guidance that it embeds."""
+
+SCHEDULER = MappingProxyType(
+    {
+        "use_dynamic_shifting": True,
+        "base_shift": 0.5,
+        "max_shift": 1.15,
+        "base_image_seq_len": 256,
+        "max_image_seq_len": 4096,
+        "time_shift_type": "exponential",
+        "shift_terminal": None,
+        "use_karras_sigmas": False,
+        "use_exponential_sigmas": False,
+        "use_beta_sigmas": False,
+    }
+)
+"""The published scheduler, as far as it says the levels."""
 
 _VAE = {
     "block_out_channels": (128, 256, 512, 512),
@@ -77,6 +94,6 @@ def build_pipeline(device: torch.device, dtype: torch.dtype, **components: Any) 
         "text_encoder_2": lambda: random_weights(lambda: T5EncoderModel(T5Config(**_T5)), device, dtype),
         "tokenizer": partial(CLIPTokenizer.from_pretrained, MODEL_PATH, subfolder="tokenizer"),
         "tokenizer_2": partial(T5TokenizerFast.from_pretrained, MODEL_PATH, subfolder="tokenizer_2"),
-        "scheduler": FlowMatchEulerDiscreteScheduler,
+        "scheduler": partial(FlowMatchEulerDiscreteScheduler, **SCHEDULER),
     }
     return assembled(FluxKontextPipeline, makers, components)

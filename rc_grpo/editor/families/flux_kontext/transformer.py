@@ -4,18 +4,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers import FluxKontextPipeline, FluxTransformer2DModel
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
 from torch import Tensor
 
 from rc_grpo.algorithm.solver import kontext_sigmas
 from rc_grpo.config import EditorConfig
-from rc_grpo.editor.families.flux_kontext import architecture, rollout_blocks
+from rc_grpo.editor.families.flux_kontext import architecture, full_size, rollout_blocks
 from rc_grpo.editor.family import Forward, Guidance, Text
 from rc_grpo.editor.prefix import Prefix
 from rc_grpo.editor.recording import Probe
 from rc_grpo.editor.stock.arrays import to_tensor
 from rc_grpo.editor.stock.attention import JointAttention
 from rc_grpo.editor.stock.body import TEXT_OF_CANARY, StockBody, StockBound, timestep
+from rc_grpo.editor.stock.schedule import levels_by_tokens
 from rc_grpo.messages import Conditions
 
 
@@ -25,16 +26,26 @@ class KontextBody(StockBody):
     Args:
         transformer: on its device and in its dtype.
         token: side of a token in pixels (16 for FLUX.1).
+        scheduler: its scheduler's configuration.
     """
 
-    def __init__(self, transformer: FluxTransformer2DModel, token: int) -> None:
+    def __init__(
+        self, transformer: FluxTransformer2DModel, token: int, scheduler: Mapping[str, Any] = full_size.SCHEDULER
+    ) -> None:
         blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
         guidance: Guidance = "embedded" if transformer.config.guidance_embeds else "none"
-        super().__init__(transformer, blocks, architecture.of_config(transformer.config, token), guidance)
+        super().__init__(transformer, blocks, architecture.of_config(transformer.config, token, scheduler), guidance)
+        # The paper's editor has the levels of the paper's equation, to the last bit of float64.
+        made = FlowMatchEulerDiscreteScheduler.from_config(dict(scheduler)).config
+        published = all(made[name] == value for name, value in full_size.SCHEDULER.items())
+        self._scheduler = None if published else scheduler
 
     def sigmas(self, steps: int, conditions: Conditions) -> Tensor:
-        """Return Kontext's schedule ``[T+1]`` float64 for this image size."""
-        return kontext_sigmas(steps, self.latent_shape(conditions)[0])
+        """Return the schedule ``[T+1]`` float64 for this size: Kontext's own, or that of a scheduler unlike it."""
+        tokens = self.latent_shape(conditions)[0]
+        if self._scheduler is None:
+            return kontext_sigmas(steps, tokens)
+        return levels_by_tokens(self._scheduler, steps, tokens)
 
     def bind(self, conditions: Conditions, text: Text, guidance: float) -> "KontextBound":
         """Put a task on the device.
@@ -66,7 +77,8 @@ class KontextBody(StockBody):
 
 def body(transformer: FluxTransformer2DModel, editor: EditorConfig) -> KontextBody:
     """Wrap a transformer."""
-    return KontextBody(transformer, architecture.read(editor).token)
+    sizes = architecture.read(editor)
+    return KontextBody(transformer, sizes.token, sizes.scheduler)
 
 
 class KontextBound(StockBound):

@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from diffusers import FlowMatchEulerDiscreteScheduler, QwenImage21Pipeline, QwenImage21Transformer2DModel
+from diffusers import QwenImage21Pipeline, QwenImage21Transformer2DModel
 
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.families.qwen_image_21 import full_size
 from rc_grpo.editor.family import Architecture, Tokens
 from rc_grpo.editor.files import model_source, naming_the_model
 from rc_grpo.editor.recording import Direction
+from rc_grpo.editor.stock.schedule import SCHEDULER, read_scheduler
 from rc_grpo.editor.stock.source_size import STOCK_SOURCE
-from rc_grpo.editor.stock.token_schedule import SCHEDULER
 
 TEXT_OF_A_SENTENCE = 48
 """Tokens of an instruction of a sentence in its template, those that stand for the source left out."""
@@ -78,7 +78,7 @@ def read(editor: EditorConfig) -> Qwen21Architecture:
         source, revision = model_source(editor), editor.revision
         index = QwenImage21Pipeline.load_config(source, revision=revision)
         config = QwenImage21Transformer2DModel.load_config(source, subfolder="transformer", revision=revision)
-        scheduler = FlowMatchEulerDiscreteScheduler.load_config(source, subfolder="scheduler", revision=revision)
+        scheduler = read_scheduler(source, revision)
     return of_config(config, scheduler, index.get("sample_sigmas"))
 
 

@@ -27,7 +27,7 @@ from rc_grpo.config import EditorConfig
 from rc_grpo.editor.files import FULL_SIZE
 from rc_grpo.editor.stock.chat_text import TEMPLATE, byte_level_tokenizer, special_tokens
 from rc_grpo.editor.stock.random_weights import FullSize, assembled, random_weights
-from rc_grpo.editor.stock.token_schedule import SCHEDULER
+from rc_grpo.editor.stock.schedule import SCHEDULER
 
 TOKEN = 16
 """Side of a token in pixels."""

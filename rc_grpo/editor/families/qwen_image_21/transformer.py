@@ -19,7 +19,7 @@ from rc_grpo.editor.prefix import Prefix
 from rc_grpo.editor.recording import Layout, Probe
 from rc_grpo.editor.stock.arrays import to_tensor
 from rc_grpo.editor.stock.body import TEXT_OF_CANARY, TOKENS_PER_SIDE_OF_CANARY, StockBody, timestep
-from rc_grpo.editor.stock.token_schedule import levels_by_tokens
+from rc_grpo.editor.stock.schedule import levels_by_tokens
 from rc_grpo.messages import Conditions
 
 SLOT = SIDE**2

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler, QwenImageTransformer2DModel
+from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
 
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.families.qwen_image_edit import full_size
 from rc_grpo.editor.family import Architecture, Tokens
 from rc_grpo.editor.files import model_source, naming_the_model
+from rc_grpo.editor.stock.schedule import SCHEDULER, read_scheduler
 from rc_grpo.editor.stock.source_size import STOCK_SOURCE
-from rc_grpo.editor.stock.token_schedule import SCHEDULER
 
 TEXT_OF_A_SENTENCE = 240
 """Tokens of an instruction of a sentence, with the 196 that stand for the source and what is around them."""
@@ -59,7 +59,7 @@ def read(editor: EditorConfig) -> QwenArchitecture:
         source, revision = model_source(editor), editor.revision
         config = QwenImageTransformer2DModel.load_config(source, subfolder="transformer", revision=revision)
         vae = AutoencoderKLQwenImage.load_config(source, subfolder="vae", revision=revision)
-        scheduler = FlowMatchEulerDiscreteScheduler.load_config(source, subfolder="scheduler", revision=revision)
+        scheduler = read_scheduler(source, revision)
     return of_config(config, 2 * 2 ** len(vae["temperal_downsample"]), scheduler)
 
 

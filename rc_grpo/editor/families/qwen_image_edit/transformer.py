@@ -15,7 +15,7 @@ from rc_grpo.editor.guidance import classifier_free
 from rc_grpo.editor.prefix import Prefix
 from rc_grpo.editor.recording import Probe
 from rc_grpo.editor.stock.body import StockBody, StockBound, timestep
-from rc_grpo.editor.stock.token_schedule import levels_by_tokens
+from rc_grpo.editor.stock.schedule import levels_by_tokens
 from rc_grpo.messages import Conditions
 
 
