@@ -117,14 +117,14 @@ def read_manifest(folder: Path) -> Manifest | None:
         raise JudgeFolderError(f"{path} is not a manifest of ours; {_way_out(folder)}") from error
 
 
-def weight_files(folder: Path) -> list[str]:
-    """Return the names of the weight files that a judge's folder must have, sorted.
+def check_weights(folder: Path) -> list[str]:
+    """Check the weight files that a judge's folder must have, and return their names, sorted.
 
     Raises:
-        JudgeFolderError: as `rc_grpo.editor.weights.on_disk.weight_files`, with the way out.
+        JudgeFolderError: as `rc_grpo.editor.weights.on_disk.check_weights`, with the way out.
     """
     with _of_a_judge(folder):
-        return on_disk.weight_files(folder)
+        return on_disk.check_weights(folder)
 
 
 def check_safetensors(path: Path) -> None:
@@ -166,8 +166,7 @@ def check_judge_folder(path: Path, *, verify_digests: bool = False) -> None:
                 f"merge it first: rc-grpo merge-judge BASE {path} OUT"
             )
         raise JudgeFolderError(f"{path / 'config.json'} is missing; {_way_out(path)}")
-    for name in weight_files(path):
-        check_safetensors(path / name)
+    check_weights(path)
     manifest = read_manifest(path)
     for name, record in sorted(manifest.files.items()) if manifest else ():
         file = path / name

@@ -30,8 +30,8 @@ from reward_service.folders.judge_folder import (
     Manifest,
     Source,
     check_judge_folder,
+    check_weights,
     read_manifest,
-    weight_files,
 )
 from reward_service.folders.parity import Questionnaire, compare, require_effect
 from reward_service.folders.whole_folder import locked, whole_folder
@@ -141,7 +141,7 @@ def merge_judge(
     with locked(out):
         there = _there(out) if out.exists() else None
         on_phase("hashing base and adapter")
-        base_source = of_base.source(["config.json", *weight_files(of_base.folder), *_side_files(of_base.folder)])
+        base_source = of_base.source(["config.json", *check_weights(of_base.folder), *_side_files(of_base.folder)])
         adapter_source = of_adapter.source([ADAPTER_CONFIG, ADAPTER_WEIGHTS])
         if there is not None:
             on_phase(f"checking {out}, which is there already")

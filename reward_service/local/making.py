@@ -16,7 +16,7 @@ from rc_grpo.config import (
 )
 from rc_grpo.editor.files import named, pinned
 from rc_grpo.storable import first_line
-from reward_service.folders.judge_folder import check_safetensors, weight_files
+from reward_service.folders.judge_folder import check_weights
 from reward_service.judge import Judge, JudgeSetupError
 from reward_service.local.reward_head_prompts import HeadPrompts
 
@@ -95,5 +95,4 @@ def _check_model(kind: str, name: str, revision: str | None, known: set[str]) ->
 def _check_whole(name: str) -> None:
     folder = Path(name)
     if name and folder.is_dir():
-        for file in weight_files(folder):
-            check_safetensors(folder / file)
+        check_weights(folder)

@@ -21,7 +21,7 @@ from rc_grpo.config import RewardHeadConfig
 from rc_grpo.editor.files import pinned
 from rc_grpo.storable import first_line
 from reward_service.folders.adapter import in_current_layout
-from reward_service.folders.judge_folder import JudgeFolderError, check_safetensors, weight_files
+from reward_service.folders.judge_folder import JudgeFolderError, check_weights
 from reward_service.judge import JudgeSetupError
 
 _HEAD = re.compile(r"rm_head(?:s\.head_(?P<number>\d+))?\.(?:(?P<layer>\d+)\.)?(?P<part>weight|bias)")
@@ -67,8 +67,7 @@ def found(config: RewardHeadConfig) -> Path:
                 f"judge {config.model!r} is neither a folder here nor a model that the hub gives ({first_line(error)})"
             ) from error
     try:
-        for name in weight_files(folder):
-            check_safetensors(folder / name)
+        check_weights(folder)
     except JudgeFolderError as error:
         raise JudgeSetupError(str(error)) from error
     return folder
@@ -82,7 +81,7 @@ def load(config: RewardHeadConfig, device: str) -> RewardModel:
             takes the reward token for several.
     """
     folder = found(config)
-    state = {name: tensor for file in weight_files(folder) for name, tensor in load_file(folder / file).items()}
+    state = {name: tensor for file in check_weights(folder) for name, tensor in load_file(folder / file).items()}
     asked = config.backbone or str(folder)
     source, revision = pinned(asked)
     try:

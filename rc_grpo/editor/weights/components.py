@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from rc_grpo.editor.weights.on_disk import INDEX, SAFETENSORS, ModelFilesError, check_safetensors, shards
+from rc_grpo.editor.weights.on_disk import INDEX, SAFETENSORS, ModelFilesError, check_weights
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 STEMS = ("model", "diffusion_pytorch_model")
@@ -76,12 +76,9 @@ def quantised(component: Path) -> str | None:
 
 
 def _check_weights(component: Path) -> None:
-    wanted = [component / f"{stem}{end}" for stem in STEMS for end in (INDEX, SAFETENSORS)]
-    there = [path for path in wanted if path.is_file()]
-    named = {component / name for path in there if path.name.endswith(INDEX) for name in shards(path)}
-    for path in sorted(named or there):
-        check_safetensors(path)
+    there = [stem for stem in STEMS for end in (INDEX, SAFETENSORS) if (component / f"{stem}{end}").is_file()]
     if there:
+        check_weights(component, there[0])
         return
     files = sorted(path.name for path in component.iterdir())
     pickles = [name for name in files if name.endswith(PICKLES)]

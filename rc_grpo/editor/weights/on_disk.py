@@ -8,6 +8,8 @@ alone, so that this takes milliseconds however large the model is.
 import json
 from pathlib import Path
 
+from rc_grpo.storable import storable
+
 SAFETENSORS, INDEX = ".safetensors", ".safetensors.index.json"
 WEIGHTS, WEIGHTS_INDEX = f"model{SAFETENSORS}", f"model{INDEX}"
 """Of a model of transformers, in one file or in several."""
@@ -25,31 +27,45 @@ class ModelFilesError(ValueError):
     """Files of a model cannot be used as they are; the message names one, and whoever looked says whose they are."""
 
 
-def weight_files(folder: Path) -> list[str]:
-    """Return the names of the weight files that the folder of a model of transformers must have, sorted.
+def check_weights(folder: Path, stem: str = "model") -> list[str]:
+    """Check the weight files that a model's folder must have.
+
+    Args:
+        folder: of one model, as ``save_pretrained`` writes it.
+        stem: of its files: ``model`` in transformers, ``diffusion_pytorch_model`` in diffusers.
+
+    Returns:
+        Their names, sorted.
 
     Raises:
-        ModelFilesError: there are neither safetensors nor an index of them, or the index cannot be read.
+        ModelFilesError: there are neither safetensors nor an index of them, the index cannot be read or names a tensor
+            that its file does not hold, or a file is as `check_safetensors` says.
     """
-    index = folder / WEIGHTS_INDEX
-    if index.is_file():
-        return shards(index)
-    if not (folder / WEIGHTS).is_file():
-        raise ModelFilesError(f"{folder} has no {WEIGHTS} and no {WEIGHTS_INDEX}")
-    return [WEIGHTS]
+    whole, index = folder / f"{stem}{SAFETENSORS}", folder / f"{stem}{INDEX}"
+    if not index.is_file():
+        if not whole.is_file():
+            raise ModelFilesError(f"{folder} has no {whole.name} and no {index.name}")
+        check_safetensors(whole)
+        return [whole.name]
+    places = _weight_map(index)
+    held = {name: check_safetensors(folder / name) for name in sorted(set(places.values()))}
+    for tensor, name in places.items():
+        if tensor not in held[name]:
+            raise ModelFilesError(f"{index} has {storable(tensor, 200)} in {name}, which does not hold it")
+    return list(held)
 
 
-def shards(index: Path) -> list[str]:
-    """Return the names of the files that an index of safetensors names, sorted.
+def _weight_map(index: Path) -> dict[str, str]:
+    """Return the file of every tensor that an index names.
 
     Raises:
         ModelFilesError: it cannot be read as one.
     """
     try:
-        named = set(json.loads(index.read_bytes())["weight_map"].values())
-        if not named or not all(map(_is_a_name, named)):
+        places = dict(json.loads(index.read_bytes())["weight_map"])
+        if not places or not all(map(_is_a_name, places.values())):
             raise ValueError("no names of files beside it")
-        return sorted(named)
+        return places
     except _OF_JSON as error:
         raise ModelFilesError(f"{index} is not an index of safetensors") from error
 
@@ -58,8 +74,11 @@ def _is_a_name(name: str) -> bool:
     return name.isprintable() and name == Path(name).name and len(name.encode()) <= _LONGEST_NAME
 
 
-def check_safetensors(path: Path) -> None:
+def check_safetensors(path: Path) -> frozenset[str]:
     """Compare a safetensors file's length with what its header says.
+
+    Returns:
+        The names of its tensors.
 
     Raises:
         ModelFilesError: it is missing, not safetensors, or of another length.
@@ -73,9 +92,10 @@ def check_safetensors(path: Path) -> None:
             if not 2 <= length <= min(_HEADER_LIMIT, size - 8):
                 raise ValueError("no header")
             header = json.loads(file.read(length))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        expected = 8 + length + max(ends, default=0)
+        ends = {name: entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"}
+        expected = 8 + length + max(ends.values(), default=0)
     except _OF_JSON as error:
         raise ModelFilesError(f"{path} is not safetensors, or is cut off") from error
     if size != expected:
         raise ModelFilesError(f"{path} has {size} bytes, its header says {expected}")
+    return frozenset(ends)

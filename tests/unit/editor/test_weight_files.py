@@ -208,3 +208,15 @@ def test_a_pipeline_of_the_hub_is_asked_for_once_and_without_pickles(monkeypatch
     assert asked == [("some/editor", {"revision": "v1", "use_safetensors": True, "transformer": None})]
     assert loaded.transformer is None
     assert all(getattr(loaded, component) is not None for component in COMPONENTS[1:])
+
+
+def test_an_index_of_another_models_shards_is_said_by_tensor(folder: Path) -> None:
+    path = weights(folder, "text_encoder_2")
+    a_shard_short(path)
+    for name in ("00001", "00002"):
+        # Both are whole files, and neither has what the index says.
+        save_file({"other": torch.zeros(2)}, path.with_name(f"model-{name}-of-00002.safetensors"), {"format": "pt"})
+    with pytest.raises(
+        ModelNotFoundError, match=r"text_encoder_2/model.safetensors.index.json has .* does not hold it"
+    ):
+        check_model(of(folder), AcdConfig())
