@@ -16,6 +16,7 @@ from rc_grpo.editor.weights.on_disk import INDEX, SAFETENSORS, ModelFilesError, 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 STEMS = ("model", "diffusion_pytorch_model")
 """Of weight files: in transformers, and in diffusers. A variant of a model has others, which are loaded by its name."""
+_AGAIN = "save or fetch it anew"
 
 
 def classes_of(index: Mapping[str, Any]) -> dict[str, type | None]:
@@ -78,7 +79,10 @@ def quantised(component: Path) -> str | None:
 def _check_weights(component: Path) -> None:
     there = [stem for stem in STEMS for end in (INDEX, SAFETENSORS) if (component / f"{stem}{end}").is_file()]
     if there:
-        check_weights(component, there[0])
+        try:
+            check_weights(component, there[0])
+        except ModelFilesError as error:
+            raise ModelFilesError(f"{error}; {_AGAIN}") from error
         return
     files = sorted(path.name for path in component.iterdir())
     pickles = [name for name in files if name.endswith(PICKLES)]
@@ -88,7 +92,7 @@ def _check_weights(component: Path) -> None:
             f"the weights of its {component.name} are pickles ({pickles[0]}), which can run code, and are not read; "
             "save them as safetensors (save_pretrained does)"
         )
-    why = f"it holds those of a variant, {variants[0]}; save it without one" if variants else "save or fetch it anew"
+    why = f"it holds those of a variant, {variants[0]}; save it without one" if variants else _AGAIN
     wanting = " and no ".join(f"{stem}{SAFETENSORS}" for stem in STEMS)
     raise ModelFilesError(f"its {component.name} has no weights: {component} holds no {wanting}; {why}")
 
@@ -97,7 +101,7 @@ def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ModelFilesError(f"{path} is no JSON, or is cut off; fetch it anew") from error
+        raise ModelFilesError(f"{path} is no JSON, or is cut off; {_AGAIN}") from error
 
 
 def _listed(vocabulary: Mapping[str, str]) -> str:
