@@ -140,8 +140,15 @@ def _model_type(config: ServedConfig, otherwise: str) -> str:
 def _check_served(name: str, config: ServedConfig) -> None:
     if config.urls and config.api_key_variable not in os.environ:
         raise JudgeSetupError(f"judge {name} has urls; set ${config.api_key_variable} to their key")
-    if not config.urls and Path(model(config)).is_dir():
-        check_judge_folder(Path(model(config)))
+    folder = Path(model(config))
+    if not config.urls and folder.is_dir():
+        check_judge_folder(folder)
+        # Told to load otherwise, as without weights, a server knows better.
+        if not any(argument.startswith("--load-format") for argument in config.server.arguments):
+            # Here, as it takes seconds, and a worker that attaches to a server has no need of it.
+            from reward_service.folders.tensors import require_tensors
+
+            require_tensors(folder)
 
 
 def _made(config: JudgePlugin) -> Judge:

@@ -114,7 +114,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise JudgeFolderError(f"{path} is not a manifest of ours; {_way_out(folder)}") from error
+        raise JudgeFolderError(f"{path} is not a manifest of ours; {way_out(folder)}") from error
 
 
 def check_weights(folder: Path) -> list[str]:
@@ -142,7 +142,7 @@ def _of_a_judge(folder: Path) -> Iterator[None]:
     try:
         yield
     except on_disk.ModelFilesError as error:
-        raise JudgeFolderError(f"{error}; {_way_out(folder)}") from error
+        raise JudgeFolderError(f"{error}; {way_out(folder)}") from error
 
 
 def check_judge_folder(path: Path, *, verify_digests: bool = False) -> None:
@@ -165,20 +165,21 @@ def check_judge_folder(path: Path, *, verify_digests: bool = False) -> None:
                 f"{path} holds an adapter ({ADAPTER_CONFIG}, no config.json), which cannot be served by itself; "
                 f"merge it first: rc-grpo merge-judge BASE {path} OUT"
             )
-        raise JudgeFolderError(f"{path / 'config.json'} is missing; {_way_out(path)}")
+        raise JudgeFolderError(f"{path / 'config.json'} is missing; {way_out(path)}")
     check_weights(path)
     manifest = read_manifest(path)
     for name, record in sorted(manifest.files.items()) if manifest else ():
         file = path / name
         if not file.is_file():
-            raise JudgeFolderError(f"{file} is missing; {_way_out(path)}")
+            raise JudgeFolderError(f"{file} is missing; {way_out(path)}")
         if file.stat().st_size != record.size:
             raise JudgeFolderError(
-                f"{file} has {file.stat().st_size} bytes, {MANIFEST} says {record.size}; {_way_out(path)}"
+                f"{file} has {file.stat().st_size} bytes, {MANIFEST} says {record.size}; {way_out(path)}"
             )
         if verify_digests and FileRecord.of(file) != record:
-            raise JudgeFolderError(f"{file} is not the file that {MANIFEST} records; {_way_out(path)}")
+            raise JudgeFolderError(f"{file} is not the file that {MANIFEST} records; {way_out(path)}")
 
 
-def _way_out(folder: Path) -> str:
+def way_out(folder: Path) -> str:
+    """Return what to do with a folder that is not whole."""
     return f"remove {folder} and make it again (rc-grpo merge-judge, or download it)"
