@@ -146,9 +146,9 @@ def _check_served(name: str, config: ServedConfig) -> None:
         # Told to load otherwise, as without weights, a server knows better.
         if not any(argument.startswith("--load-format") for argument in config.server.arguments):
             # Here, as it takes seconds, and a worker that attaches to a server has no need of it.
-            from reward_service.folders.tensors import require_tensors
+            from reward_service.folders.tensors import require_judge
 
-            require_tensors(folder)
+            require_judge(folder)
 
 
 def _made(config: JudgePlugin) -> Judge:

@@ -94,7 +94,9 @@ def check_files(editor: EditorConfig) -> None:
     if not (folder / INDEX).is_file():
         return
     with naming_the_model(editor):
-        components.check_folder(folder, json.loads((folder / INDEX).read_text()))
+        index = json.loads((folder / INDEX).read_text())
+        components.check_folder(folder, index)
+        components.check_encoders(folder, index)
         if method := components.quantised(folder / "transformer"):
             raise ModelFilesError(
                 f"its transformer was saved quantised ({method}), and a LoRA is merged into plain weights here. Name "

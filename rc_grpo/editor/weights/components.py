@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from rc_grpo.editor.weights.on_disk import INDEX, SAFETENSORS, ModelFilesError, check_weights
+from rc_grpo.editor.weights.tensors import require_tensors
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 STEMS = ("model", "diffusion_pytorch_model")
@@ -62,6 +63,28 @@ def check_folder(pipeline: Path, index: Mapping[str, Any]) -> None:
         vocabulary = getattr(kind, "vocab_files_names", None) or {}
         if vocabulary and not any((component / file).is_file() for file in vocabulary.values()):
             raise ModelFilesError(f"its {name} has no vocabulary: {component} holds none of {_listed(vocabulary)}")
+
+
+def check_encoders(pipeline: Path, index: Mapping[str, Any]) -> None:
+    """Hold the tensors of a pipeline's models of transformers, its encoders, against their classes.
+
+    Those of diffusers, whose names and shapes only loading them tells, are left to that.
+
+    Args:
+        pipeline: a folder that `check_folder` has passed.
+        index: what its ``model_index.json`` holds.
+
+    Raises:
+        ModelFilesError: as of `rc_grpo.editor.weights.tensors.require_tensors`.
+    """
+    from transformers import PreTrainedModel
+
+    for name, kind in classes_of(index).items():
+        if isinstance(kind, type) and issubclass(kind, PreTrainedModel):
+            try:
+                require_tensors(pipeline / name, kind)
+            except ModelFilesError as error:
+                raise ModelFilesError(f"{error}; {_AGAIN}") from error
 
 
 def quantised(component: Path) -> str | None:

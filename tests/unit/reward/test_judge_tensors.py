@@ -14,7 +14,7 @@ from rc_grpo.config import parse_judge
 from reward_service import pocket_judge
 from reward_service.factory import check_judge
 from reward_service.folders.judge_folder import JudgeFolderError
-from reward_service.folders.tensors import require_tensors
+from reward_service.folders.tensors import require_judge
 from tests.unit.reward.tiny_judges import make_base
 
 LAYER = "model.layers.1.mlp.up_proj.weight"
@@ -38,13 +38,13 @@ def judge(folder: Path, **server: Any) -> Any:
 
 
 def test_a_whole_judge_is_taken(folder: Path) -> None:
-    require_tensors(folder)
+    require_judge(folder)
     check_judge("j", judge(folder))
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
 def test_a_whole_model_of_every_family_is_taken_in_shards_too(family: Any, tmp_path: Path) -> None:
-    require_tensors(make_base(tmp_path / "base", family, shard="100KB"))
+    require_judge(make_base(tmp_path / "base", family, shard="100KB"))
 
 
 def test_a_tensor_that_is_in_no_file_is_named_before_a_server_starts(folder: Path) -> None:
@@ -65,4 +65,4 @@ def test_a_server_that_is_told_how_to_load_and_a_quantised_model_are_left_to_it(
     config = folder / "config.json"
     method = {"quantization_config": {"quant_method": "awq", "bits": 4}}
     config.write_text(json.dumps(json.loads(config.read_text()) | method))
-    require_tensors(folder)
+    require_judge(folder)
