@@ -24,6 +24,7 @@ from learner.updates import UPDATES
 from learner.work import GroupWork, RunShape, batch_advantages, draw_anchors, draw_steps, idle_share, spread
 from rc_grpo.config import EditorConfig, LearnerConfig, ObjectiveConfig, actor_options
 from rc_grpo.messages import PolicyVersion, ScoredGroup
+from rc_grpo.storable import last_line
 from rc_grpo.waiting import DeadlineExceededError, Waits
 
 _POLL_SECONDS = 0.2
@@ -210,7 +211,7 @@ class LearnerGroup:
         try:
             return await self.waits.within(deadline, awaitable, "the learner", what)
         except (RayActorError, ObjectLostError, DeadlineExceededError) as error:
-            raise LearnerLostError(f"the learner was lost while it waited for {what}: {error}") from error
+            raise LearnerLostError(f"the learner was lost while it waited for {what}: {last_line(error)}") from error
         except RayTaskError as error:
             # When a rank dies, another's collective may fail before Ray has noticed.
             if lost := await self._dead():

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from rc_grpo.config import PoolConfig
 from rc_grpo.pool_statistics import PoolStatistics
 from rc_grpo.seats import Member, Seat, Seats, Worker
+from rc_grpo.storable import last_line
 from rc_grpo.waiting import DeadlineExceededError, Waits, timed
 
 logger = logging.getLogger(__name__)
@@ -102,6 +103,7 @@ class WorkerPool(Generic[Worker]):
         """Start all workers; returns when every one can be used.
 
         Raises:
+            PoolError: a worker ended while it started; with the reason it gave.
             DeadlineExceededError: a worker was not up within ``start_deadline_s``.
         """
         await asyncio.gather(*(self._add() for _ in range(self.size)))
@@ -145,11 +147,13 @@ class WorkerPool(Generic[Worker]):
             try:
                 return await self._answer(seat, what, call)
             except self._lost as error:
-                self._replace(seat, f"{seat.member.name} was lost during {what} (attempt {attempt}): {_gist(error)}")
+                self._replace(
+                    seat, f"{seat.member.name} was lost during {what} (attempt {attempt}): {last_line(error)}"
+                )
             except self._unable as error:
-                self._rest(seat, f"{seat.member.name} could not serve {what} (attempt {attempt}): {_gist(error)}")
+                self._rest(seat, f"{seat.member.name} could not serve {what} (attempt {attempt}): {last_line(error)}")
             except DeadlineExceededError as error:
-                self._replace(seat, f"{_gist(error)} (attempt {attempt})")
+                self._replace(seat, f"{last_line(error)} (attempt {attempt})")
             finally:
                 self._release(seat)
         raise PoolError(
@@ -166,7 +170,7 @@ class WorkerPool(Generic[Worker]):
             except self._lost as error:
                 self._lost_while_idle(seat, error)
             except DeadlineExceededError as error:
-                self._replace(seat, f"{_gist(error)}, being idle")
+                self._replace(seat, f"{last_line(error)}, being idle")
             finally:
                 self._release(seat)
 
@@ -210,7 +214,11 @@ class WorkerPool(Generic[Worker]):
         deadline = self._config.start_deadline_s
         with self.waits.on(f"the {self.role} pool", f"{name} to start", deadline):
             late = f"{name} was not up within start_deadline_s = {deadline:g} s"
-            handle = await timed(deadline, self._start(name), late)
+            try:
+                handle = await timed(deadline, self._start(name), late)
+            except self._lost as error:
+                # What ended it is the last line of pages that a remote error's text is.
+                raise PoolError(f"{name} ended while it started: {last_line(error)}") from error
         if self._closed:
             self._stop(handle)
             return
@@ -237,11 +245,13 @@ class WorkerPool(Generic[Worker]):
                 return
             except Exception as error:
                 self.statistics.failed_starts += 1
-                self.statistics.note(_gist(error))
+                self.statistics.note(last_line(error))
                 if not self._seats and len(self._joining) == 1:
                     raise
                 pause = self._config.start_retry_s
-                logger.warning("a %s worker could not be started, again in %g s: %s", self.role, pause, _gist(error))
+                logger.warning(
+                    "a %s worker could not be started, again in %g s: %s", self.role, pause, last_line(error)
+                )
             await asyncio.sleep(pause)
 
     def _settle(self) -> None:
@@ -285,12 +295,12 @@ class WorkerPool(Generic[Worker]):
                     self._config.call_deadline_s, self._drain(member.handle), f"the {self.role} pool", what
                 )
         except self._lost_or_late as error:
-            logger.warning("%s left without draining: %s", member.name, _gist(error))
+            logger.warning("%s left without draining: %s", member.name, last_line(error))
         finally:
             self._stop(member.handle)
 
     def _lost_while_idle(self, seat: Seat[Worker], error: BaseException) -> None:
-        self._replace(seat, f"{seat.member.name} was lost while idle: {_gist(error)}")
+        self._replace(seat, f"{seat.member.name} was lost while idle: {last_line(error)}")
 
     def _replace(self, seat: Seat[Worker], reason: str) -> None:
         if not self._seats.remove(seat):
@@ -319,9 +329,9 @@ class WorkerPool(Generic[Worker]):
                 late = f"{name} did not recover within {deadline:g} s"
                 await timed(deadline, self._recover(seat.member.handle), late)
             except DeadlineExceededError as error:
-                self._replace(seat, _gist(error))
+                self._replace(seat, last_line(error))
             except self._lost_or_unable as error:
-                self._replace(seat, f"{name} did not recover: {_gist(error)}")
+                self._replace(seat, f"{name} did not recover: {last_line(error)}")
             else:
                 await asyncio.sleep(seat.pause)
                 self._seats.recovered(seat)
@@ -333,10 +343,4 @@ class WorkerPool(Generic[Worker]):
             self._seats.refuse(self._broken(error))
 
     def _broken(self, error: BaseException) -> PoolError:
-        return PoolError(f"the {self.role} pool cannot go on: {_gist(error)}")
-
-
-def _gist(error: BaseException) -> str:
-    """Return the last line of an error's text: a remote error's is a whole traceback, whose end says what it was."""
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else repr(error)
+        return PoolError(f"the {self.role} pool cannot go on: {last_line(error)}")

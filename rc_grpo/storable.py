@@ -28,6 +28,11 @@ def storable(text: str, limit: int) -> str:
     return _UNFIT.sub(REPLACEMENT, _LINE_ENDS.sub("\n", whole))
 
 
+def last_line(error: BaseException) -> str:
+    """Return how an error ends: a remote one's text is a whole traceback, whose end says what it was."""
+    return (str(error).strip().splitlines() or [repr(error)])[-1]
+
+
 def first_line(error: BaseException) -> str:
     """Return how an error of a library begins, which may go on for pages."""
     return (str(error).strip().splitlines() or [repr(error)])[0]

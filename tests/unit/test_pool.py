@@ -158,6 +158,19 @@ def test_a_worker_that_does_not_start_in_time_is_named() -> None:
         asyncio.run(make_pool(workers=1, start=never, start_deadline_s=0.05).open())
 
 
+def test_a_worker_that_ends_while_it_starts_is_named_with_what_ended_it() -> None:
+    async def start(name: str) -> Fake:
+        raise LostError(
+            "The actor died because of an error\n  File 'worker.py', line 1\nModelNotFoundError: no such model"
+        )
+
+    async def scenario() -> None:
+        with pytest.raises(PoolError, match=r"^fake-0 ended while it started: ModelNotFoundError: no such model$"):
+            await make_pool(workers=1, start=start).open()
+
+    asyncio.run(scenario())
+
+
 def test_a_replacement_that_cannot_start_ends_the_waiting() -> None:
     async def once(name: str) -> Fake:
         if name != "fake-0":
