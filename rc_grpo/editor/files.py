@@ -1,6 +1,5 @@
 """Where an editor's files are, and what it is loaded onto: what every family asks before it loads."""
 
-import json
 import logging
 import socket
 from collections.abc import Iterator, Mapping
@@ -16,8 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from rc_grpo.config import EditorConfig
 from rc_grpo.editor.weights import components
-from rc_grpo.editor.weights.on_disk import ModelFilesError
-from rc_grpo.editor.weights.pretrained import WeightsError
+from rc_grpo.editor.weights.on_disk import ModelFilesError, read_json
 from rc_grpo.pocket import MODEL_PATHS
 
 logger = logging.getLogger(__name__)
@@ -80,7 +78,7 @@ def pipeline_class(editor: EditorConfig) -> str:
         index = source / INDEX
         if not source.is_dir():
             index = Path(hf_hub_download(editor.model, INDEX, revision=editor.revision))
-        return str(json.loads(index.read_text())["_class_name"])
+        return str(read_json(index)["_class_name"])
 
 
 def check_files(editor: EditorConfig) -> None:
@@ -94,7 +92,7 @@ def check_files(editor: EditorConfig) -> None:
     if not (folder / INDEX).is_file():
         return
     with naming_the_model(editor):
-        index = json.loads((folder / INDEX).read_text())
+        index = read_json(folder / INDEX)
         components.check_folder(folder, index)
         components.check_encoders(folder, index)
         if method := components.quantised(folder / "transformer"):
@@ -128,7 +126,7 @@ def naming_the_model(editor: EditorConfig) -> Iterator[None]:
             f"editor.model {editor.model!r} cannot be loaded: it must be a diffusers folder, a hub id you may read "
             f"(HF_TOKEN set, licence accepted), {_PACKAGED}, or {FULL_SIZE!r}. {error}"
         ) from error
-    except (WeightsError, ModelFilesError) as error:
+    except ModelFilesError as error:
         raise ModelNotFoundError(f"editor.model {editor.model!r} cannot be loaded: {error}") from error
 
 

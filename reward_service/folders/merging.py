@@ -19,8 +19,8 @@ from huggingface_hub import snapshot_download
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
-from rc_grpo.editor.weights.on_disk import WEIGHTS_INDEX
-from rc_grpo.editor.weights.pretrained import WeightsError, load_model
+from rc_grpo.editor.weights.on_disk import WEIGHTS_INDEX, ModelFilesError
+from rc_grpo.editor.weights.pretrained import load_model
 from reward_service.folders.adapter import ADAPTER_WEIGHTS, bind, check_adapter_folder, fold
 from reward_service.folders.judge_folder import (
     ADAPTER_CONFIG,
@@ -278,5 +278,5 @@ def _questionnaire(folder: Path, config: dict[str, Any]) -> Questionnaire:
 def _model(folder: Path, dtype: str) -> PreTrainedModel:
     try:
         return cast(PreTrainedModel, load_model(AutoModelForImageTextToText, str(folder), dtype=getattr(torch, dtype)))
-    except WeightsError as error:
+    except ModelFilesError as error:
         raise MergeError(str(error)) from error

@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from rc_grpo.editor.weights.components import check_folder
 from rc_grpo.editor.weights.on_disk import WEIGHTS_INDEX, ModelFilesError
-from rc_grpo.editor.weights.pretrained import WeightsError, load_model
+from rc_grpo.editor.weights.pretrained import load_model
 from tests.fuzz.mutations import Draw, json_texts, mutated_bytes, mutated_headers
 from tests.fuzz.target import Refused, Target, ask
 
@@ -51,7 +51,7 @@ def check(drawn: tuple[str, bytes]) -> None:
     looked = ask(lambda: check_folder(_COMPONENT.parent, _PIPELINE), ModelFilesError, naming="text_encoder")
     if isinstance(looked, Refused):
         return
-    model: Any = ask(lambda: _quietly(str(_COMPONENT.parent)), WeightsError, OSError)
+    model: Any = ask(lambda: _quietly(str(_COMPONENT.parent)), ModelFilesError, OSError)
     if not isinstance(model, Refused):
         # What no file holds is on no device, or drawn at random, which is what must not be.
         assert not any(tensor.is_meta for tensor in model.state_dict().values())

@@ -4,20 +4,18 @@ Looked at by names, headers and JSON alone, before anything is started: a librar
 on a GPU, or not at all. A tokenizer without a vocabulary, for one, is made with none, and every word is unknown to it.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from rc_grpo.editor.weights.on_disk import INDEX, SAFETENSORS, ModelFilesError, check_weights
+from rc_grpo.editor.weights.on_disk import AGAIN, INDEX, SAFETENSORS, ModelFilesError, check_weights, read_json
 from rc_grpo.editor.weights.tensors import require_tensors
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 STEMS = ("model", "diffusion_pytorch_model")
 """Of weight files: in transformers, and in diffusers. A variant of a model has others, which are loaded by its name."""
-_AGAIN = "save or fetch it anew"
 
 
 def classes_of(index: Mapping[str, Any]) -> dict[str, type | None]:
@@ -57,12 +55,12 @@ def check_folder(pipeline: Path, index: Mapping[str, Any]) -> None:
         if not component.is_dir() or not any(component.iterdir()):
             raise ModelFilesError(f"its {name} is missing: there is nothing in {component}")
         for path in sorted(component.glob("*.json")):
-            _read(path)
+            read_json(path)
         if is_model(kind):
             _check_weights(component)
-        vocabulary = getattr(kind, "vocab_files_names", None) or {}
-        if vocabulary and not any((component / file).is_file() for file in vocabulary.values()):
-            raise ModelFilesError(f"its {name} has no vocabulary: {component} holds none of {_listed(vocabulary)}")
+        vocabulary = sorted({*(getattr(kind, "vocab_files_names", None) or {}).values()})
+        if vocabulary and not any((component / file).is_file() for file in vocabulary):
+            raise ModelFilesError(f"its {name} has no vocabulary: {component} holds none of {', '.join(vocabulary)}")
 
 
 def check_encoders(pipeline: Path, index: Mapping[str, Any]) -> None:
@@ -84,7 +82,7 @@ def check_encoders(pipeline: Path, index: Mapping[str, Any]) -> None:
             try:
                 require_tensors(pipeline / name, kind)
             except ModelFilesError as error:
-                raise ModelFilesError(f"{error}; {_AGAIN}") from error
+                raise ModelFilesError(f"{error}; {AGAIN}") from error
 
 
 def quantised(component: Path) -> str | None:
@@ -94,18 +92,18 @@ def quantised(component: Path) -> str | None:
         ModelFilesError: its configuration is no JSON.
     """
     path = component / "config.json"
-    config = _read(path) if path.is_file() else None
+    config = read_json(path) if path.is_file() else None
     found = config.get("quantization_config") if isinstance(config, dict) else None
     return None if found is None else str(found.get("quant_method", "?") if isinstance(found, dict) else found)
 
 
 def _check_weights(component: Path) -> None:
-    there = [stem for stem in STEMS for end in (INDEX, SAFETENSORS) if (component / f"{stem}{end}").is_file()]
-    if there:
+    ends = (INDEX, SAFETENSORS)
+    if stem := next((stem for stem in STEMS if any((component / f"{stem}{end}").is_file() for end in ends)), None):
         try:
-            check_weights(component, there[0])
+            check_weights(component, stem)
         except ModelFilesError as error:
-            raise ModelFilesError(f"{error}; {_AGAIN}") from error
+            raise ModelFilesError(f"{error}; {AGAIN}") from error
         return
     files = sorted(path.name for path in component.iterdir())
     pickles = [name for name in files if name.endswith(PICKLES)]
@@ -115,17 +113,6 @@ def _check_weights(component: Path) -> None:
             f"the weights of its {component.name} are pickles ({pickles[0]}), which can run code, and are not read; "
             "save them as safetensors (save_pretrained does)"
         )
-    why = f"it holds those of a variant, {variants[0]}; save it without one" if variants else _AGAIN
+    why = f"it holds those of a variant, {variants[0]}; save it without one" if variants else AGAIN
     wanting = " and no ".join(f"{stem}{SAFETENSORS}" for stem in STEMS)
     raise ModelFilesError(f"its {component.name} has no weights: {component} holds no {wanting}; {why}")
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ModelFilesError(f"{path} is no JSON, or is cut off; {_AGAIN}") from error
-
-
-def _listed(vocabulary: Mapping[str, str]) -> str:
-    return ", ".join(sorted(set(vocabulary.values())))

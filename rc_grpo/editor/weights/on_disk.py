@@ -7,12 +7,16 @@ alone, so that this takes milliseconds however large the model is.
 
 import json
 from pathlib import Path
+from typing import Any
 
 from rc_grpo.storable import storable
 
 SAFETENSORS, INDEX = ".safetensors", ".safetensors.index.json"
 WEIGHTS, WEIGHTS_INDEX = f"model{SAFETENSORS}", f"model{INDEX}"
 """Of a model of transformers, in one file or in several."""
+
+AGAIN = "save or fetch it anew"
+"""The way out where a file is not whole."""
 
 _HEADER_LIMIT = 100_000_000
 """safetensors' own bound on a header in bytes; more than that is not a header."""
@@ -25,6 +29,19 @@ _OF_JSON = (ValueError, KeyError, AttributeError, TypeError, IndexError, Recursi
 
 class ModelFilesError(ValueError):
     """Files of a model cannot be used as they are; the message names one, and whoever looked says whose they are."""
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a model.
+
+    Raises:
+        ModelFilesError: it is none.
+        OSError: it cannot be read.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ModelFilesError(f"{path} is no JSON, or is cut off; {AGAIN}") from error
 
 
 def check_weights(folder: Path, stem: str = "model") -> list[str]:

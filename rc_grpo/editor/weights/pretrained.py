@@ -13,16 +13,12 @@ import torch
 from safetensors import SafetensorError
 
 from rc_grpo.editor.weights.components import check_folder, classes_of, is_model
+from rc_grpo.editor.weights.on_disk import AGAIN, ModelFilesError
 from rc_grpo.storable import first_line
 
 _OF_A_FILE = (SafetensorError, ValueError, RuntimeError, LookupError, TypeError, ImportError)
 """What is raised where a file's bytes or shapes do not fit the configuration beside it, or a package that it was
 quantised with is not there."""
-_AGAIN = "Save or fetch it anew"
-
-
-class WeightsError(ValueError):
-    """The weights of a model are not those of its configuration; the message names what, and a reason."""
 
 
 def load_model(kind: Any, place: str, **options: Any) -> Any:
@@ -37,16 +33,16 @@ def load_model(kind: Any, place: str, **options: Any) -> Any:
         The model, on the CPU, in evaluation mode.
 
     Raises:
-        WeightsError: a weight is missing or has another shape, or a file is cut off.
+        ModelFilesError: a weight is missing or has another shape, or a file is cut off.
         OSError: the files are not there as safetensors.
     """
     what = f"its {options['subfolder']}" if "subfolder" in options else f"{place!r}, taken for a {kind.__name__},"
     try:
         model, found = kind.from_pretrained(place, use_safetensors=True, output_loading_info=True, **options)
     except _OF_A_FILE as error:
-        raise WeightsError(f"{what} cannot be read ({first_line(error)}). {_AGAIN}") from error
+        raise ModelFilesError(f"{what} cannot be read ({first_line(error)}); {AGAIN}") from error
     if missing := sorted(found["missing_keys"]):
-        raise WeightsError(f"{what} lacks {len(missing)} of its weights (first: {', '.join(missing[:3])}). {_AGAIN}")
+        raise ModelFilesError(f"{what} lacks {len(missing)} of its weights (first: {', '.join(missing[:3])}); {AGAIN}")
     return model
 
 
@@ -61,8 +57,8 @@ def load_pipeline(kind: Any, place: str, revision: str | None, dtype: torch.dtyp
         **given: components in the place of the pipeline's, None for one that is left out, and its other arguments.
 
     Raises:
-        WeightsError: as of `load_model`; or what goes with its models cannot be read, or is not of them.
-        ModelFilesError: as of `rc_grpo.editor.weights.components.check_folder`.
+        ModelFilesError: as of `load_model` and `rc_grpo.editor.weights.components.check_folder`; or what goes with its
+            models cannot be read, or is not of them.
         OSError: there is no such pipeline.
     """
     # All files at once, as the pipeline does it: each model would ask the hub for its own.
@@ -76,7 +72,7 @@ def load_pipeline(kind: Any, place: str, revision: str | None, dtype: torch.dtyp
     try:
         loaded = kind.from_pretrained(folder, use_safetensors=True, dtype=dtype, **given)
     except _OF_A_FILE as error:
-        raise WeightsError(f"what lies beside its models cannot be read ({first_line(error)}). {_AGAIN}") from error
+        raise ModelFilesError(f"what lies beside its models cannot be read ({first_line(error)}); {AGAIN}") from error
     _require_words(loaded.components)
     return loaded
 
@@ -94,4 +90,6 @@ def _require_words(components: Mapping[str, Any]) -> None:
             continue
         known = encoder.get_input_embeddings().num_embeddings
         if words > known:
-            raise WeightsError(f"its tokenizer has {words} tokens, its {name} knows {known}: they are not of one model")
+            raise ModelFilesError(
+                f"its tokenizer has {words} tokens, its {name} knows {known}: they are not of one model"
+            )

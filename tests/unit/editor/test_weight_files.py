@@ -131,6 +131,11 @@ def without_vocabulary(folder: Path) -> None:
     (folder / "tokenizer" / "tokenizer.json").unlink()
 
 
+def half_an_index(folder: Path) -> None:
+    path = folder / "model_index.json"
+    path.write_bytes(path.read_bytes()[:-10])
+
+
 def half_a_tokenizer(folder: Path) -> None:
     path = folder / "tokenizer_2" / "tokenizer.json"
     path.write_bytes(path.read_bytes()[:1000])
@@ -151,6 +156,7 @@ def quantised(folder: Path) -> None:
         # Without one transformers makes a tokenizer that knows no word, and goes on.
         (lambda folder: shutil.rmtree(folder / "tokenizer"), "its tokenizer is missing"),
         (without_vocabulary, "its tokenizer has no vocabulary: .* none of merges.txt, tokenizer.json, vocab.json"),
+        (half_an_index, "model_index.json is no JSON, or is cut off"),
         (half_a_tokenizer, "tokenizer_2/tokenizer.json is no JSON, or is cut off"),
     ],
 )
